@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The bytes in the maps. The agent reads this very file (ebpf_lb/datapath/layout.py) and the loader
+ * compares the result with what the compiler made of it, so there is no second description.
+ * One field a line, padding written out, nothing that the compiler would have to fill in.
+ *
+ * `addr` is an address of this build's family: 4 bytes or 16, in network order.
+ * Times are ticks: jiffies >> TICK_SHIFT, cut to the field's width and compared by difference.
+ */
+#pragma once
+
+enum frontend_kind {
+	FRONTEND_UNSERVED = 0,	    /* a ClusterIP's other ports: REJECT */
+	FRONTEND_CLUSTER_IP = 1,
+	FRONTEND_NODE_PORT = 2,
+	FRONTEND_LOAD_BALANCER = 3,
+	FRONTEND_EXTERNAL_IP = 4,
+};
+
+/* bits of frontend.flags */
+enum frontend_flag {
+	FRONTEND_LOCAL = 1,	    /* the traffic policy here is Local */
+	FRONTEND_SOURCE_RANGES = 2, /* only for clients in the Service's source ranges */
+};
+
+/* Address, port and protocol that we accept on. Port 0 and protocol 0: all others of a ClusterIP. */
+struct frontend_key {
+	addr address;
+	__be16 port;
+	__u8 protocol;
+	__u8 pad;
+};
+
+struct frontend {
+	__u16 service_id;
+	__u8 kind;
+	__u8 flags;
+};
+
+/* bits of service.flags */
+enum service_flag {
+	SERVICE_HAS_ANY = 1,	/* some endpoint anywhere is usable; else REJECT */
+};
+
+/*
+ * A Service port. A region of `slots` is (size << 32 | base) in one word, which the agent stores and
+ * programs load in one piece: base and size always belong together.
+ */
+struct service {
+	__u64 cluster;
+	__u64 local;
+	__u32 affinity_timeout; /* ticks; 0 without affinity */
+	__u8 flags;
+	__u8 pad[3];
+};
+
+/* bits of backend.flags */
+enum backend_flag {
+	BACKEND_IN_CLUSTER_SET = 1, /* new connections by policy Cluster may choose it */
+	BACKEND_IN_LOCAL_SET = 2,   /* likewise by policy Local */
+	BACKEND_ON_NODE = 4,	    /* runs on this node */
+};
+
+/* Belongs to one Service port, so that affinity can tell whether it is still in that one's set. */
+struct backend {
+	addr address;
+	__be16 port;
+	__u16 service_id;
+	__u8 flags;
+	__u8 pad[3];
+};
+
+/* What a client keeps to: the backend of its last new connection, and when that was. */
+struct affinity_key {
+	addr client;
+	__u16 service_id;
+	__u16 pad;
+};
+
+struct affinity {
+	__u32 backend_id;
+	__u32 last_used; /* ticks */
+};
+
+/*
+ * The connection table's entry. `word` says everything that changes and is the entry's lock:
+ * see flow.h, which also has its bit fields. IPv4: 32 bytes; IPv6: 64.
+ */
+struct flow {
+	__u64 word;
+	addr client;
+	addr vip;
+	addr backend;
+	__be16 client_port;
+	__be16 vip_port;
+	__be16 backend_port;
+	__be16 snat_port; /* the client's port as the backend sees it, where SNATed */
+#if FAMILY == 4
+	__u32 pad;
+#endif
+};
+
+struct flow_set {
+	struct flow entry[4];
+};
+
+/* How to reach a flow's backend without asking the routing table; same index as its entry. */
+struct way {
+	__u32 ifindex; /* 0: leave it to the stack */
+	__u8 destination_mac[6];
+	__u8 source_mac[6];
+};
+
+struct way_set {
+	struct way entry[4];
+};
+
+/* Addresses of this node that may become a translated packet's source; number 0 is none. */
+struct snat_source {
+	addr address;
+};
+
+/* What we must know of an interface before sending by it. */
+struct interface {
+	__u32 bridge;	    /* its bridge's ifindex; 0: none */
+	__u8 source_id;	    /* the entry in snat_sources for packets that leave here; 0: none */
+	__u8 pad[3];
+};
+
+/* Later fragments carry no ports: the first one leaves them here. */
+struct fragment_key {
+	addr source;
+	addr destination;
+	__be32 id;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct fragment {
+	__be16 source_port;
+	__be16 destination_port;
+};
+
+/* What a socket of the node's own asked for, so that it never hears another address. */
+struct socket_key {
+	__u64 cookie;
+	addr backend;
+	__be16 backend_port;
+	__u16 pad;
+#if FAMILY == 6
+	__u32 pad2;
+#endif
+};
+
+struct socket_peer {
+	addr vip;
+	__be16 vip_port;
+	__u16 service_id;
+};
+
+struct source_range_key {
+	__u32 prefix_length; /* of service_id and address together: 16 + the range's */
+	__u16 service_id;
+	addr address;
+	__u16 pad;
+};
+
+struct network_key {
+	__u32 prefix_length;
+	addr address;
+};
+
+struct service_name {
+	char text[160]; /* namespace/name:port, NUL-terminated */
+};
+
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+struct service_counter {
+	__u64 connections;
+	__u64 packets; /* of both directions */
+	__u64 bytes;   /* likewise, of whole IP packets */
+};
+
+/* Settings that change without a new build. One entry. */
+struct config {
+	__u64 node_netns_cookie; /* sockets of this network namespace are the node's own */
+	__u32 flags;
+	__u32 reject_per_second; /* bucket of REJECT's answers */
+};
+
+/* One column a bit: what a set bit of a CRC32c becomes after 2^index zero bytes. */
+struct crc32c_shift {
+	__u32 column[32];
+};
+
+struct token_bucket {
+	__u64 state; /* see reject.h */
+};

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Every map, and the only place with the compiler's table syntax: the rest of the sources uses the
+ * functions below. Each map says who writes it, who reads it, and what happens when it is full.
+ * The loader reads these declarations (ebpf_lb/datapath/layout.py), creates and pins the maps, and
+ * hands them to the compiler by path: one a line, sizes named in settings.
+ */
+#pragma once
+
+#define HASH_ON_DEMAND 1    /* BPF_F_NO_PREALLOC: memory only for what is in use */
+#define ARRAY_MAPPED 0x400  /* BPF_F_MMAPABLE: the agent reads and stores whole words in place */
+
+/* Agent writes, programs read once a new flow. Full: that Service is reported as not programmed. */
+BPF_F_TABLE("hash:" PIN "/frontends", struct frontend_key, struct frontend, frontends, FRONTENDS_MAX, HASH_ON_DEMAND);
+/* Which addresses may be a frontend's or an SNAT source: one bit a hashed address, set before the
+ * frontend is written and never cleared while flows may live. Spares all other packets the look-ups. */
+BPF_F_TABLE("array:" PIN "/vip_filter", u32, u64, vip_filter, FILTER_WORDS, ARRAY_MAPPED);
+/* Agent writes, programs read once a new flow. Full: reported, the Service is not programmed. */
+BPF_F_TABLE("array:" PIN "/services", u32, struct service, services, SERVICES_MAX, ARRAY_MAPPED);
+/* Agent gives out contiguous regions; a freed one is given out again a second later at the soonest. */
+BPF_F_TABLE("array:" PIN "/slots", u32, u32, slots, SLOTS_MAX, ARRAY_MAPPED);
+/* Agent writes, programs read once a new flow. Number 0 is none. */
+BPF_F_TABLE("array:" PIN "/backends", u32, struct backend, backends, BACKENDS_MAX, ARRAY_MAPPED);
+/* The connection table: programs write, agent reads and sweeps. Full: see flow.h. */
+BPF_F_TABLE("array:" PIN "/flows", u32, struct flow_set, flows, FLOW_SETS, ARRAY_MAPPED);
+/* Beside it, by the same index: how to reach the backend. Programs write and read. */
+BPF_F_TABLE("array:" PIN "/ways", u32, struct way_set, ways, FLOW_SETS, 0);
+/* Programs write and read; agent sweeps. Full: the client longest unheard of is forgotten. */
+BPF_F_TABLE("lru_hash:" PIN "/affinity", struct affinity_key, struct affinity, affinity, AFFINITY_MAX, 0);
+/* Programs write and read. Full: the oldest datagram's later fragments are dropped. */
+BPF_F_TABLE("lru_hash:" PIN "/fragments", struct fragment_key, struct fragment, fragments, FRAGMENTS_MAX, 0);
+/* cgroup programs write and read. Full: the oldest socket sees the backend's address, not the VIP. */
+BPF_F_TABLE("lru_hash:" PIN "/sockets", struct socket_key, struct socket_peer, sockets, SOCKETS_MAX, 0);
+/* Agent writes, programs read. Sources allowed to a Service's LB addresses. Full: reported. */
+BPF_F_TABLE("lpm_trie:" PIN "/source_ranges", struct source_range_key, u8, source_ranges, SOURCE_RANGES_MAX, HASH_ON_DEMAND);
+/* Agent writes, programs read. The cluster's pods: whoever is in here is a client inside. */
+BPF_F_TABLE("lpm_trie:" PIN "/pod_networks", struct network_key, u8, pod_networks, NETWORKS_MAX, HASH_ON_DEMAND);
+/* Agent writes for each interface we attach to; programs read. */
+BPF_F_TABLE("hash:" PIN "/interfaces", u32, struct interface, interfaces, INTERFACES_MAX, HASH_ON_DEMAND);
+/* Agent writes, programs read: what masquerading uses as source. */
+BPF_F_TABLE("array:" PIN "/snat_sources", u32, struct snat_source, snat_sources, 256, 0);
+/* Agent writes (before a frontend, gone after it), only people read. */
+BPF_F_TABLE("hash:" PIN "/names", u32, struct service_name, names, SERVICES_MAX, HASH_ON_DEMAND);
+/* Programs count by reason (reason.h). */
+BPF_F_TABLE("percpu_array:" PIN "/counters", u32, struct counter, counters, REASONS_MAX, 0);
+/* Programs count by Service. */
+BPF_F_TABLE("percpu_array:" PIN "/service_counters", u32, struct service_counter, service_counters, SERVICES_MAX, 0);
+/* Agent writes. One entry. */
+BPF_F_TABLE("array:" PIN "/config", u32, struct config, config, 1, 0);
+/* Agent writes once: the CRC32c of a message lengthened by 2^index zero bytes. */
+BPF_F_TABLE("array:" PIN "/crc32c_shifts", u32, struct crc32c_shift, crc32c_shifts, 16, 0);
+/* Programs take a token for each REJECT's answer. One bucket for the whole node. */
+BPF_F_TABLE("array:" PIN_NODE "/reject_bucket", u32, struct token_bucket, reject_bucket, 1, 0);
+/* The slow paths of this version's programs (tail.h). */
+BPF_F_TABLE("prog:" PIN_CALLS "/calls", u32, u32, calls, 16, 0);

@@ -1,0 +1,79 @@
+"""What the plan yields: for every Service port and family, who may be reached and how.
+
+This is the contract between `plan` (which decides) and `datapath` (which writes it down): total
+values, sorted, equal exactly when the maps they ask for are equal.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+from ebpf_lb.model.values import Family, Network, Protocol
+
+
+class FrontendKind(IntEnum):
+    """Which of a Service's addresses a frontend stands for. Numbers as in bpf/layout.h."""
+
+    CLUSTER_IP = 1
+    NODE_PORT = 2
+    LOAD_BALANCER = 3
+    EXTERNAL_IP = 4
+
+
+class FrontendFlag(IntFlag):
+    """Bits as FRONTEND_* in bpf/layout.h."""
+
+    LOCAL = 1  # the traffic policy that counts at this frontend is Local (iTP or eTP)
+    SOURCE_RANGES = 2  # only clients inside the Service's loadBalancerSourceRanges
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServicePortName:
+    """A Service's port, the unit in which everything is planned, written and counted."""
+
+    namespace: str
+    name: str
+    port: str  # the port's name; "" for a Service with one unnamed port
+    protocol: Protocol
+
+    def __str__(self) -> str:
+        """`namespace/name:port`, without the colon for an unnamed port, as kube-proxy prints."""
+        return f"{self.namespace}/{self.name}" + (f":{self.port}" if self.port else "")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Frontend:
+    """An address and port that we accept connections on; the protocol is its Service port's."""
+
+    address: bytes
+    port: int
+    kind: FrontendKind
+    flags: FrontendFlag = FrontendFlag(0)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Backend:
+    """An address and port that we send to. `local`: the pod runs on this node."""
+
+    address: bytes
+    port: int
+    local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """One Service port in one family. Tuples are sorted and free of duplicates.
+
+    cluster, local: the two sets of usable backends, both of them what SEMANTICS calls the set
+    that the policy asks for, fallbacks included; `()` where the Service does not use that set.
+    has_any: some endpoint anywhere is ready, or serving and terminating (else: REJECT).
+    affinity_timeout_s: 0 without session affinity.
+    """
+
+    name: ServicePortName
+    family: Family
+    frontends: tuple[Frontend, ...]
+    cluster: tuple[Backend, ...]
+    local: tuple[Backend, ...]
+    has_any: bool
+    affinity_timeout_s: int = 0
+    source_ranges: tuple[Network, ...] = ()
