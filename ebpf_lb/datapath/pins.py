@@ -1,0 +1,52 @@
+"""Where everything lies in bpffs.
+
+    ROOT/current -> builds/BUILD          the build that the hooks run, switched by one rename
+    ROOT/builds/BUILD/ipv4/maps/NAME      maps of one family; a map whose layout did not change is
+                                          pinned in the old and the new build alike
+    ROOT/builds/BUILD/ipv4/programs/NAME  programs of one family
+    ROOT/builds/BUILD/node/maps/NAME      maps that both families share
+    ROOT/links/NAME                       cgroup links, which outlive builds
+
+BUILD is a hash of the sources and of every setting that is compiled in.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ebpf_lb.model.values import Family
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One build's folder."""
+
+    path: Path
+
+    def maps(self, family: Family | None) -> Path:
+        """The folder of a family's maps; of those of the whole node for None."""
+        return self.path / (family.directory if family else "node") / "maps"
+
+    def programs(self, family: Family) -> Path:
+        return self.path / family.directory / "programs"
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """A node's folder in bpffs."""
+
+    root: Path
+
+    @property
+    def current(self) -> Build:
+        return Build(self.root / "current")
+
+    @property
+    def builds(self) -> Path:
+        return self.root / "builds"
+
+    def build(self, build_id: str) -> Build:
+        return Build(self.builds / build_id)
+
+    @property
+    def links(self) -> Path:
+        return self.root / "links"

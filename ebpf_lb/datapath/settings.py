@@ -1,0 +1,28 @@
+"""Settings that are compiled into the programs: capacities and time-outs.
+
+Everything else is in the `config` map or in the agent. A change here makes a new build.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Capacities are entries a family; time-outs are idle times in seconds."""
+
+    flows: int = 1 << 20  # rounded up to a power of two
+    frontends: int = 1 << 17
+    services: int = 1 << 15  # Service ports; ids have 16 bits
+    backends: int = 1 << 17
+    slots: int = 1 << 20
+    affinity: int = 1 << 16
+    fragments: int = 1 << 13
+    sockets: int = 1 << 16
+    source_ranges: int = 1 << 14
+    networks: int = 1 << 10
+    interfaces: int = 1 << 12
+    tcp_syn_s: int = 60
+    tcp_established_s: int = 8000
+    closing_s: int = 10
+    udp_s: int = 60
+    sctp_s: int = 8000
