@@ -1,0 +1,99 @@
+# Builds, tries and tests ebpf-lb on one Debian machine. `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Debian's own: bcc is a distribution package and fits no other interpreter.
+PYTHON := /usr/bin/python3
+PYTEST := $(BIN)/python -m pytest
+
+# What the product needs, then what only `make check` does.
+PACKAGES := python3-venv python3-bpfcc linux-libc-dev iproute2 nftables curl \
+            git clang-14 clang-format-14
+CLANG := clang-14
+CLANG_FORMAT := clang-format-14
+
+NEED_ROOT := demo demo-down test datapath lab cluster bench
+ifneq ($(filter $(NEED_ROOT),$(MAKECMDGOALS)),)
+ifneq ($(shell id -u),0)
+$(error network namespaces and eBPF need root: run `sudo make $(MAKECMDGOALS)`)
+endif
+endif
+
+.PHONY: help setup packages bpffs demo demo-down test check unit datapath lab cluster bench clean
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do \
+	    printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+setup: packages bpffs $(VENV)/.installed ## install what is missing; leaves .venv/bin/ebpf-lb
+
+packages:
+	@missing=""; \
+	for package in $(PACKAGES); do \
+	    state=$$(dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null || true); \
+	    [ "$$state" = installed ] || missing="$$missing $$package"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	if ! command -v apt-get >/dev/null; then \
+	    echo "setup: not a Debian system; install what these packages hold by hand:$$missing" >&2; exit 1; \
+	fi; \
+	if [ "$$(id -u)" != 0 ]; then \
+	    echo "setup: installing packages needs root: run \`sudo make setup\` (missing:$$missing)" >&2; exit 1; \
+	fi; \
+	echo "setup: installing$$missing"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+bpffs:
+	@mountpoint -q /sys/fs/bpf || [ "$$(id -u)" != 0 ] || mount -t bpf bpf /sys/fs/bpf
+
+$(VENV)/.installed: pyproject.toml requirements.lock | packages
+	@echo "setup: making $(VENV)"
+	@[ "$$(readlink -f $(BIN)/python3 2>/dev/null)" = "$$(readlink -f $(PYTHON))" ] || rm -rf $(VENV)
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --system-site-packages $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## three nodes, a Service and its answers; stays up until `make demo-down`
+	@$(BIN)/ebpf-lb lab demo
+
+demo-down: ## take the demo's lab down
+	@if [ -x $(BIN)/ebpf-lb ]; then $(BIN)/ebpf-lb lab down; else echo "nothing is set up here"; fi
+
+test: setup check ## everything but `make cluster` and `make bench`
+	@$(PYTEST) tests/unit tests/api tests/datapath tests/lab
+
+unit: setup ## pure Python, and the API server's protocol: seconds, no root
+	@$(PYTEST) tests/unit tests/api
+
+datapath: setup ## single packets through the loaded programs
+	@$(PYTEST) tests/datapath
+
+lab: setup ## real traffic between namespaces
+	@$(PYTEST) tests/lab
+
+cluster: setup ## a real Kubernetes, where ../shared/cluster is
+	@$(PYTEST) tests/cluster
+
+bench: setup ## ns per packet of each program, against an empty one
+	@$(BIN)/python -m tests.bench
+
+check: $(VENV)/.installed ## style, types, layers, C, and what must not be committed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict ebpf_lb
+	@$(BIN)/lint-imports
+	@$(CLANG_FORMAT) --dry-run -Werror bpf/*.[ch]
+	@$(BIN)/python -m tests.support.syntax $(CLANG)
+	@! git -c safe.directory='*' grep -nIE '(^|[^[:alnum:]_.{}-])/(work|root|home)/' \
+	    || { echo "check: the lines above name paths of one machine" >&2; exit 1; }
+
+clean: ## remove what was made here, the lab included
+	@if [ -x $(BIN)/ebpf-lb ] && [ "$$(id -u)" = 0 ]; then $(BIN)/ebpf-lb lab down; fi
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	@find ebpf_lb tests -name __pycache__ -type d -prune -exec rm -rf {} +

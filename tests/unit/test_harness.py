@@ -1,0 +1,51 @@
+"""The rules of tests/conftest.py, and the capability probes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests import capabilities, conftest
+
+pytest_plugins = ["pytester"]
+
+SKIPPING = """
+    import pytest
+
+    @pytest.mark.skipif(True, reason="missing: a thing (get one)")
+    def test_by_mark(): pass
+
+    def test_inside(): pytest.skip("missing: another thing")
+
+    def test_fine(): pass
+"""
+
+
+@pytest.mark.parametrize("in_ci", [False, True])
+def test_a_skip_is_a_failure_in_ci(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, in_ci: bool
+) -> None:
+    monkeypatch.setenv("CI", str(in_ci).lower())
+    pytester.makeconftest(Path(conftest.__file__).read_text())
+    pytester.makepyfile(SKIPPING)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    # a mark skips in the set-up, and a set-up that fails is an error
+    expected = {"failed": 1, "errors": 1} if in_ci else {"skipped": 2}
+    result.assert_outcomes(passed=1, **expected)
+    result.stdout.fnmatch_lines(["*missing: a thing (get one)*"])
+    assert result.ret == (1 if in_ci else 0)
+
+
+def test_a_missing_capability_is_named_with_its_remedy() -> None:
+    lacking = capabilities.Capability("gills", "grow some", lambda: False)
+    mark = capabilities.needs(capabilities.Capability("air", "", lambda: True), lacking)
+    assert mark.args == (True,)
+    assert mark.kwargs["reason"] == "missing: gills (grow some)"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="missing: root (run as root)")
+def test_probes_leave_nothing_behind() -> None:
+    before = sorted(Path("/proc/self/fd").iterdir())
+    for capability in capabilities.LAB:
+        capability.probe()
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
