@@ -26,6 +26,9 @@ class FrontendFlag(IntFlag):
     SOURCE_RANGES = 2  # only clients inside the Service's loadBalancerSourceRanges
 
 
+NO_FLAGS = FrontendFlag(0)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ServicePortName:
     """A Service's port, the unit in which everything is planned, written and counted."""
@@ -47,7 +50,7 @@ class Frontend:
     address: bytes
     port: int
     kind: FrontendKind
-    flags: FrontendFlag = FrontendFlag(0)
+    flags: FrontendFlag = NO_FLAGS
 
 
 @dataclass(frozen=True, slots=True, order=True)

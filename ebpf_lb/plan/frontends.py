@@ -1,0 +1,101 @@
+"""On which addresses a Service is reached, and by which policy: SEMANTICS section 3."""
+
+from collections.abc import Iterator
+
+from ebpf_lb.model.service import IPMode, Service, ServicePort, ServiceType, TrafficPolicy
+from ebpf_lb.model.values import Family, Network, family_of
+from ebpf_lb.plan.forwarding import NO_FLAGS, Frontend, FrontendFlag, FrontendKind
+from ebpf_lb.plan.node import NodeView
+
+_BOTH = FrontendFlag.LOCAL | FrontendFlag.SOURCE_RANGES
+
+
+def is_ours(service: Service) -> bool:
+    """Whether we forward for it: not headless, not ExternalName, not labelled for another proxy."""
+    return (
+        service.type is not ServiceType.EXTERNAL_NAME
+        and bool(service.cluster_ips)
+        and not service.other_proxy
+        and not service.headless_label
+    )
+
+
+def families(service: Service) -> list[Family]:
+    """A Service is served in the families it has a ClusterIP of, whatever its other addresses."""
+    return sorted({family_of(address) for address in service.cluster_ips})
+
+
+def load_balancer_addresses(service: Service, family: Family) -> list[bytes]:
+    """Those whose packets reach us with that destination. ipMode Proxy is not programmed."""
+    return [
+        ingress.address
+        for ingress in service.load_balancer
+        if ingress.ip_mode is IPMode.VIP and family_of(ingress.address) is family
+    ]
+
+
+def externally_accessible(service: Service, port: ServicePort, family: Family) -> bool:
+    return (
+        port.node_port != 0
+        or any(family_of(address) is family for address in service.external_ips)
+        or bool(load_balancer_addresses(service, family))
+    )
+
+
+def uses_cluster(service: Service, port: ServicePort, family: Family) -> bool:
+    """Whether anybody may be sent to any node. With eTP Local too: the cluster's own clients are,
+    by every address that outsiders may use (kube-proxy's short circuit)."""
+    return service.internal_policy is TrafficPolicy.CLUSTER or externally_accessible(
+        service, port, family
+    )
+
+
+def uses_local(service: Service, port: ServicePort, family: Family) -> bool:
+    return service.internal_policy is TrafficPolicy.LOCAL or (
+        service.external_policy is TrafficPolicy.LOCAL
+        and externally_accessible(service, port, family)
+    )
+
+
+def frontends(
+    service: Service, port: ServicePort, family: Family, node: NodeView
+) -> Iterator[Frontend]:
+    """Every address that asks for this port, before clashes: an address may appear twice."""
+    internal = _flags(service.internal_policy is TrafficPolicy.LOCAL, False)
+    local = service.external_policy is TrafficPolicy.LOCAL
+    external = _flags(local, False)
+    for address in service.cluster_ips:
+        if family_of(address) is family:
+            yield Frontend(address, port.port, FrontendKind.CLUSTER_IP, internal)
+    if port.node_port:
+        for address in node.nodeport_addresses:
+            if family_of(address) is family:
+                yield Frontend(address, port.node_port, FrontendKind.NODE_PORT, external)
+    if service.load_balancer:
+        guarded = _flags(local, service.source_ranges is not None)
+        for address in load_balancer_addresses(service, family):
+            yield Frontend(address, port.port, FrontendKind.LOAD_BALANCER, guarded)
+    for address in service.external_ips:
+        if family_of(address) is family:
+            yield Frontend(address, port.port, FrontendKind.EXTERNAL_IP, external)
+
+
+def _flags(local: bool, ranges: bool) -> FrontendFlag:
+    if local:
+        return _BOTH if ranges else FrontendFlag.LOCAL
+    return FrontendFlag.SOURCE_RANGES if ranges else NO_FLAGS
+
+
+def source_ranges(service: Service, family: Family, node: NodeView) -> tuple[Network, ...]:
+    """Whose packets the LB addresses take, where a frontend has SOURCE_RANGES; sorted.
+
+    A node inside the ranges may come from the LB address itself: where the balancer's address is
+    also configured on nodes, the node's own packets to it never leave and have it as source.
+    """
+    if service.source_ranges is None:
+        return ()
+    ranges = {network for network in service.source_ranges if network.family is family}
+    vips = load_balancer_addresses(service, family)
+    if vips and any(address in network for network in ranges for address in node.addresses):
+        ranges |= {Network(address, len(address) * 8) for address in vips}
+    return tuple(sorted(ranges))
