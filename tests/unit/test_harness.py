@@ -28,7 +28,7 @@ def test_a_skip_is_a_failure_in_ci(
     monkeypatch.setenv("CI", str(in_ci).lower())
     pytester.makeconftest(Path(conftest.__file__).read_text())
     pytester.makepyfile(SKIPPING)
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess("-ra", "-p", "no:cacheprovider")
     # a mark skips in the set-up, and a set-up that fails is an error
     expected = {"failed": 1, "errors": 1} if in_ci else {"skipped": 2}
     result.assert_outcomes(passed=1, **expected)
