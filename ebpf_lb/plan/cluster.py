@@ -62,6 +62,15 @@ class Cluster:
         if old is not None:
             self._detach(old)
 
+    def set_slices(self, service: ObjectKey, slices: Iterable[EndpointSlice]) -> None:
+        """All slices of one Service, as an Endpoints object states them; () when it is gone."""
+        present = {s.key: s for s in slices}
+        for old in self._slices_of.get(service, ()):
+            if old.key not in present:
+                self.delete_slice(old.key)
+        for s in present.values():
+            self.set_slice(s)
+
     def replace_services(self, services: Iterable[Service]) -> None:
         """A complete list: what is absent is gone."""
         present = {service.key: service for service in services}

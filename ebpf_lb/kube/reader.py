@@ -1,0 +1,132 @@
+"""Reading one object of the API field by field.
+
+What is impossible (an address that is none, a port out of range) is left out, item by item, and
+reported in a sentence that names object and field; the rest of the object goes on.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from ebpf_lb.model.key import ObjectKey
+from ebpf_lb.model.values import Network, Protocol, parse_address, parse_network
+
+Json = Mapping[str, Any]
+T = TypeVar("T")
+
+
+class Parsed(NamedTuple, Generic[T]):
+    key: ObjectKey
+    value: T | None  # None: nothing that we could use
+    problems: tuple[str, ...] = ()
+
+
+class Reader:
+    """One object: its name, and the problems found so far."""
+
+    def __init__(self, kind: str, raw: Json) -> None:
+        self.kind = kind
+        self.metadata: Json = mapping_or_empty(raw.get("metadata"))
+        name = self.metadata.get("name")
+        namespace = self.metadata.get("namespace")
+        self.key = ObjectKey(
+            sys.intern(namespace) if isinstance(namespace, str) else "",
+            name if isinstance(name, str) else "",
+        )
+        self.problems: list[str] = []
+
+    def done(self, value: T | None) -> Parsed[T]:
+        return Parsed(self.key, value, tuple(self.problems))
+
+    def refuse(self, field: str, what: object, why: str) -> None:
+        text = repr(what)
+        if len(text) > 100:
+            text = f"{text[:100]}…"
+        self.problems.append(f"{self.kind} {self.key}: {field} {text} is ignored: {why}.")
+
+    @property
+    def labels(self) -> Json:
+        return mapping_or_empty(self.metadata.get("labels"))
+
+    def mapping(self, parent: Json, name: str, path: str) -> Json:
+        """The object in a field, {} where it is absent or something else."""
+        value = parent.get(name)
+        if value is None or isinstance(value, dict):
+            return value or {}
+        self.refuse(path, value, "it is not an object")
+        return {}
+
+    def mappings(self, parent: Json, name: str, path: str) -> Iterator[tuple[str, Json]]:
+        """The objects of a list, each with its path."""
+        for at, value in self.listed(parent, name, path):
+            if isinstance(value, dict):
+                yield at, value
+            else:
+                self.refuse(at, value, "it is not an object")
+
+    def listed(self, parent: Json, name: str, path: str) -> Iterator[tuple[str, Any]]:
+        value = parent.get(name)
+        if isinstance(value, list):
+            for index, item in enumerate(value):
+                yield f"{path}[{index}]", item
+        elif value is not None:
+            self.refuse(path, value, "it is not a list")
+
+    def address(self, path: str, text: object) -> bytes | None:
+        if isinstance(text, str):
+            with suppress(ValueError):
+                return parse_address(text)
+        self.refuse(path, text, "it is not an IP address")
+        return None
+
+    def addresses(self, parent: Json, name: str, path: str) -> tuple[bytes, ...]:
+        found = (self.address(at, text) for at, text in self.listed(parent, name, path))
+        return tuple(dict.fromkeys(address for address in found if address is not None))
+
+    def port(self, path: str, value: object, *, absent: int | None = None) -> int | None:
+        """A port number; `absent` stands for null and 0, which are refused if it is None."""
+        if value in (None, 0) and absent is not None and value is not False:
+            return absent
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536:
+            return value
+        self.refuse(path, value, "it is not a port number from 1 to 65535")
+        return None
+
+    def protocol(self, path: str, value: object) -> Protocol | None:
+        found = _PROTOCOLS.get(value) if value is None or isinstance(value, str) else None
+        if found is None:
+            self.refuse(path, value, "it is none of TCP, UDP and SCTP")
+        return found
+
+    def networks(self, items: Iterator[tuple[str, Any]]) -> tuple[Network, ...]:
+        found: dict[Network, None] = {}
+        for path, text in items:
+            try:
+                if not isinstance(text, str):
+                    raise ValueError
+                found[parse_network(text)] = None
+            except ValueError:
+                self.refuse(path, text, "it is not a network in CIDR notation")
+        return tuple(found)
+
+    def choice(self, path: str, value: object, of: Callable[[Any], T], default: T) -> T:
+        """A value of an enumeration; absent and unknown ones are the default."""
+        if value is None or value == "":
+            return default
+        try:
+            return of(value)
+        except ValueError:
+            self.refuse(path, value, "it is unknown here")
+            return default
+
+
+_PROTOCOLS: dict[str | None, Protocol] = {
+    None: Protocol.TCP,
+    "": Protocol.TCP,
+    **{protocol.name: protocol for protocol in Protocol},
+}
+
+
+def mapping_or_empty(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
