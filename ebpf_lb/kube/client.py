@@ -73,6 +73,10 @@ class Stream:
         finally:
             self._response.close()
 
+    def close(self) -> None:
+        """Give up the rest of the answer; by the thread that reads it."""
+        self._response.close()
+
     def abort(self) -> None:
         """End it from another thread: whoever waits in the iteration wakes at once."""
         try:
@@ -93,7 +97,7 @@ class ApiClient:
         """The API server's URL."""
         return str(self._configuration.host).rstrip("/")
 
-    def get(self, path: str, query: Mapping[str, str] = {}, *, timeout_s: float = 30) -> Any:  # noqa: B006
+    def get(self, path: str, query: Mapping[str, str], *, timeout_s: float = 30) -> Any:
         """The JSON document at `path`; ApiError if there is none."""
         response = self._request(path, query, timeout_s)
         try:

@@ -1,0 +1,287 @@
+"""Following a collection of the API for ever: list it, watch it, and again when the server forgot.
+
+Three nested generators, each with one reason to begin anew:
+
+    _for_ever         lists again: the version is gone (410), or the list itself failed
+    _list, _watch_on  connect again, from the last version seen: it ended, broke or was silent
+    _connection       one watch request, until it ends
+
+Every failure is followed by a pause that doubles, with jitter; every sign of progress resets it.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ebpf_lb.kube.client import ApiClient, ApiError, Silence, Stream
+from ebpf_lb.kube.resources import Resource
+from ebpf_lb.model.key import ObjectKey
+
+GONE = 410
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The whole collection, as values: whatever is not in it is gone. Comes first, and again after
+    the server forgot what changed since."""
+
+    resource: Resource
+    objects: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An object is new or other than it was."""
+
+    resource: Resource
+    object: Any
+    key: ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """An object is gone, or no longer of a kind that we look at."""
+
+    resource: Resource
+    key: ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something to tell people, in one sentence; the watch goes on by itself.
+
+    `key`: the object a part of which was refused; None: the connection as a whole, reported once
+    an outage.
+    """
+
+    resource: Resource
+    text: str
+    key: ObjectKey | None = None
+
+
+Event = Listed | Changed | Deleted | Problem
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSettings:
+    """page_size: objects a page of a list. server_timeout_s: when the server ends a watch by itself
+    (it is asked for one to two times that, so that nodes spread). silence_s: a watch on which
+    nothing was heard for so long is given up; servers send a bookmark a minute, so this should be
+    more. list_timeout_s: likewise for lists. backoff_*: pauses after failures, halved at random.
+    """
+
+    page_size: int = 500
+    server_timeout_s: int = 300
+    silence_s: float = 75
+    list_timeout_s: float = 60
+    backoff_first_s: float = 0.2
+    backoff_max_s: float = 30
+
+
+DEFAULTS = WatchSettings()
+
+# The server answers, but refuses this watch again and again: it may have lost its history (etcd
+# restored from a backup) without saying so by 410. Only a list can tell.
+_REFUSALS_BEFORE_RELIST = 5
+
+
+class Watcher:
+    """Calls `sink` with each event, in order, from a thread of its own.
+
+    `sleep` and `clock` (seconds) and `chance` (a number from 0 to 1) are for tests.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        resource: Resource,
+        sink: Callable[[Event], None],
+        *,
+        settings: WatchSettings = DEFAULTS,
+        sleep: Callable[[float], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._client = client
+        self._resource = resource
+        self._sink = sink
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._sleep = sleep or self._stopping.wait
+        self._clock = clock
+        self._chance = chance
+        self._thread = threading.Thread(
+            target=self._run, name=f"watch-{resource.name}", daemon=True
+        )
+        self._stream: Stream | None = None
+        self._version = ""
+        self._in_pages = True
+        self._failures = 0  # in a row; the pause follows from it
+        self._refusals = 0  # of watches, in a row
+        self._complaint = ""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 0.4) -> None:
+        """After this no event comes. A thread that hangs in a connection attempt is left behind;
+        it ends with that attempt."""
+        self._stopping.set()
+        stream = self._stream
+        if stream is not None:
+            stream.abort()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                for event in self._for_ever():
+                    if self._stopping.is_set():
+                        return
+                    self._sink(event)
+            except Exception as error:  # a mistake of ours must not end a node's only watch
+                self._sink(Problem(self._resource, f"Internal error in the watch: {error!r}."))
+                self._pause()
+
+    def _for_ever(self) -> Iterator[Event]:
+        while not self._stopping.is_set():
+            try:
+                yield from self._list()
+                yield from self._watch_on()
+            except ApiError as error:
+                if error.status != GONE:
+                    yield from self._complain(error)
+                self._pause()
+
+    def _list(self) -> Iterator[Event]:
+        """Without resourceVersion: the newest state there is. `0` or NotOlderThan could be served
+        from a server's cache that lags behind what we have seen, and would undo it."""
+        values: list[Any] = []
+        refused: list[Problem] = []
+        query = dict(self._resource.selectors)
+        if self._in_pages:
+            query["limit"] = str(self._settings.page_size)
+        while True:
+            try:
+                page = self._client.get(
+                    self._resource.path, query, timeout_s=self._settings.list_timeout_s
+                )
+            except ApiError as error:
+                # the list took longer than the server keeps its state: next time in one piece
+                self._in_pages = not (error.status == GONE and "continue" in query)
+                raise
+            items, version, more = _page(page)
+            del page
+            for raw in items:
+                if not isinstance(raw, dict):
+                    raise ApiError(0, "the API server sent a list of something else than objects")
+                parsed = self._resource.parse(raw)
+                refused += (Problem(self._resource, t, parsed.key) for t in parsed.problems)
+                if parsed.value is not None:
+                    values.append(parsed.value)
+            del items
+            if not more:
+                break
+            query["continue"] = more
+        self._in_pages = True
+        self._version = version
+        self._complaint = ""
+        yield from refused
+        yield Listed(self._resource, tuple(values))
+
+    def _watch_on(self) -> Iterator[Event]:
+        self._refusals = 0
+        while not self._stopping.is_set():
+            began = self._clock()
+            try:
+                heard = yield from self._connection()
+            except Silence:
+                continue
+            except ApiError as error:
+                if self._stopping.is_set():
+                    return
+                self._refusals += error.status != 0
+                if error.status in (400, 404, GONE) or self._refusals >= _REFUSALS_BEFORE_RELIST:
+                    raise
+                yield from self._complain(error)
+                self._pause()
+            else:
+                if not heard and self._clock() - began < 1:
+                    self._pause()  # a server that ends every watch at once
+
+    def _connection(self) -> Generator[Event, None, bool]:
+        """One watch; whether anything was heard on it."""
+        settings = self._settings
+        timeout_s = int(settings.server_timeout_s * (1 + self._chance()))
+        query = self._resource.selectors | {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(max(1, timeout_s)),
+        }
+        heard = False
+        stream = self._client.stream(self._resource.path, query, silence_s=settings.silence_s)
+        self._stream = stream
+        try:
+            if self._stopping.is_set():
+                stream.abort()
+            for message in stream:
+                yield from self._message(message)
+                heard = True
+                self._failures = self._refusals = 0
+                self._complaint = ""
+        finally:
+            self._stream = None
+            stream.close()
+        return heard
+
+    def _message(self, message: Any) -> Iterator[Event]:
+        try:
+            kind, raw = message["type"], message["object"]
+            if kind == "ERROR":
+                raise ApiError(int(raw.get("code") or 0), str(raw.get("message") or "no reason"))
+            version = raw["metadata"]["resourceVersion"]
+        except (LookupError, TypeError, AttributeError, ValueError):
+            raise ApiError(0, "the API server sent something that is no watch event") from None
+        if kind in ("ADDED", "MODIFIED"):
+            parsed = self._resource.parse(raw)
+            for text in parsed.problems:
+                yield Problem(self._resource, text, parsed.key)
+            if parsed.value is not None:
+                yield Changed(self._resource, parsed.value, parsed.key)
+            else:
+                yield Deleted(self._resource, parsed.key)
+        elif kind == "DELETED":
+            yield Deleted(self._resource, self._resource.parse(raw).key)
+        self._version = version
+
+    def _complain(self, error: ApiError) -> Iterator[Event]:
+        """Once an outage, however many attempts it takes."""
+        text = f"Watching {self._resource.name} is interrupted: {error}; trying again."
+        if text != self._complaint:
+            self._complaint = text
+            yield Problem(self._resource, text)
+
+    def _pause(self) -> None:
+        settings = self._settings
+        self._failures += 1
+        longest = min(settings.backoff_max_s, settings.backoff_first_s * 2.0**self._failures / 2)
+        self._sleep(longest * (0.5 + 0.5 * self._chance()))
+
+
+def _page(page: Any) -> tuple[list[Any], str, str]:
+    """A list's objects, its version, and the token for the next page ("": none)."""
+    with suppress(LookupError, TypeError, AttributeError):
+        metadata = page["metadata"]
+        items = page.pop("items") or []
+        if isinstance(items, list):
+            return items, str(metadata["resourceVersion"]), str(metadata.get("continue") or "")
+    raise ApiError(0, "the API server sent something that is no list")
