@@ -14,16 +14,16 @@ Used from Python as the command line uses it (`from ebpf_lb.lab.cluster import L
 `from ebpf_lb.lab.options import Options`):
 
     Options(nodes=3, family="dual", proxy="ebpf-lb", bridge_netfilter=True, hairpin_mode=False,
-            network="routes", pods="bridge", clients=1)       frozen; ValueError-free, see options.py
+            network="routes", pods="bridge", clients=1)       see options.py
 
     lab = Lab("lab")                           nothing happens yet; also for a lab that runs already
-    lab.up(options, files=(), progress=print)  builds everything and waits until it serves; UserError
+    lab.up(options, files=(), progress=print)  builds it, waits until it serves; UserError
     lab.down()                                 removes everything; also what was built only half
     lab.running                                bool
     lab.options                                what `up` was given; UserError if the lab is not up
     lab.client                                 ebpf_lb.lab.objects.client.Client on the API server
     lab.apply(files)                           manifests, as `ebpf-lb lab apply -f`; "-" is stdin
-    lab.nodes() -> list[NodeNames]             .name .number .addresses .pod_cidrs .bpffs .cgroup ...
+    lab.nodes() -> list[NodeNames]             .name .number .addresses .pod_cidrs .bpffs .cgroup
     lab.pods() -> list[Pod]                    what the kubelet runs: .namespace .name .node
                                                .addresses .host_network .netns .cgroup .pid
     lab.hosts() -> list[str]                   client, control, router, node1 ...

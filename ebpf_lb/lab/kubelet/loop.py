@@ -1,0 +1,268 @@
+"""Makes what runs follow what the API server says: list, then watch, then list again when the watch
+is lost. Pods that come together are started together."""
+
+import http.client
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ebpf_lb.errors import UserError
+from ebpf_lb.lab import namespaces, pods
+from ebpf_lb.lab.kubelet import manifest, sandbox, status
+from ebpf_lb.lab.names import LabNames
+from ebpf_lb.lab.objects.client import ApiError, Client
+from ebpf_lb.lab.options import Options
+from ebpf_lb.lab.pods import Pod
+
+log = logging.getLogger("kubelet")
+
+_PODS = "/api/v1/pods"
+_WATCH_S = 300
+_RETRY_S = 0.3
+
+Object = dict[str, Any]
+_Failures = (UserError, OSError, NetlinkError)
+
+
+@dataclass(slots=True)
+class _Timed:
+    """Something to be done for a pod later; it yields when to do it again, or None."""
+
+    due: float  # time.monotonic()
+    action: Callable[[], float | None]
+
+
+class Kubelet:
+    """`run` returns never. One thread does everything but waiting for events."""
+
+    def __init__(self, names: LabNames, options: Options, client: Client):
+        self._names = names
+        self._client = client
+        self._nodes = {node.name: sandbox.Node(node, options) for node in names.nodes(options)}
+        self._running: dict[str, Pod] = {}  # by uid
+        self._timed: dict[str, _Timed] = {}  # by uid
+        self._events: queue.Queue[list[Object] | Object] = queue.Queue()
+
+    def run(self) -> None:
+        for pod in pods.running(self._names):
+            self._running[pod.uid] = pod
+            self._nodes[pod.node].adopt(pod)
+        threading.Thread(target=self._follow, name="watch", daemon=True).start()
+        while True:
+            self._handle(self._next_events())
+            self._do_timed()
+
+    # --- the watching thread
+
+    def _follow(self) -> None:
+        """Puts whole lists and single watch events into the queue."""
+        while True:
+            try:
+                listed = self._client.get(_PODS)
+                self._events.put(listed["items"])
+                version = listed["metadata"]["resourceVersion"]
+                while True:
+                    version = self._watch(version)
+            except ApiError as error:
+                if error.status != 410:  # 410: too old a version, which a list mends
+                    log.warning("API server: %s", error)
+            except (OSError, http.client.HTTPException) as error:
+                log.warning("API server does not answer: %s", error)
+            time.sleep(_RETRY_S)
+
+    def _watch(self, version: str) -> str:
+        """One watch request; yields the version to go on from."""
+        for event in self._client.watch(_PODS, version, _WATCH_S):
+            if event["type"] == "ERROR":
+                raise ApiError(
+                    event["object"].get("code", 500),
+                    event["object"].get("reason", ""),
+                    event["object"].get("message", ""),
+                )
+            version = event["object"]["metadata"]["resourceVersion"]
+            if event["type"] != "BOOKMARK":
+                self._events.put(event)
+        return version
+
+    # --- the working thread
+
+    def _next_events(self) -> list[list[Object] | Object]:
+        """Whatever has come, at least one event unless something else is due before."""
+        timeout = None
+        if self._timed:
+            timeout = max(0.0, min(t.due for t in self._timed.values()) - time.monotonic())
+        try:
+            events = [self._events.get(timeout=timeout)]
+        except queue.Empty:
+            return []
+        while not self._events.empty():
+            events.append(self._events.get())
+        return events
+
+    def _handle(self, events: list[list[Object] | Object]) -> None:
+        starting: list[tuple[Object, sandbox.Starting]] = []
+        for event in events:
+            if isinstance(event, list):
+                uids = {listed["metadata"]["uid"] for listed in event}
+                for pod in [p for p in self._running.values() if p.uid not in uids]:
+                    self._stop(pod)
+                wanted = event
+            elif event["type"] == "DELETED":
+                if pod_ := self._running.get(event["object"]["metadata"]["uid"]):
+                    starting = [(m, s) for m, s in starting if not _dismiss(s, pod_)]
+                    self._stop(pod_)
+                wanted = []
+            else:
+                wanted = [event["object"]]
+            for manifest_ in wanted:
+                if started := self._sync(manifest_):
+                    starting.append((manifest_, started))
+        for manifest_, started in starting:
+            self._finish_start(manifest_, started)
+
+    def _sync(self, manifest_: Object) -> sandbox.Starting | None:
+        """Starts the pod if it should run and does not."""
+        metadata, spec = manifest_["metadata"], manifest_["spec"]
+        uid, node = metadata["uid"], self._nodes.get(spec.get("nodeName", ""))
+        if node is None or manifest_.get("status", {}).get("phase") in ("Failed", "Succeeded"):
+            return None
+        if "deletionTimestamp" in metadata:
+            self._schedule_end(manifest_)
+            return None
+        if uid in self._running:
+            return None
+        for old in list(self._running.values()):
+            if (old.namespace, old.name) == (metadata["namespace"], metadata["name"]):
+                self._stop(old)  # another pod of the same name, whose deletion we did not see
+        try:
+            started = node.start(manifest_)
+        except _Failures as error:
+            self._report_failure(manifest_, error)
+            return None
+        self._running[uid] = started.pod
+        return started
+
+    def _finish_start(self, manifest_: Object, starting: sandbox.Starting) -> None:
+        pod = starting.pod
+        try:
+            sandbox.wait_until_serving(starting)
+        except UserError as error:
+            self._report_failure(manifest_, error)
+            return
+        probe = manifest.readiness_probe(manifest_)
+        log.info("%s/%s runs on %s: %s", pod.namespace, pod.name, pod.node, ", ".join(pod.addresses))
+        self._report(manifest_, pod, ready=probe is None)
+        if probe is not None:
+            self._timed[pod.uid] = _Timed(
+                time.monotonic() + probe.initial_delay_s,
+                lambda: self._probe(manifest_, pod, probe),
+            )
+
+    def _stop(self, pod: Pod) -> None:
+        del self._running[pod.uid]
+        self._timed.pop(pod.uid, None)
+        try:
+            self._nodes[pod.node].stop(pod)
+            log.info("%s/%s is gone", pod.namespace, pod.name)
+        except _Failures as error:
+            log.error("%s/%s does not go: %s", pod.namespace, pod.name, error)
+
+    # --- reports
+
+    def _report(self, manifest_: Object, pod: Pod, ready: bool) -> None:
+        addresses = self._nodes[pod.node].names.addresses
+        self._patch(manifest_, status.running(manifest_, pod, addresses, ready))
+
+    def _report_failure(self, manifest_: Object, error: Exception) -> None:
+        metadata = manifest_["metadata"]
+        log.error("%s/%s: %s", metadata["namespace"], metadata["name"], error)
+        self._patch(manifest_, status.failed(manifest_, str(error)))
+
+    def _patch(self, manifest_: Object, patch: Object) -> None:
+        """The uid in the patch makes sure that a later pod of the same name is not meant."""
+        patch = {"metadata": {"uid": manifest_["metadata"]["uid"]}, **patch}
+        try:
+            self._client.patch(_path(manifest_) + "/status", patch, "application/merge-patch+json")
+        except ApiError as error:
+            if error.status not in (404, 409):  # gone meanwhile: nobody wants to know
+                log.error("%s: %s", _path(manifest_), error)
+        except (OSError, http.client.HTTPException) as error:
+            log.error("%s: %s", _path(manifest_), error)
+
+    # --- what happens later
+
+    def _do_timed(self) -> None:
+        for uid, timed in list(self._timed.items()):
+            if timed.due > time.monotonic():
+                continue
+            after_s = timed.action()
+            if self._timed.get(uid) is timed:
+                if after_s is None:
+                    del self._timed[uid]
+                else:
+                    timed.due = time.monotonic() + after_s
+
+    def _probe(self, manifest_: Object, pod: Pod, probe: manifest.Probe) -> float | None:
+        """Until it succeeds for the first time; from then on, `lab pod` has the say."""
+        if not _succeeds(pod, probe):
+            return probe.period_s
+        self._report(manifest_, pod, ready=True)
+        return None
+
+    def _schedule_end(self, manifest_: Object) -> None:
+        """A terminating pod goes on serving until its grace period is over."""
+        end = datetime.fromisoformat(manifest_["metadata"]["deletionTimestamp"]).timestamp()
+        due = time.monotonic() + max(0.0, end - time.time())
+        self._timed[manifest_["metadata"]["uid"]] = _Timed(due, lambda: self._end(manifest_))
+
+    def _end(self, manifest_: Object) -> float | None:
+        """Ends a pod and says so, upon which the API server lets go of it."""
+        uid = manifest_["metadata"]["uid"]
+        if pod := self._running.get(uid):
+            self._stop(pod)
+        try:
+            self._client.delete(_path(manifest_), grace_period_s=0, uid=uid)
+        except ApiError as error:
+            if error.status not in (404, 409):
+                log.error("%s: %s", _path(manifest_), error)
+        except (OSError, http.client.HTTPException) as error:
+            log.error("%s: %s", _path(manifest_), error)
+            self._timed[uid] = _Timed(time.monotonic() + 1, lambda: self._end(manifest_))
+        return None
+
+
+def _path(manifest_: Object) -> str:
+    metadata = manifest_["metadata"]
+    return f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+
+
+def _dismiss(starting: sandbox.Starting, pod: Pod) -> bool:
+    """Whether it is this pod that starts; then nobody waits for it any more."""
+    if starting.pod.uid != pod.uid:
+        return False
+    starting.dismiss()
+    return True
+
+
+def _succeeds(pod: Pod, probe: manifest.Probe) -> bool:
+    """Asks from inside the pod's namespace, as its node could from outside."""
+    with namespaces.entered(pod.netns):
+        address = "127.0.0.1"
+        connection = http.client.HTTPConnection(address, probe.port, timeout=1)
+        try:
+            connection.connect()
+            if probe.path is None:
+                return True
+            connection.request("GET", probe.path)
+            return 200 <= connection.getresponse().status < 400
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()

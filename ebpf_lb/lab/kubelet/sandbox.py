@@ -1,0 +1,203 @@
+"""A pod on this machine: network namespace, veth, addresses, cgroup and server process."""
+
+import hashlib
+import ipaddress
+import os
+import select
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ebpf_lb
+from ebpf_lb.errors import UserError
+from ebpf_lb.lab import cgroups, namespaces, pods, topology
+from ebpf_lb.lab.kubelet import manifest
+from ebpf_lb.lab.kubelet.ipam import AddressPool
+from ebpf_lb.lab.links import Links
+from ebpf_lb.lab.names import POD_BRIDGE, UPLINK, Interface, LabNames, NodeNames
+from ebpf_lb.lab.options import Options
+from ebpf_lb.lab.pods import Pod
+from ebpf_lb.lab.processes import Place, spawn
+
+_READY_WITHIN_S = 10
+
+
+class SandboxError(UserError):
+    """A pod's server did not come up."""
+
+
+@dataclass(slots=True)
+class Starting:
+    """A pod whose server has been started; `ready_fd` ends when the server has opened its ports."""
+
+    pod: Pod
+    ready_fd: int
+
+    def dismiss(self) -> None:
+        """Nobody waits for it any more."""
+        os.close(self.ready_fd)
+
+
+class Node:
+    """The pods of one node."""
+
+    def __init__(self, names: NodeNames, options: Options):
+        self._names = names
+        self._options = options
+        self._addresses = AddressPool(names)
+        self._links = Links(names.netns)
+        self._mtu = topology.pod_mtu(options)
+
+    @property
+    def names(self) -> NodeNames:
+        return self._names
+
+    @property
+    def _lab(self) -> LabNames:
+        return self._names.lab
+
+    def adopt(self, pod: Pod) -> None:
+        """A pod that an earlier kubelet started."""
+        if not pod.host_network:
+            self._addresses.adopt(pod.addresses)
+
+    def start(self, manifest_: dict[str, Any]) -> Starting:
+        """Makes a pod; what an interrupted start of the same pod left is replaced.
+
+        Raises UserError, or OSError and pyroute2's NetlinkError where the kernel refuses."""
+        metadata = manifest_["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        host_network = bool(manifest_["spec"].get("hostNetwork"))
+        cgroup = self._names.cgroup / "pods" / f"{namespace}_{name}"
+        cgroups.make(cgroup)
+        if host_network:
+            netns, addresses = self._names.netns, self._names.addresses
+        else:
+            netns = self._lab.pod_netns(namespace, name)
+            addresses = self._network(namespace, name, netns)
+        return self._serve(
+            manifest_,
+            Pod(
+                namespace=namespace,
+                name=name,
+                uid=metadata["uid"],
+                node=self._names.name,
+                addresses=addresses,
+                host_network=host_network,
+                netns=netns,
+                cgroup=cgroup,
+                pid=0,
+                start=0,
+            ),
+        )
+
+    def stop(self, pod: Pod) -> None:
+        """Ends a pod: its processes, then its network. Gone already is fine."""
+        cgroups.kill(pod.cgroup)
+        if not pod.host_network:
+            self._links.delete(_host_link(pod.namespace, pod.name))
+            namespaces.remove(pod.netns)
+            self._addresses.give_back(pod.addresses)
+        cgroups.remove(pod.cgroup)
+        pods.record(self._lab, pod.namespace, pod.name).unlink(missing_ok=True)
+
+    def _network(self, namespace: str, name: str, netns: Path) -> tuple[str, ...]:
+        link = _host_link(namespace, name)
+        self._links.delete(link)
+        namespaces.remove(netns)
+        interfaces = self._addresses.take()
+        addresses = tuple(str(interface.ip) for interface in interfaces)
+        try:
+            topology.make_namespace(netns)
+            if self._options.pods == "bridge":
+                self._plug_into_bridge(link, netns, interfaces)
+            else:
+                self._route_to(link, netns, interfaces)
+        except BaseException:
+            self._addresses.give_back(addresses)
+            raise
+        return addresses
+
+    def _plug_into_bridge(self, link: str, netns: Path, interfaces: tuple[Interface, ...]) -> None:
+        self._links.veth(
+            link,
+            UPLINK,
+            netns,
+            bridge=POD_BRIDGE,
+            hairpin=self._options.hairpin_mode,
+            mtu=self._mtu,
+        )
+        with Links(netns) as inside:
+            inside.address(UPLINK, interfaces)
+            inside.up(UPLINK)
+            inside.default_routes(gateway.ip for gateway in topology.pod_gateways(self._names))
+
+    def _route_to(self, link: str, netns: Path, interfaces: tuple[Interface, ...]) -> None:
+        """As the CNI plugin ptp: the node's end of each pair has the gateway's address, and
+        everything, other pods of the node included, goes by it."""
+        gateways = [_alone(gateway) for gateway in topology.pod_gateways(self._names)]
+        own = [_alone(interface) for interface in interfaces]
+        self._links.veth(link, UPLINK, netns, mtu=self._mtu)
+        self._links.address(link, gateways)
+        with Links(netns) as inside:
+            inside.address(UPLINK, own)
+            inside.up(UPLINK)
+            for gateway in gateways:
+                inside.route(gateway.network, device=UPLINK)
+            inside.default_routes(gateway.ip for gateway in gateways)
+        for interface in own:
+            self._links.route(interface.network, device=link)
+
+    def _serve(self, manifest_: dict[str, Any], pod: Pod) -> Starting:
+        ports = manifest.ports(manifest_)
+        arguments = [
+            f"--{protocol}={port}"
+            for protocol in ("tcp", "udp", "sctp")
+            for port in sorted(getattr(ports, protocol))
+        ]
+        readable, writable = os.pipe()
+        try:
+            process = spawn(
+                # Without the site packages: they are what makes an interpreter slow to start.
+                Place(pod.netns, pod.cgroup, {"PYTHONPATH": str(_package_parent())}),
+                [sys.executable, "-S", "-s", "-m", "ebpf_lb.lab.podserver", "--name", pod.name]
+                + [f"--ready-fd={writable}", *arguments],
+                self._lab.log(f"pods/{pod.namespace}_{pod.name}"),
+                pass_fds=[writable],
+            )
+        except BaseException:
+            os.close(readable)
+            raise
+        finally:
+            os.close(writable)
+        pod = replace(pod, pid=process.pid, start=process.start)
+        pod.save(self._lab)
+        return Starting(pod, readable)
+
+
+def wait_until_serving(starting: Starting) -> None:
+    """Raises SandboxError if the server has not opened its ports."""
+    pod = starting.pod
+    try:
+        ready, _, _ = select.select([starting.ready_fd], [], [], _READY_WITHIN_S)
+    finally:
+        os.close(starting.ready_fd)
+    if not ready or not pod.process.alive:
+        raise SandboxError(
+            f"the server of pod {pod.namespace}/{pod.name} did not open its ports: see its log"
+        )
+
+
+def _host_link(namespace: str, name: str) -> str:
+    """The node's end of the pod's veth pair, named as the bridge plugin does: veth and 8 digits."""
+    return "veth" + hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:8]
+
+
+def _alone(interface: Interface) -> Interface:
+    """The address without its network."""
+    return ipaddress.ip_interface((interface.ip, interface.max_prefixlen))
+
+
+def _package_parent() -> Path:
+    return Path(ebpf_lb.__file__).parent.parent

@@ -1,0 +1,75 @@
+"""Network namespaces, named as ip-netns(8) does it, but entered alone: `ip netns exec` also mounts
+a new /sys, where bpffs and the cgroups are missing."""
+
+import ctypes
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+_CLONE_NEWNET = 0x40000000
+_MS_BIND = 0x1000
+_MNT_DETACH = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: object) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(what))
+
+
+def enter(path: Path) -> None:
+    """Moves this thread into a network namespace."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.setns(fd, _CLONE_NEWNET), path)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def entered(path: Path) -> Iterator[None]:
+    """This thread is in a network namespace meanwhile; what it opens there stays there."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter(path)
+        try:
+            yield
+        finally:
+            _check(_libc.setns(own, _CLONE_NEWNET), "own network namespace")
+    finally:
+        os.close(own)
+
+
+def create(path: Path) -> None:
+    """A new network namespace, kept by a mount on `path`; FileExistsError if the path is taken."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.unshare(_CLONE_NEWNET), "unshare")
+        try:
+            source = b"/proc/thread-self/ns/net"
+            _check(_libc.mount(source, bytes(path), b"none", _MS_BIND, None), path)
+        finally:
+            _check(_libc.setns(own, _CLONE_NEWNET), "own network namespace")
+    finally:
+        os.close(own)
+
+
+def remove(path: Path) -> None:
+    """Lets go of a namespace, also of one whose creation stopped half-way; gone already is fine.
+
+    The kernel takes it down with everything in it as soon as its last process and socket are gone.
+    """
+    while _libc.umount2(bytes(path), _MNT_DETACH) == 0:
+        pass  # mounted twice by somebody: all of them
+    path.unlink(missing_ok=True)
+
+
+def set_sysctls(settings: Mapping[str, object]) -> None:
+    """Writes settings such as net/ipv4/ip_forward into the network namespace of this thread."""
+    for name, value in settings.items():
+        Path("/proc/sys", name).write_text(f"{value}\n")
