@@ -39,9 +39,13 @@ class Capability:
 
 def needs(*capabilities: Capability) -> pytest.MarkDecorator:
     """A mark that skips a test, or with `pytestmark` a file, where one of them is missing."""
-    missing = [c for c in capabilities if not c.present]
-    reason = "; ".join(f"missing: {c.name} ({c.remedy})" for c in missing)
-    return pytest.mark.skipif(bool(missing), reason=reason)
+    reason = missing(*capabilities)
+    return pytest.mark.skipif(bool(reason), reason=reason)
+
+
+def missing(*capabilities: Capability) -> str:
+    """Which of them are not there and what to do about it; "" if all are."""
+    return "; ".join(f"missing: {c.name} ({c.remedy})" for c in capabilities if not c.present)
 
 
 def _root() -> bool:

@@ -88,6 +88,24 @@ class Reaches:
 
 
 @dataclass(frozen=True)
+class ReachesCount:
+    """Every try is answered, by so many different ones."""
+
+    count: int
+    request: str = "hostname"
+
+    @property
+    def tries(self) -> int:
+        return tries_to_see_all(self.count + 1)
+
+    def difference(self, answers: list[Answer]) -> str | None:
+        seen = {a.text for a in answers if a.outcome == "answered"}
+        if len(seen) != self.count:
+            return f"reached {len(seen)}, not {self.count}: {summary(answers)}"
+        return Reaches(seen).difference(answers)
+
+
+@dataclass(frozen=True)
 class SticksToOneOf:
     """Every try is answered, by one and the same of these."""
 

@@ -3,11 +3,11 @@
     probe.py '{"protocol": "tcp", "address": "10.96.0.9", "port": 80, "tries": 30}'
 
 One process for all tries: the checker starts it in the source's network namespace. A request is
-what the well-known test images answer: HTTP `GET /REQUEST`, the datagram `REQUEST`, or for SCTP an
-INIT by a raw socket, since few kernels have SCTP sockets. Each try gives an object:
+what the well-known test images answer: HTTP `GET /REQUEST`, or the message `REQUEST` by UDP or by
+SCTP, whose associations are made by a raw socket: few kernels have SCTP's. Each try is an object:
 
     outcome   answered | refused | silent (nothing within timeout_s) | unreachable | broken
-    text      the answer; for SCTP the state cookie as text
+    text      the answer
     sender    address:port that the answer came from, as this socket sees it
     seconds   from the first packet to the outcome
 """
@@ -26,8 +26,9 @@ REFUSED = (errno.ECONNREFUSED,)
 UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM)
 BROKEN = (errno.ECONNRESET, errno.EPIPE)
 SCTP = 132
-INIT, INIT_ACK, ABORT = 1, 2, 6
-STATE_COOKIE = 7
+DATA, INIT, INIT_ACK, ABORT, COOKIE_ECHO, COOKIE_ACK = 0, 1, 2, 6, 10, 11
+STATE_COOKIE = 7  # a parameter of INIT ACK
+WHOLE_MESSAGE = 3  # DATA's flags: begins and ends here
 
 
 @dataclass(frozen=True)
@@ -131,47 +132,73 @@ def sctp_packet(source: int, destination: int, tag: int, chunk: bytes) -> bytes:
     return zero[:8] + struct.pack("<I", crc32c(zero)) + zero[12:]
 
 
-def sctp_init(tag: int) -> bytes:
-    return struct.pack("!BBHIIHHI", INIT, 0, 20, tag, 65536, 1, 1, 1)
+def sctp_chunk(kind: int, value: bytes, flags: int = 0) -> bytes:
+    return struct.pack("!BBH", kind, flags, 4 + len(value)) + value + bytes(-len(value) % 4)
+
+
+def sctp_chunks(data: bytes) -> dict[int, bytes]:
+    """The chunks of a packet's body by their type: kind -> value."""
+    found = {}
+    while len(data) >= 4:
+        kind, _, length = struct.unpack_from("!BBH", data)
+        found[kind] = data[4:length]
+        data = data[max(4, length + -length % 4) :]
+    return found
+
+
+def state_cookie(init_ack: bytes) -> bytes:
+    """The state cookie among an INIT ACK's parameters; b"" without one."""
+    parameters = init_ack[16:]
+    while len(parameters) >= 4:
+        kind, length = struct.unpack_from("!HH", parameters)
+        if kind == STATE_COOKIE:
+            return parameters[4:length]
+        parameters = parameters[max(4, length + -length % 4) :]
+    return b""
 
 
 def sctp(ask: Ask) -> Answer:
-    """An INIT, and the INIT-ACK that must come to our tag, port and with a right checksum."""
+    """An association by a raw socket: INIT, COOKIE ECHO, the request as DATA, ABORT."""
     source = ask.source_port or 32768 + struct.unpack("!H", os.urandom(2))[0] % 28000
-    tag = struct.unpack("!I", os.urandom(4))[0] or 1
+    own_tag, tsn = struct.unpack("!II", os.urandom(8))
+    own_tag |= 1
+    deadline = time.monotonic() + ask.timeout_s
     with socket.socket(ask.family, socket.SOCK_RAW, SCTP) as peer:
         # an ICMP error becomes an error of this socket only when connected
         peer.connect((ask.address, 0))
-        peer.send(sctp_packet(source, ask.port, 0, sctp_init(tag)))
-        deadline = time.monotonic() + ask.timeout_s
-        while (left := deadline - time.monotonic()) > 0:
-            peer.settimeout(left)
-            packet = peer.recv(65536)
-            if ask.family == socket.AF_INET:  # there the IP header is ours to see
-                packet = packet[(packet[0] & 15) * 4 :]
-            if len(packet) < 16 or packet[2:4] != source.to_bytes(2):
-                continue
-            from_port, _, to_tag, checksum = struct.unpack("!HHI4s", packet[:12])
-            if int.from_bytes(checksum, "little") != crc32c(packet[:8] + bytes(4) + packet[12:]):
-                return Answer("broken", "wrong checksum")
-            if packet[12] == ABORT:
-                return Answer("refused")
-            if packet[12] == INIT_ACK and to_tag == tag:
-                return Answer(
-                    "answered", cookie(packet[12:]), sender_text((ask.address, from_port))
-                )
-    return Answer("silent")
 
+        def send(tag: int, chunk: bytes) -> None:
+            peer.send(sctp_packet(source, ask.port, tag, chunk))
 
-def cookie(chunk: bytes) -> str:
-    """The state cookie of an INIT-ACK: the lab's pods put their name there."""
-    position = 20
-    while position + 4 <= len(chunk):
-        kind, length = struct.unpack("!HH", chunk[position : position + 4])
-        if kind == STATE_COOKIE:
-            return chunk[position + 4 : position + length].decode(errors="replace")
-        position += max(4, -(-length // 4) * 4)
-    return ""
+        def receive(*kinds: int) -> dict[int, bytes]:
+            """The next packet of this association that holds one of these chunks."""
+            while (left := deadline - time.monotonic()) > 0:
+                peer.settimeout(left)
+                packet = peer.recv(65536)
+                if ask.family == socket.AF_INET:  # there the IP header is ours to see
+                    packet = packet[(packet[0] & 15) * 4 :]
+                ports = struct.pack("!HH", ask.port, source)
+                if packet[:4] != ports or int.from_bytes(packet[4:8]) != own_tag:
+                    continue
+                if packet[8:12] != struct.pack("<I", crc32c(packet[:8] + bytes(4) + packet[12:])):
+                    raise ConnectionResetError(errno.ECONNRESET, "wrong CRC32c")
+                chunks = sctp_chunks(packet[12:])
+                if ABORT in chunks:
+                    raise ConnectionRefusedError(errno.ECONNREFUSED, "ABORT")
+                if chunks.keys() & set(kinds):
+                    return chunks
+            raise TimeoutError
+
+        send(0, sctp_chunk(INIT, struct.pack("!IIHHI", own_tag, 1 << 16, 1, 1, tsn)))
+        init_ack = receive(INIT_ACK)[INIT_ACK]
+        peer_tag = int.from_bytes(init_ack[:4])
+        send(peer_tag, sctp_chunk(COOKIE_ECHO, state_cookie(init_ack)))
+        receive(COOKIE_ACK)
+        request = struct.pack("!IHHI", tsn, 0, 0, 0) + ask.request.encode()
+        send(peer_tag, sctp_chunk(DATA, request, WHOLE_MESSAGE))
+        text = receive(DATA)[DATA][12:].decode().strip()
+        send(peer_tag, sctp_chunk(ABORT, b""))
+    return Answer("answered", text, sender_text((ask.address, ask.port)))
 
 
 def attempt(ask: Ask) -> Answer:

@@ -16,6 +16,7 @@ from tests.support.checker import (
     Dropped,
     Outcome,
     Reaches,
+    ReachesCount,
     Refused,
     SourceSeen,
     SticksToOneOf,
@@ -23,7 +24,14 @@ from tests.support.checker import (
     expect,
     tries_to_see_all,
 )
-from tests.support.probe import Answer, cookie, crc32c, sctp_init, sctp_packet
+from tests.support.probe import (
+    Answer,
+    crc32c,
+    sctp_chunk,
+    sctp_chunks,
+    sctp_packet,
+    state_cookie,
+)
 
 
 def answered(*texts: str) -> list[Answer]:
@@ -40,6 +48,9 @@ SILENT, REFUSED = Answer("silent", seconds=1.0), Answer("refused", seconds=0.001
         (Reaches({"a", "b"}), answered("a", "a"), r"reached \['a'\], not \['a', 'b'\]"),
         (Reaches({"a"}), answered("a", "b"), r"reached \['a', 'b'\], not \['a'\]: a 1 times, b 1"),
         (Reaches({"a"}), [*answered("a"), REFUSED], "1 of 2 tries failed"),
+        (ReachesCount(2), answered("a", "b", "a"), None),
+        (ReachesCount(2), answered("a", "a"), "reached 1, not 2: a 2 times"),
+        (ReachesCount(1), [*answered("a"), SILENT], "1 of 2 tries failed"),
         (SticksToOneOf({"a", "b"}), answered("b", "b"), None),
         (SticksToOneOf({"a", "b"}), answered("b", "a"), "reached"),
         (SticksToOneOf({"a"}), answered("c", "c"), "none of"),
@@ -210,16 +221,17 @@ def test_waits_until_it_is_so() -> None:
 
 def test_sctp_packet() -> None:
     assert crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C
-    packet = sctp_packet(1000, 2000, 0, sctp_init(7))
-    assert packet[:4] == bytes.fromhex("03e807d0")
-    stored = int.from_bytes(packet[8:12], "little")
-    assert stored == crc32c(packet[:8] + bytes(4) + packet[12:])
+    packet = sctp_packet(1000, 2000, 7, sctp_chunk(10, b"abcde"))
+    assert packet[:8] == bytes.fromhex("03e8 07d0 00000007")
+    assert packet[12:] == bytes.fromhex("0a 00 0009 6162636465 000000")
+    assert int.from_bytes(packet[8:12], "little") == crc32c(packet[:8] + bytes(4) + packet[12:])
 
 
-def test_sctp_cookie_is_found_behind_other_parameters() -> None:
-    chunk = bytes(20) + bytes.fromhex("8000 0004") + bytes.fromhex("0005 0005 ff000000")
-    assert cookie(chunk + bytes.fromhex("0007 0009") + b"pod-a\0\0\0") == "pod-a"
-    assert cookie(chunk) == ""
+def test_sctp_chunks_and_cookie() -> None:
+    assert sctp_chunks(sctp_chunk(3, b"abc") + sctp_chunk(0, b"")) == {3: b"abc", 0: b""}
+    other = bytes.fromhex("8000 0004 0005 0005 ff000000")
+    assert state_cookie(bytes(16) + other + bytes.fromhex("0007 0009") + b"token\0\0\0") == b"token"
+    assert state_cookie(bytes(16) + other) == b""
 
 
 def test_probe_needs_nothing_installed() -> None:

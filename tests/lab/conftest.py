@@ -1,0 +1,115 @@
+"""A lab of the tests' own, and what runs in it."""
+
+import itertools
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ebpf_lb.lab.cluster import Lab
+
+from ebpf_lb.lab.options import Options
+from tests.capabilities import LAB, missing
+from tests.support import manifests
+from tests.support.leftovers import leftovers
+
+EBPF_LB = Path(__file__).parents[2] / ".venv" / "bin" / "ebpf-lb"
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Three nodes, both families, the real agent; nothing of it may be left afterwards."""
+    if reason := missing(*LAB):
+        pytest.skip(reason)
+    name = f"t{os.getpid()}"
+    made = Lab(name)
+    try:
+        made.up(Options(), progress=lambda *_: None)
+        yield made
+    finally:
+        made.down()
+    assert leftovers(name) == []
+
+
+@pytest.fixture(scope="session")
+def cli(lab: Lab) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `ebpf-lb lab …` on the tests' lab, from a folder that is not the project's."""
+
+    def run(*words: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "EBPF_LB_LAB": lab.name}
+        return subprocess.run(
+            [EBPF_LB, "lab", *words],
+            env=environment, cwd="/", capture_output=True, text=True, check=False, **keywords,
+        )  # fmt: skip
+
+    return run
+
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Room:
+    """A Kubernetes namespace for a test's own objects."""
+
+    lab: Lab
+    namespace: str
+    folder: Path
+    applied: list[Path] = field(default_factory=list)
+
+    def apply(self, *objects: manifests.Manifest) -> None:
+        """Like `kubectl apply` of a file of its own."""
+        path = self.folder / f"{self.namespace}-{len(self.applied)}.json"
+        self.applied.append(manifests.write(path, manifests.in_namespace(self.namespace, objects)))
+        self.lab.apply([path])
+
+    def pods(self, app: str) -> dict[str, Any]:
+        """Name -> pod, of a deployment's running pods."""
+        return {
+            pod.name: pod
+            for pod in self.lab.pods()
+            if pod.namespace == self.namespace and pod.name.startswith(f"{app}-")
+        }
+
+    def pod(self, app: str) -> str:
+        """The one pod of a deployment, as `lab.exec` names it."""
+        [name] = self.pods(app)
+        return f"{self.namespace}/{name}"
+
+
+def _room(lab: Lab, folder: Path) -> Iterator[Room]:
+    room = Room(lab, f"test-{next(_numbers)}", folder)
+    yield room
+    lab.delete(
+        [manifests.write(folder / "namespace.json", manifests.in_namespace(room.namespace, []))]
+    )
+
+
+@pytest.fixture
+def room(lab: Lab, tmp_path: Path) -> Iterator[Room]:
+    """A namespace for one test."""
+    yield from _room(lab, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_room(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    """A namespace for the tests of one file."""
+    yield from _room(lab, tmp_path_factory.mktemp("manifests"))
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["bridge-nf", "no-bridge-nf"])
+def bridge_netfilter(lab: Lab, request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Bridge netfilter on all nodes on, and off: a file's tests run with each."""
+
+    def switch(on: bool) -> None:
+        for node in lab.nodes():
+            for table in ("iptables", "ip6tables"):
+                path = f"/proc/sys/net/bridge/bridge-nf-call-{table}"
+                lab.exec(node.name, ["sh", "-c", f"echo {int(on)} > {path}"], check=True)
+
+    switch(request.param)
+    yield request.param
+    switch(lab.options.bridge_netfilter)

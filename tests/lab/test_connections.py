@@ -1,0 +1,99 @@
+"""Long streams, with offloads on, and an agent that dies meanwhile."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.conftest import Room
+from tests.support import stream
+from tests.support.checker import Reaches, expect
+from tests.support.manifests import cluster_ip, deployment, service
+
+STREAM = Path(stream.__file__)
+EBPF_LB = [sys.executable, "-m", "ebpf_lb"]
+NUMBER, PORT = 70, 9000
+GIB = 1 << 30
+
+
+@pytest.fixture(scope="module")
+def streams(shared_room: Room) -> Iterator[Room]:
+    """A client on node1, and on node2 a pod that takes streams, behind a Service."""
+    shared_room.apply(
+        deployment("client", node="node1"),
+        deployment("sink", node="node2"),
+        service("sink", number=NUMBER, port=PORT, target_port=PORT, protocols=("TCP",)),
+        service("web", number=NUMBER + 1, app="sink"),
+    )
+    to = f"{cluster_ip(NUMBER + 1, 'ipv6')}"
+    for source in (shared_room.pod("client"), "node1"):
+        expect(shared_room.lab, source, f"[{to}]:80/tcp", Reaches(set(shared_room.pods("sink"))))
+    server = shared_room.lab.popen(
+        shared_room.pod("sink"),
+        [sys.executable, str(STREAM), "serve", str(PORT)],
+        stdout=subprocess.PIPE,
+    )
+    assert server.stdout is not None
+    assert "ready" in str(server.stdout.readline())
+    yield shared_room
+    server.kill()
+    server.wait()
+    server.stdout.close()
+
+
+def send(family: str, size_bytes: int, seconds: float = 0) -> list[str]:
+    return [
+        sys.executable, str(STREAM), "send",
+        cluster_ip(NUMBER, family), str(PORT), str(size_bytes), str(seconds),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("source", ["pod", "node"])
+def test_a_gibibyte_arrives_intact(
+    streams: Room, bridge_netfilter: bool, source: str, family: str
+) -> None:
+    host = streams.pod("client") if source == "pod" else "node1"
+    done = streams.lab.exec(host, send(family, GIB))
+    assert done.returncode == 0, done.stderr
+
+
+def maps(room: Room, node: str) -> dict[str, object]:
+    """What the agent writes, decoded; not what the programs count and track."""
+    dumped = room.lab.exec(
+        node, [*EBPF_LB, "maps", "dump", "frontends", "services", "backends", "slots", "-o", "json"],
+        check=True,
+    )  # fmt: skip
+    return dict(json.loads(dumped.stdout))
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_a_killed_agent_disturbs_no_stream(streams: Room, family: str) -> None:
+    """SIGKILL in the middle, then a new agent, which finds all as it should be."""
+    lab = streams.lab
+    before = {node: maps(streams, node) for node in ("node1", "node2")}
+    sender = lab.popen(
+        streams.pod("client"),
+        send(family, GIB, seconds=6),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        time.sleep(1)
+        for node in before:
+            lab.kill_agent(node)
+        time.sleep(0.5)
+        for node in before:
+            lab.start_agent(node)
+        lab.wait_for_agents()
+        assert sender.poll() is None, "the stream was over before the agents were back"
+        _, errors = sender.communicate(timeout=60)
+        assert sender.returncode == 0, errors
+    finally:
+        sender.kill()
+        sender.wait()
+    assert {node: maps(streams, node) for node in before} == before
