@@ -100,6 +100,9 @@ class StructLayout:
         self._members = tuple(member for member in members if member.code is not None)
         codes = "".join(member.code or f"{member.size}x" for member in members)
         self._struct = struct.Struct("=" + codes)
+        self._raw = struct.Struct(
+            "=" + "".join(member.raw_code or f"{member.size}x" for member in members)
+        )
         self._names = frozenset(member.name for member in self._members)
         names = [member.name for member in self._members]
         self._tuple: Any = _named_tuple(name, names)
@@ -136,6 +139,16 @@ class StructLayout:
     def unpack(self, data: bytes | memoryview) -> Any:
         """A namedtuple of the fields; struct.error if the size is another."""
         return self._named(self._struct.unpack(data))
+
+    def raw(self, *names: str) -> struct.Struct:
+        """A struct.Struct of exactly these fields, in order, for code that packs very many:
+        numbers in network order are bytes there, and nothing is checked.
+
+        TypeError if the struct has other fields: the caller's code has to follow the header.
+        """
+        if names != tuple(member.name for member in self._members):
+            raise TypeError(f"struct {self.name} does not consist of {', '.join(names)}")
+        return self._raw
 
     def iter_unpack(self, data: bytes | memoryview) -> Iterator[Any]:
         """One namedtuple for each struct in an array of them."""
@@ -261,6 +274,11 @@ class _Member:
     items: int = 1
     encode: Callable[[Any], tuple[Any, ...]] | None = None
     decode: Callable[[tuple[Any, ...]], Any] | None = None
+    network_order: bool = False
+
+    @property
+    def raw_code(self) -> str | None:
+        return f"{self.size}s" if self.network_order else self.code
 
 
 def _lay_out(
@@ -319,7 +337,7 @@ def _member(
             raise HeaderError(field.place, f"{field.name}: arrays of {field.type} are not read")
         turn = htons if size == 2 else htonl
         return _Member(
-            field.name, size, size, code, 1, lambda v: (turn(v),), lambda raw: turn(raw[0])
+            field.name, size, size, code, 1, lambda v: (turn(v),), lambda raw: turn(raw[0]), True
         )
     if field.count is None:
         return _Member(field.name, size, size, code)

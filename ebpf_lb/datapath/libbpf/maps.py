@@ -241,6 +241,22 @@ class Map(BpfObject):
                 return
             started = True
 
+    def slice(self, first: int, count: int) -> bytes:
+        """The values of an array's elements from `first` on, behind each other."""
+        values = ctypes.create_string_buffer(count * self._value_bytes)
+        keys = ctypes.create_string_buffer(count * self.key_size)
+        position = ctypes.create_string_buffer(8)
+        if first:
+            position.raw = (first - 1).to_bytes(4, "little") + bytes(4)
+        counter = c_uint32(count)
+        start = position if first else None
+        result = library().bpf_map_lookup_batch(
+            self.fd, start, position, keys, values, ctypes.byref(counter), None
+        )
+        if result < 0 and result != -errno.ENOENT:  # ENOENT: reached the end
+            raise failure(-result, f"map {self.name}: reading from {first} on")
+        return values.raw[: counter.value * self._value_bytes]
+
     def copies(self, value: bytes) -> list[bytes]:
         """A per-CPU map's looked-up value, taken apart into one value a CPU."""
         return [

@@ -1,0 +1,182 @@
+"""Writes Service ports of one family into the maps.
+
+At no instant may a look-up find a frontend whose name, service, slots or backends are missing. So:
+
+    name, source ranges, backends, slots, the service's words, filter bit, frontends,
+    the rest of a ClusterIP (UNSERVED)
+
+and the other way round for what goes. What a program may still hold when it goes (an id, a region)
+is left as it is for a second; `housekeeping` then clears it and gives it out again.
+
+The records mirror what the kernel holds, step by step: each changes when its write has succeeded.
+So after any failure they are true, and the next `set` writes what is missing.
+"""
+
+import struct
+from collections.abc import Callable, Collection
+
+from ebpf_lb.datapath.writer.adopt import read_back
+from ebpf_lb.datapath.writer.family_maps import FamilyMaps
+from ebpf_lb.datapath.writer.frontends import Frontends
+from ebpf_lb.datapath.writer.names import NotProgrammed, format_name, parse_name
+from ebpf_lb.datapath.writer.node import NodeTables
+from ebpf_lb.datapath.writer.pools import Exhausted
+from ebpf_lb.datapath.writer.records import Record
+from ebpf_lb.datapath.writer.services import Change, Services
+from ebpf_lb.datapath.writer.source_ranges import SourceRanges
+from ebpf_lb.errors import UserError
+from ebpf_lb.plan.forwarding import Forwarding, ServicePortName
+
+_INDEX = struct.Struct("=I")
+
+
+class FamilyWriter(NodeTables):
+    """The only writer of one family's maps.
+
+    clock: monotonic seconds. ticks_per_second: of the data path's clock, see bpf/layout.h.
+    """
+
+    def __init__(
+        self, maps: FamilyMaps, clock: Callable[[], float], ticks_per_second: float
+    ) -> None:
+        super().__init__(maps)
+        self.family = maps.layout.family
+        self._records: dict[str, Record] = {}
+        self._by_id: dict[int, Record] = {}
+        self._stray_ids: set[int] = set()
+        self._stray_names: list[int] = []
+        self._stray_backend_ids: list[int] = []
+        self._pack_name = maps.layout.struct("service_name").pack
+        self._services = Services(maps, self.stats, clock, ticks_per_second)
+        self._frontends = Frontends(maps, self._by_id, self.stats, self._set_filter_bit)
+        self._ranges = SourceRanges(maps, self.stats)
+
+    def adopt(self) -> None:
+        """Reads back what the kernel holds, so that only differences are written. Writes nothing.
+
+        UserError if the maps contradict each other.
+        """
+        found = read_back(self._maps)
+        records = found.records.values()
+        self._by_id.clear()
+        self._by_id.update(found.records)
+        self._records = {record.text: record for record in records}
+        words = [word for record in records for word in (record.cluster, record.local) if word]
+        # strays keep their ids until `retain` has removed what mentions them
+        unpack_value = self._maps.layout.struct("frontend").unpack
+        unpack_range = self._maps.layout.struct("source_range_key").unpack
+        stray_ids = {
+            *found.stray_names,
+            *(unpack_value(value).service_id for value in found.stray_frontends.values()),
+            *(unpack_range(key).service_id for key in found.stray_ranges),
+        }
+        self._stray_ids = stray_ids
+        self._stray_names = found.stray_names
+        self._stray_backend_ids = found.stray_backend_ids
+        try:
+            self._services.adopt(
+                [*found.records, *stray_ids],
+                [*found.backend_ids, *found.stray_backend_ids],
+                words,
+            )
+        except ValueError as error:
+            raise UserError(
+                f"The {self.family.directory} maps contradict each other ({error}): "
+                "run `ebpf-lb cleanup` and start the agent again."
+            ) from error
+        self._frontends.adopt(records, found.unserved, found.stray_frontends)
+        self._ranges.adopt(records, found.stray_ranges)
+
+    def names(self) -> list[ServicePortName]:
+        """The Service ports that the kernel holds something for."""
+        return [parse_name(text) for text in self._records]
+
+    def service_id(self, name: ServicePortName) -> int | None:
+        """The id under which programs count this Service port."""
+        record = self._records.get(format_name(name))
+        return record.id if record else None
+
+    def set(self, forwarding: Forwarding) -> None:
+        """Creates or changes one Service port; writes only the difference.
+
+        NotProgrammed if it does not fit; what was there before goes on then.
+        """
+        name = forwarding.name
+        text = format_name(name)
+        record = self._records.get(text) or Record(text, 0)
+        change: Change | None = None
+        try:
+            change = self._services.prepare(record, forwarding)
+            frontends = self._frontends.wanted(forwarding, change.service_id)
+            ranges = self._ranges.wanted(forwarding, change.service_id)
+            self._frontends.check_room(record, frontends)
+            self._ranges.check_room(record, ranges)
+            if not record.id:
+                self._begin(change)
+            self._ranges.add(record, ranges)
+            self._services.build_up(change)
+            self._frontends.change(record, frontends)
+            self._ranges.remove_others(record, ranges)
+            self._services.clear(change)
+        except Exhausted as error:
+            raise NotProgrammed(name, self.family, error.what) from error
+        except OSError as error:
+            raise NotProgrammed(name, self.family, _reason(error)) from error
+        finally:
+            if change is not None:
+                self._services.give_back(change)
+
+    def delete(self, name: ServicePortName) -> None:
+        """Removes a Service port; nothing happens if there is none."""
+        record = self._records.get(format_name(name))
+        if record is None:
+            return
+        try:
+            self._frontends.change(record, {})
+            self._ranges.remove_others(record, ())
+            self._delete_name(record.id)
+        except OSError as error:
+            raise NotProgrammed(name, self.family, f"removing: {_reason(error)}") from error
+        del self._records[record.text]
+        del self._by_id[record.id]
+        self._services.release(record)
+
+    def retain(self, names: Collection[ServicePortName]) -> None:
+        """Removes all Service ports but these, and whatever belongs to none."""
+        wanted = {format_name(name) for name in names}
+        for text in [text for text in self._records if text not in wanted]:
+            self.delete(parse_name(text))
+        self._frontends.remove_strays()
+        self._ranges.remove_strays()
+        while self._stray_names:
+            self._delete_name(self._stray_names[-1])
+            self._stray_names.pop()
+        if self._stray_ids or self._stray_backend_ids:
+            self._services.free(self._stray_ids, self._stray_backend_ids)
+            self._stray_ids, self._stray_backend_ids = set(), []
+
+    def housekeeping(self, now: float) -> None:
+        """Clears what was freed a second ago and gives it out again. Call it every second or so."""
+        self._services.housekeeping(now)
+
+    def _begin(self, change: Change) -> None:
+        """A Service port that was not there: its name, and empty words."""
+        record = change.record
+        try:
+            value = self._pack_name(text=record.text)
+        except TypeError as error:
+            raise Exhausted(f"its name is too long ({len(record.text)} characters)") from error
+        self._services.clear_words(change.service_id)
+        self._maps.names.update(_INDEX.pack(change.service_id), value)
+        self.stats["names"] += 1
+        self._services.assign(change)
+        self._records[record.text] = record
+        self._by_id[record.id] = record
+
+    def _delete_name(self, number: int) -> None:
+        if self._maps.names.delete(_INDEX.pack(number)):
+            self.stats["names"] += 1
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,83 @@
+"""Tables about the node itself. Every method reads first and writes only what differs."""
+
+import struct
+from collections import Counter
+from collections.abc import Iterable
+
+from ebpf_lb.datapath.crc32c import shift_columns
+from ebpf_lb.datapath.writer.family_maps import FamilyMaps, Table
+from ebpf_lb.datapath.writer.filter import filter_bit
+from ebpf_lb.model.values import Network
+
+_INDEX = struct.Struct("=I")
+_PRESENT = b"\1"
+
+
+class NodeTables:
+    """Settings, interfaces, SNAT sources, pod networks and constants of one family."""
+
+    def __init__(self, maps: FamilyMaps) -> None:
+        self._maps = maps
+        self.stats: Counter[str] = Counter()
+        """How many elements were written since the start, by map; deletions count as writes."""
+
+    def set_config(self, node_netns_cookie: int, flags: int, reject_per_second: int) -> None:
+        """Settings that programs read at every decision."""
+        value = self._maps.layout.struct("config").pack(
+            node_netns_cookie=node_netns_cookie, flags=flags, reject_per_second=reject_per_second
+        )
+        self._put("config", self._maps.config, _INDEX.pack(0), value)
+
+    def set_crc32c_shifts(self) -> None:
+        """The constant tables for SCTP's checksum."""
+        pack = self._maps.layout.struct("crc32c_shift").pack
+        for exponent in range(self._maps.crc32c_shifts.max_entries):
+            value = pack(column=shift_columns(exponent))
+            self._put("crc32c_shifts", self._maps.crc32c_shifts, _INDEX.pack(exponent), value)
+
+    def set_interface(self, ifindex: int, bridge: int = 0, source_id: int = 0) -> None:
+        """bridge: ifindex of the bridge it is a port of, or 0; source_id: see set_snat_source."""
+        value = self._maps.layout.struct("interface").pack(bridge=bridge, source_id=source_id)
+        self._put("interfaces", self._maps.interfaces, _INDEX.pack(ifindex), value)
+
+    def delete_interface(self, ifindex: int) -> None:
+        if self._maps.interfaces.delete(_INDEX.pack(ifindex)):
+            self.stats["interfaces"] += 1
+
+    def interfaces(self) -> set[int]:
+        """The ifindexes that have an entry."""
+        return {_INDEX.unpack(key)[0] for key, _ in self._maps.interfaces.items()}
+
+    def set_snat_source(self, source_id: int, address: bytes) -> None:
+        """Number 1 … 255 stands for this address of the node from now on."""
+        if not 0 < source_id < self._maps.snat_sources.max_entries:
+            raise ValueError(f"{source_id} is no number of an SNAT source")
+        self._set_filter_bit(address)
+        value = self._maps.layout.struct("snat_source").pack(address=address)
+        self._put("snat_sources", self._maps.snat_sources, _INDEX.pack(source_id), value)
+
+    def set_pod_networks(self, networks: Iterable[Network]) -> None:
+        """The cluster's pod networks of this family, all of them."""
+        pack = self._maps.layout.struct("network_key").pack
+        wanted = {
+            pack(prefix_length=network.prefix_length, address=network.address)
+            for network in networks
+        }
+        held = {key for key, _ in self._maps.pod_networks.items()}
+        for key in wanted - held:
+            self._put("pod_networks", self._maps.pod_networks, key, _PRESENT)
+        for key in held - wanted:
+            self._maps.pod_networks.delete(key)
+            self.stats["pod_networks"] += 1
+
+    def _set_filter_bit(self, address: bytes) -> None:
+        index, bit = filter_bit(address, self._maps.vip_filter.count)
+        word = self._maps.vip_filter.load(index)
+        if not word >> bit & 1:
+            self._maps.vip_filter.store(index, 0, word | 1 << bit)
+            self.stats["vip_filter"] += 1
+
+    def _put(self, kind: str, table: Table, key: bytes, value: bytes) -> None:
+        if table.lookup(key) != value:
+            table.update(key, value)
+            self.stats[kind] += 1
