@@ -9,6 +9,7 @@ import json
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -113,20 +114,26 @@ class ApiClient:
 
     def stream(self, path: str, query: Mapping[str, str], *, silence_s: float) -> Stream:
         """An answer that goes on; after `silence_s` seconds without a byte it ends in Silence."""
-        return Stream(self._request(path, query, silence_s))
+        # on a connection of its own: one that the server is just closing after the last watch would
+        # look like a server that is away
+        return Stream(self._request(path, query, silence_s, {"Connection": "close"}))
 
     def close(self) -> None:
         self._pool.clear()
 
     def _request(
-        self, path: str, query: Mapping[str, str], read_timeout_s: float
+        self,
+        path: str,
+        query: Mapping[str, str],
+        read_timeout_s: float,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> urllib3.BaseHTTPResponse:
         url = f"{self.server}{path}"
         try:
             response = self._pool.request(
                 "GET",
                 f"{url}?{urlencode(query)}" if query else url,
-                headers=self._headers(),
+                headers={**self._headers(), **headers},
                 preload_content=False,
                 redirect=False,
                 retries=False,
@@ -166,9 +173,9 @@ def _refusal(server: str, path: str, response: urllib3.BaseHTTPResponse) -> ApiE
 
 def _because(error: BaseException) -> str:
     """The innermost reason, in one line."""
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, BaseException):
-        return _because(reason)
+    for inner in (getattr(error, "reason", None), *reversed(error.args)):
+        if isinstance(inner, BaseException):
+            return _because(inner)
     text = str(error).rpartition(": Failed to establish a new connection: ")[2]
     return " ".join(text.split()) or type(error).__name__
 

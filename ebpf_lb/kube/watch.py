@@ -273,7 +273,8 @@ class Watcher:
     def _pause(self) -> None:
         settings = self._settings
         self._failures += 1
-        longest = min(settings.backoff_max_s, settings.backoff_first_s * 2.0**self._failures / 2)
+        doublings = min(self._failures - 1, 30)
+        longest = min(settings.backoff_max_s, settings.backoff_first_s * 2**doublings)
         self._sleep(longest * (0.5 + 0.5 * self._chance()))
 
 
