@@ -19,10 +19,11 @@ Used from Python as the command line uses it (`from ebpf_lb.lab.cluster import L
     lab = Lab("lab")                           nothing happens yet; also for a lab that runs already
     lab.up(options, files=(), progress=print)  builds it, waits until it serves; UserError
     lab.down()                                 removes everything; also what was built only half
+    lab.name                                   str
     lab.running                                bool
     lab.options                                what `up` was given; UserError if the lab is not up
     lab.client                                 ebpf_lb.lab.objects.client.Client on the API server
-    lab.apply(files)                           manifests, as `ebpf-lb lab apply -f`; "-" is stdin
+    lab.apply(files), lab.delete(files)        manifests, as `ebpf-lb lab apply -f`; "-" is stdin
     lab.nodes() -> list[NodeNames]             .name .number .addresses .pod_cidrs .bpffs .cgroup
     lab.pods() -> list[Pod]                    what the kubelet runs: .namespace .name .node
                                                .addresses .host_network .netns .cgroup .pid

@@ -1,11 +1,14 @@
 """Control groups (v2): every process of a lab is in one of the lab's, so that programs attached to
 a node's see that node's sockets only, and so that `down` ends all of them and nothing else."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
 
 from ebpf_lb.errors import UserError
+
+_REAPED_WITHIN_S = 0.5
 
 
 class CgroupError(UserError):
@@ -37,6 +40,7 @@ def kill(path: Path, timeout_s: float = 10) -> None:
     """Ends every process in a cgroup and below; a cgroup that is gone is fine.
 
     Raises CgroupError if one of them is still there after `timeout_s`."""
+    pids = _pids(path)
     try:
         (path / "cgroup.kill").write_text("1")
     except FileNotFoundError:
@@ -45,7 +49,19 @@ def kill(path: Path, timeout_s: float = 10) -> None:
     while "populated 1" in (path / "cgroup.events").read_text():
         if time.monotonic() > end:
             raise CgroupError(f"processes in {path} do not end: look into its cgroup.procs files")
-        time.sleep(0.01)
+        time.sleep(0.005)
+    # Ended, but maybe not yet taken note of by their parents, who are not necessarily ours.
+    end = time.monotonic() + _REAPED_WITHIN_S
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def _pids(path: Path) -> list[str]:
+    found = []
+    for folder, _, _ in os.walk(path):
+        with contextlib.suppress(FileNotFoundError):
+            found += (Path(folder) / "cgroup.procs").read_text().split()
+    return found
 
 
 def remove(path: Path) -> None:

@@ -8,13 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pyroute2 import IPRoute
-
 from ebpf_lb.lab import namespaces
 from ebpf_lb.lab.names import Cidr, Interface
 
 _IFA_F_NODAD = 0x02
 _RTNH_F_ONLINK = 4
+_RT_SCOPE_LINK = 253
 _NUD_PERMANENT = 0x80
 _NTF_SELF = 0x02
 
@@ -31,6 +30,8 @@ class Links:
     """A netlink socket in a network namespace. Errors are pyroute2's NetlinkError."""
 
     def __init__(self, netns: Path):
+        from pyroute2 import IPRoute  # 0.1 s, which commands that build nothing need not spend
+
         with namespaces.entered(netns):
             self._socket: Any = IPRoute()
         self._indexes: dict[str, int] = {}
@@ -145,6 +146,8 @@ class Links:
         route: dict[str, Any] = {"dst": str(network), "family": _family(network)}
         if via is not None:
             route["gateway"] = str(via)
+        elif network.version == 4:
+            route["scope"] = _RT_SCOPE_LINK  # else it leads to no gateway
         if device is not None:
             route["oif"] = self.index(device)
         if onlink:

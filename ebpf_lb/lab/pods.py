@@ -68,9 +68,7 @@ def running(names: LabNames) -> list[Pod]:
 
 def find(names: LabNames, wanted: str) -> Pod:
     """The pod called NAME or NAMESPACE/NAME; NoSuchPodError if there is none, or several."""
-    found = [
-        pod for pod in running(names) if wanted in (pod.name, f"{pod.namespace}/{pod.name}")
-    ]
+    found = [pod for pod in running(names) if wanted in (pod.name, f"{pod.namespace}/{pod.name}")]
     match found:
         case [pod]:
             return pod

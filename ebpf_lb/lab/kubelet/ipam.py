@@ -6,6 +6,8 @@ import ipaddress
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab.names import Cidr, Interface, NodeNames
 
+_END = 255  # the broadcast address of an IPv4 network of 256; IPv6 gets the same numbers
+
 
 class NoAddressError(UserError):
     """A node's pod network is used up."""
@@ -21,9 +23,7 @@ class AddressPool:
 
     def take(self) -> tuple[Interface, ...]:
         """An address of each family, with the same number in its network; NoAddressError."""
-        smallest = min(network.num_addresses for network in self._networks)
-        numbers = [*range(self._last + 1, smallest - 1), *range(2, self._last + 1)]
-        for number in numbers:
+        for number in [*range(self._last + 1, _END), *range(2, self._last + 1)]:
             addresses = tuple(network[number] for network in self._networks)
             if not any(str(address) in self._used for address in addresses):
                 self._last = number

@@ -157,7 +157,9 @@ class Kubelet:
             self._report_failure(manifest_, error)
             return
         probe = manifest.readiness_probe(manifest_)
-        log.info("%s/%s runs on %s: %s", pod.namespace, pod.name, pod.node, ", ".join(pod.addresses))
+        log.info(
+            "%s/%s runs on %s: %s", pod.namespace, pod.name, pod.node, ", ".join(pod.addresses)
+        )
         self._report(manifest_, pod, ready=probe is None)
         if probe is not None:
             self._timed[pod.uid] = _Timed(

@@ -161,8 +161,10 @@ class Node:
             process = spawn(
                 # Without the site packages: they are what makes an interpreter slow to start.
                 Place(pod.netns, pod.cgroup, {"PYTHONPATH": str(_package_parent())}),
-                [sys.executable, "-S", "-s", "-m", "ebpf_lb.lab.podserver", "--name", pod.name]
-                + [f"--ready-fd={writable}", *arguments],
+                [
+                    *(sys.executable, "-S", "-s", "-m", "ebpf_lb.lab.podserver"),
+                    *(f"--name={pod.name}", f"--ready-fd={writable}", *arguments),
+                ],
                 self._lab.log(f"pods/{pod.namespace}_{pod.name}"),
                 pass_fds=[writable],
             )

@@ -1,9 +1,9 @@
 """HTTP/1.1 as far as a Service's tests need it: keep-alive, a few paths, bulk data both ways.
 
-    GET /, /hostname    the pod's name            GET /healthz   ok
-    GET /clientip       address:port of the peer  GET /echo?msg=TEXT
-    POST /sink          reads a body of any size; answers {"bytes": N, "sha256": HEX}
-    GET /source?bytes=N sends N bytes: `source_block()` over and over
+GET /, /hostname    the pod's name            GET /healthz   ok
+GET /clientip       address:port of the peer  GET /echo?msg=TEXT
+POST /sink          reads a body of any size; answers {"bytes": N, "sha256": HEX}
+GET /source?bytes=N sends N bytes: `source_block()` over and over
 """
 
 import os

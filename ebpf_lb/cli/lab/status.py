@@ -1,0 +1,73 @@
+"""`ebpf-lb lab status`."""
+
+import json
+
+import click
+
+from ebpf_lb.cli.lab.common import table, with_lab
+from ebpf_lb.lab.cluster import Lab
+
+
+@click.command()
+@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table")
+@with_lab
+def status(lab: Lab, output: str) -> None:
+    """Show nodes, pods, Services and their health."""
+    found = lab.status()
+    if output == "json":
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(
+        f"lab {found['name']}: " + ", ".join(f"{k} {v}" for k, v in found["options"].items())
+    )
+    click.echo("client  " + ", ".join(found["clients"]["client1"]))
+    click.echo(f"API server  {found['api_server']['url']}  {found['api_server']['health']}")
+    click.echo(f"kubelet  {found['kubelet']}\n")
+    click.echo(
+        table(
+            ["NODE", "ADDRESSES", "PODS' NETWORKS", "ZONE", "AGENT"],
+            [
+                [
+                    node["name"],
+                    ", ".join(node["addresses"]),
+                    ", ".join(node["pod_cidrs"]),
+                    node["zone"],
+                    node["agent"],
+                ]
+                for node in found["nodes"]
+            ],
+        )
+    )
+    click.echo()
+    click.echo(
+        table(
+            ["NAMESPACE", "POD", "NODE", "ADDRESSES", "STATE"],
+            [
+                [
+                    pod["namespace"],
+                    pod["name"],
+                    pod["node"],
+                    ", ".join(pod["addresses"]),
+                    pod["state"],
+                ]
+                for pod in found["pods"]
+            ],
+        )
+    )
+    click.echo()
+    click.echo(
+        table(
+            ["NAMESPACE", "SERVICE", "TYPE", "CLUSTER-IP", "PORTS", "ENDPOINTS"],
+            [
+                [
+                    service["namespace"],
+                    service["name"],
+                    service["type"],
+                    ", ".join(service["cluster_ips"]),
+                    ", ".join(service["ports"]),
+                    f"{service['ready_endpoints']} ready",
+                ]
+                for service in found["services"]
+            ],
+        )
+    )

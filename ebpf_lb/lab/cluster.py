@@ -1,0 +1,354 @@
+"""A lab as a whole; the package's docstring lists what it can do."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ebpf_lb.errors import UserError
+from ebpf_lb.lab import (
+    cgroups,
+    kubeconfig,
+    namespaces,
+    nodes,
+    pods,
+    processes,
+    services,
+    state,
+    topology,
+)
+from ebpf_lb.lab.names import BPFFS, LABS, LabNames, NodeNames, clients
+from ebpf_lb.lab.objects.apply import apply_files, delete_files
+from ebpf_lb.lab.objects.client import Client
+from ebpf_lb.lab.options import DEFAULT_NAME, Options
+from ebpf_lb.lab.pods import Pod
+from ebpf_lb.lab.processes import Place, Process
+
+_API_WITHIN_S = 20
+_AGENT_WITHIN_S = 60
+
+
+class AlreadyUpError(UserError):
+    """There is a lab of this name."""
+
+
+class NotPossibleError(UserError):
+    """Rights or a part of the system are missing."""
+
+
+class Lab:
+    """A lab of this name, whether it is up or not. Raises OptionsError for a bad name."""
+
+    def __init__(self, name: str = DEFAULT_NAME):
+        self.names = LabNames(name)
+
+    # --- up and down
+
+    def up(
+        self,
+        options: Options | None = None,
+        files: Sequence[str | Path] = (),
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Builds the lab and waits until every agent serves; then applies the files.
+
+        What an interruption leaves is removed again. An agent that does not come up, and a manifest
+        that is refused, are UserErrors that leave the lab running, to be looked into.
+        """
+        options = options or Options()
+        _check_system()
+        with state.locked(self.names):
+            self._check_not_up()
+            kept = state.State(self.names, options)
+            kept.save()
+            try:
+                self._build(kept, progress)
+                if options.proxy == "ebpf-lb":
+                    progress("waiting for the agents")
+                    self.wait_for_agents()
+                if files:
+                    progress(f"applying {', '.join(map(str, files))}")
+                    self.apply(files)
+            except BaseException as error:
+                if not (kept.complete and isinstance(error, UserError)):
+                    self._remove()
+                raise
+
+    def _check_not_up(self) -> None:
+        names = self.names
+        down = f"`ebpf-lb lab down{state.name_option(names.name)}`"
+        if self.running:
+            raise AlreadyUpError(f"lab {names.name!r} runs already: use it, or end it with {down}")
+        remains = [path for path in (names.state_file, names.bpffs, names.cgroup) if path.exists()]
+        if remains or names.existing_netns():
+            raise AlreadyUpError(f"lab {names.name!r} was left half-built: remove it with {down}")
+
+    def _build(self, kept: state.State, progress: Callable[[str], None]) -> None:
+        names, options = self.names, kept.options
+        progress(f"building {options.nodes} nodes out of network namespaces")
+        self._make_folders(options)
+        topology.build_core(names, options)
+        api_server = services.start_api_server(
+            names, options, self._recorder(kept, services.API_SERVER)
+        )
+        topology.build_rest(names, options)  # while the API server starts
+        self._wait_for_api_server(api_server)
+        client = self.client
+        for node in self._nodes(options):
+            nodes.register(client, node)
+        for host in ["admin", *(node.name for node in self._nodes(options))]:
+            kubeconfig.write(names, options, host)
+        services.start_kubelet(names, self._recorder(kept, services.KUBELET))
+        if options.proxy == "ebpf-lb":
+            progress("starting an agent on each node")
+            for node in self._nodes(options):
+                services.start_agent(node, self._recorder(kept, node.agent))
+        kept.complete = True
+        kept.save()
+
+    def _make_folders(self, options: Options) -> None:
+        names = self.names
+        names.pod_records.mkdir()
+        (names.dir / "logs" / "pods").mkdir(parents=True)
+        for host in ["router", "control", services.KUBELET, *clients(options)]:
+            cgroups.make(names.cgroup / host)
+        for node in self._nodes(options):
+            cgroups.make(node.host_cgroup)
+            cgroups.make(node.cgroup / "pods")
+            node.bpffs.mkdir(parents=True)
+
+    def _wait_for_api_server(self, process: Process) -> None:
+        log = self.names.log(services.API_SERVER)
+        end = time.monotonic() + _API_WITHIN_S
+        while not services.api_server_serves(self.names):
+            if not process.alive:
+                raise services.complaint("the lab's API server ended", log)
+            if time.monotonic() > end:
+                raise services.complaint("the lab's API server does not answer", log)
+            time.sleep(0.02)
+
+    def down(self) -> None:
+        """Removes the lab, or whatever there is of it. Twice is as good as once."""
+        _check_root()
+        if cgroups.joined().startswith(f"/{self.names.cgroup.name}/"):
+            raise NotPossibleError(
+                f"this runs inside lab {self.names.name!r}: end the lab from outside"
+            )
+        with state.locked(self.names):
+            self._remove()
+
+    def _remove(self) -> None:
+        """By names alone: nothing depends on what was recorded. Processes go first, and with them
+        the kubelet, which would make more; the state last, so that all can be tried again."""
+        names = self.names
+        cgroups.kill(names.cgroup)
+        for path in names.existing_netns():
+            namespaces.remove(path)
+        if names.bpffs.exists():
+            shutil.rmtree(names.bpffs)
+        cgroups.remove(names.cgroup)
+        shutil.rmtree(names.dir, ignore_errors=True)
+        for parent in (LABS, LABS.parent):
+            with contextlib.suppress(OSError):  # other labs are in it
+                parent.rmdir()
+
+    # --- what is there
+
+    @property
+    def name(self) -> str:
+        return self.names.name
+
+    @property
+    def running(self) -> bool:
+        try:
+            return state.State.load(self.names).complete
+        except state.NotUpError:
+            return False
+
+    @property
+    def options(self) -> Options:
+        """What `up` was given. Raises NotUpError."""
+        return state.State.load(self.names).options
+
+    @property
+    def client(self) -> Client:
+        """On the API server, by its local socket. Raises NotUpError where there is none."""
+        if not self.names.api_socket.exists():
+            _ = self.options
+        return Client(self.names.api_socket)
+
+    def nodes(self) -> list[NodeNames]:
+        return self._nodes(self.options)
+
+    def node(self, name: str) -> NodeNames:
+        """Raises NoSuchHostError."""
+        return self.names.node(self.options, name)
+
+    def _nodes(self, options: Options) -> list[NodeNames]:
+        return self.names.nodes(options)
+
+    def pods(self) -> list[Pod]:
+        return pods.running(self.names)
+
+    def hosts(self) -> list[str]:
+        options = self.options
+        return ["client", *clients(options)[1:], "control", "router"] + [
+            node.name for node in self._nodes(options)
+        ]
+
+    def log(self, process: str) -> Path:
+        return self.names.log(process)
+
+    def kubeconfig(self, node: str | None = None) -> str:
+        if node is not None:
+            self.node(node)
+        return kubeconfig.text(self.names, self.options, node or "admin")
+
+    def apply(self, files: Sequence[str | Path]) -> None:
+        """As `ebpf-lb lab apply -f`; "-" is the standard input."""
+        apply_files(self.client, [str(file) for file in files])
+
+    def delete(self, files: Sequence[str | Path]) -> None:
+        """As `ebpf-lb lab delete -f`."""
+        delete_files(self.client, [str(file) for file in files])
+
+    # --- inside
+
+    def place(self, host: str) -> Place:
+        """Where processes of a host run. Raises NoSuchPodError for what is neither host nor pod."""
+        options = self.options
+        if host in self.names_of_nodes(options):
+            return services.node_place(self.names.node(options, host))
+        if host in ("client", *clients(options)):
+            return services.host_place(self.names, "client1" if host == "client" else host)
+        if host in ("control", "router"):
+            return services.host_place(self.names, host)
+        pod = pods.find(self.names, host)
+        return Place(pod.netns, pod.cgroup, {"EBPF_LB_LAB": self.names.name})
+
+    def names_of_nodes(self, options: Options) -> list[str]:
+        return [node.name for node in self._nodes(options)]
+
+    def exec(self, host: str, argv: Sequence[str], **run: Any) -> subprocess.CompletedProcess[str]:
+        """Runs a command on a host; keywords as subprocess.run's."""
+        place = self.place(host)
+        keywords: dict[str, Any] = {
+            "capture_output": not {"stdout", "stderr"} & run.keys(),
+            "text": True,
+            "env": place.full_environment(),
+            **run,
+        }
+        return subprocess.run(list(argv), preexec_fn=place.enter, **keywords)
+
+    def popen(self, host: str, argv: Sequence[str], **popen: Any) -> subprocess.Popen[str]:
+        """Starts a command on a host; keywords as subprocess.Popen's."""
+        place = self.place(host)
+        keywords: dict[str, Any] = {"text": True, "env": place.full_environment(), **popen}
+        return subprocess.Popen(list(argv), preexec_fn=place.enter, **keywords)
+
+    @contextmanager
+    def entered(self, host: str) -> Iterator[None]:
+        """This thread is in the host's network namespace meanwhile."""
+        netns = self.place(host).netns
+        assert netns is not None
+        with namespaces.entered(netns):
+            yield
+
+    # --- agents
+
+    def start_agent(self, name: str) -> None:
+        """Starts a node's agent, unless it runs."""
+        node = self.node(name)
+        with self._changed() as kept:
+            running = kept.processes.get(node.agent)
+            if running is None or not running.alive:
+                services.start_agent(node, self._recorder(kept, node.agent))
+
+    def stop_agent(self, name: str) -> None:
+        """Asks a node's agent to end, and waits."""
+        self._end_agent(name, lambda process: process.end())
+
+    def kill_agent(self, name: str) -> None:
+        """Ends a node's agent as a crash would."""
+
+        def kill(process: Process) -> None:
+            process.signal(signal.SIGKILL)
+            process.wait(10)
+
+        self._end_agent(name, kill)
+
+    def _end_agent(self, name: str, end: Callable[[Process], None]) -> None:
+        node = self.node(name)
+        with self._changed() as kept:
+            process = kept.processes.pop(node.agent, None)
+            if process is not None:
+                end(process)
+                kept.save()
+
+    def agent_process(self, name: str) -> Process | None:
+        """A node's agent, if it runs."""
+        process = state.State.load(self.names).processes.get(self.node(name).agent)
+        return process if process and process.alive else None
+
+    def agent_healthy(self, name: str) -> bool:
+        return services.agent_serves(self.node(name))
+
+    def wait_for_agents(self, timeout_s: float = _AGENT_WITHIN_S) -> None:
+        """Until all agents that were started serve; NotServingError if one does not."""
+        kept = state.State.load(self.names)
+        end = time.monotonic() + timeout_s
+        for node in self._nodes(kept.options):
+            if node.agent not in kept.processes:
+                continue
+            while not services.agent_serves(node):
+                if not kept.processes[node.agent].alive:
+                    raise services.complaint(
+                        f"the agent on {node.name} ended", self.log(node.agent)
+                    )
+                if time.monotonic() > end:
+                    raise services.complaint(
+                        f"the agent on {node.name} does not get ready", self.log(node.agent)
+                    )
+                time.sleep(0.05)
+
+    # --- the record
+
+    @contextmanager
+    def _changed(self) -> Iterator[state.State]:
+        state.State.load(self.names)  # says that there is no such lab before a folder is made
+        with state.locked(self.names):
+            yield state.State.load(self.names)
+
+    @staticmethod
+    def _recorder(kept: state.State, name: str) -> Callable[[processes.Process], None]:
+        def record(process: processes.Process) -> None:
+            kept.processes[name] = process
+            kept.save()
+
+        return record
+
+    def status(self) -> dict[str, Any]:
+        """What `ebpf-lb lab status -o json` prints."""
+        from ebpf_lb.lab import status
+
+        return status.collect(self)
+
+
+def _check_root() -> None:
+    if os.geteuid() != 0:
+        raise NotPossibleError("a lab makes network namespaces, which needs root: use sudo")
+
+
+def _check_system() -> None:
+    _check_root()
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, mount_point, kind, *_ = line.split()
+        if kind == "bpf" and mount_point == str(BPFFS):
+            return
+    raise NotPossibleError(f"{BPFFS} is not there: run `mount -t bpf bpf {BPFFS}`")

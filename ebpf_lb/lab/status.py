@@ -1,0 +1,127 @@
+"""A lab's state in one look, as data."""
+
+from typing import Any
+
+from ebpf_lb.lab import services
+from ebpf_lb.lab.cluster import Lab
+from ebpf_lb.lab.names import API_PORT, NodeNames, api_url, client_interfaces, clients
+from ebpf_lb.lab.state import State
+
+Object = dict[str, Any]
+
+
+def collect(lab: Lab) -> Object:
+    """Options, machines, pods and Services. What the API server says of the latter two is left out
+    ("pods", "services" are empty) while it does not answer. Raises NotUpError."""
+    kept = State.load(lab.names)
+    options, processes = kept.options, kept.processes
+    serves = services.api_server_serves(lab.names)
+    objects = _Objects(lab) if serves else None
+    kubelet = processes.get(services.KUBELET)
+    return {
+        "name": lab.names.name,
+        "complete": kept.complete,
+        "options": options.to_json(),
+        "clients": {
+            client: [str(i.ip) for i in client_interfaces(number, options.families)]
+            for number, client in enumerate(clients(options), start=1)
+        },
+        "api_server": {
+            "url": api_url(options),
+            "port": API_PORT,
+            "socket": str(lab.names.api_socket),
+            "health": "healthy" if serves else "does not answer",
+        },
+        "kubelet": "runs" if kubelet and kubelet.alive else "does not run",
+        "nodes": [
+            {
+                "name": node.name,
+                "addresses": list(node.addresses),
+                "pod_cidrs": list(node.pod_cidrs),
+                "zone": node.zone,
+                "netns": str(node.netns),
+                "bpffs": str(node.bpffs),
+                "cgroup": str(node.cgroup),
+                "agent": _agent(kept, node),
+            }
+            for node in lab.names.nodes(options)
+        ],
+        "pods": objects.pods() if objects else [],
+        "services": objects.services() if objects else [],
+    }
+
+
+def _agent(kept: State, node: NodeNames) -> str:
+    """none: never started, or ended by `lab agent`; dead: it ended by itself."""
+    process = kept.processes.get(node.agent)
+    if process is None:
+        return "none"
+    if not process.alive:
+        return "dead"
+    return "healthy" if services.agent_serves(node) else "unhealthy"
+
+
+class _Objects:
+    """What the API server knows."""
+
+    def __init__(self, lab: Lab):
+        self._pods = lab.client.get("/api/v1/pods")["items"]
+        self._services = lab.client.get("/api/v1/services")["items"]
+        self._slices = lab.client.get("/apis/discovery.k8s.io/v1/endpointslices")["items"]
+
+    def pods(self) -> list[Object]:
+        return [
+            {
+                "namespace": pod["metadata"]["namespace"],
+                "name": pod["metadata"]["name"],
+                "node": pod["spec"].get("nodeName", ""),
+                "addresses": [ip["ip"] for ip in pod.get("status", {}).get("podIPs") or []],
+                "host_network": bool(pod["spec"].get("hostNetwork")),
+                "state": _pod_state(pod),
+            }
+            for pod in self._pods
+        ]
+
+    def services(self) -> list[Object]:
+        return [
+            {
+                "namespace": service["metadata"]["namespace"],
+                "name": service["metadata"]["name"],
+                "type": service["spec"].get("type", "ClusterIP"),
+                "cluster_ips": service["spec"].get("clusterIPs") or [],
+                "ports": [_port_text(port) for port in service["spec"].get("ports") or []],
+                "ready_endpoints": self._ready_endpoints(service["metadata"]),
+            }
+            for service in self._services
+        ]
+
+    def _ready_endpoints(self, service: Object) -> int:
+        """Endpoints, not addresses: a pod with two families counts once."""
+        by_family: dict[str, int] = {}
+        for slice_ in self._slices:
+            metadata = slice_["metadata"]
+            name = (metadata.get("labels") or {}).get("kubernetes.io/service-name")
+            if (metadata["namespace"], name) != (service["namespace"], service["name"]):
+                continue
+            ready = sum(
+                (endpoint.get("conditions") or {}).get("ready") is not False
+                for endpoint in slice_.get("endpoints") or []
+            )
+            family = slice_["addressType"]
+            by_family[family] = by_family.get(family, 0) + ready
+        return max(by_family.values(), default=0)
+
+
+def _pod_state(pod: Object) -> str:
+    if "deletionTimestamp" in pod["metadata"]:
+        return "terminating"
+    conditions = {c["type"]: c["status"] for c in pod.get("status", {}).get("conditions") or []}
+    phase = str(pod.get("status", {}).get("phase", "Pending"))
+    if phase != "Running":
+        return phase.lower()
+    return "ready" if conditions.get("Ready") == "True" else "not ready"
+
+
+def _port_text(port: Object) -> str:
+    node_port = f":{port['nodePort']}" if port.get("nodePort") else ""
+    return f"{port['port']}{node_port}/{port.get('protocol', 'TCP')}"
