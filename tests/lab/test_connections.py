@@ -58,16 +58,28 @@ def test_a_gibibyte_arrives_intact(
     streams: Room, bridge_netfilter: bool, source: str, family: str
 ) -> None:
     host = streams.pod("client") if source == "pod" else "node1"
+    before = received(streams)
     done = streams.lab.exec(host, send(family, GIB))
     assert done.returncode == 0, done.stderr
+    size_bytes, packets = (now - then for now, then in zip(received(streams), before, strict=True))
+    assert size_bytes > GIB
+    assert size_bytes / packets > 1500, "packets of the wire's size: offloads were not at work"
+
+
+def received(room: Room) -> tuple[int, int]:
+    """Bytes and packets that came to the pod which takes the streams."""
+    listed = room.lab.exec(room.pod("sink"), ["ip", "-j", "-s", "link", "show", "eth0"], check=True)
+    counted = json.loads(listed.stdout)[0]["stats64"]["rx"]
+    return counted["bytes"], counted["packets"]
 
 
 def maps(room: Room, node: str) -> dict[str, object]:
     """What the agent writes, decoded; not what the programs count and track."""
     dumped = room.lab.exec(
-        node, [*EBPF_LB, "maps", "dump", "frontends", "services", "backends", "slots", "-o", "json"],
+        node,
+        [*EBPF_LB, "maps", "dump", "frontends", "services", "backends", "slots", "-o", "json"],
         check=True,
-    )  # fmt: skip
+    )
     return dict(json.loads(dumped.stdout))
 
 
