@@ -1,0 +1,113 @@
+"""The agent in kube-proxy's place on a real Kubernetes, by the rig in ../shared/cluster.
+
+One rig can run at a time; whatever happens, it is taken down again. `CNI=ptp make cluster` runs one
+layout only, `PROXY=kube-proxy:nftables make cluster` shows what another proxy makes of it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.capabilities import LAB, Capability, needs
+
+ROOT = Path(__file__).parents[2]
+RIG = ROOT.parent / "shared" / "cluster" / "rig.py"
+PROGRAMS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kube-rig" / "bin"
+EBPF_LB = ROOT / ".venv" / "bin" / "ebpf-lb"
+AGENT = (
+    f"exec:{EBPF_LB} agent --kubeconfig {{kubeconfig}} --node-name {{node}} --cgroup {{cgroup}}"
+    " --bpffs /sys/fs/bpf/ebpf-lb --cluster-cidr 10.244.0.0/16,fd00:10:244::/48"
+)
+SPECS = (
+    "Services should serve a basic endpoint from pods",
+    "Services should serve multiport endpoints from pods",
+)
+THE_RIG = Capability("the cluster rig", "it lies in ../shared/cluster", RIG.exists)
+THE_PROGRAMS = Capability(
+    "the cluster rig's programs",
+    "make -C ../shared/cluster debian build",
+    lambda: (PROGRAMS / "e2e.test").exists(),
+)
+LAYOUTS = [layout for layout in ("bridge", "ptp") if os.environ.get("CNI", layout) == layout]
+
+pytestmark = [needs(*LAB, THE_RIG, THE_PROGRAMS), pytest.mark.timeout(900)]
+
+
+def rig(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(RIG), *words],
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def cluster(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Three nodes, cluster DNS ready (its pods reach the API server by its ClusterIP)."""
+    if rig("status").stdout.strip() != "down":
+        pytest.fail("a rig runs already, and may be somebody's: `rig.py down` ends it")
+    try:
+        done = rig("up", "--cni", request.param, "--proxy", os.environ.get("PROXY", AGENT))
+        assert done.returncode == 0, done.stdout
+        yield request.param
+    finally:
+        down = rig("down")
+    assert down.returncode == 0, down.stdout
+
+
+def agnhost() -> str:
+    """The name of the test image that the rig's nodes have."""
+    done = subprocess.run(
+        [PROGRAMS / "e2e.test", "--list-images"], text=True, check=True, capture_output=True
+    )
+    [*_, image] = sorted(line for line in done.stdout.split() if "e2e-test-images/agnhost:" in line)
+    return image
+
+
+@pytest.fixture(scope="module")
+def pods(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """One on each node."""
+    labels = {"app": "asker"}
+    container = {"name": "asker", "image": agnhost(), "imagePullPolicy": "Never", "args": ["pause"]}
+    manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "asker"},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    }
+    file = tmp_path_factory.mktemp("cluster") / "asker.json"
+    file.write_text(json.dumps(manifest))
+    for words in (["apply", "-f", str(file)], ["rollout", "status", "ds/asker", "--timeout=60s"]):
+        done = rig("kubectl", *words)
+        assert done.returncode == 0, done.stdout
+    listed = rig("kubectl", "get", "pods", "-l", "app=asker", "-o", "name").stdout.split()
+    assert len(listed) == 3
+    return listed
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("server", ["10.96.0.10", "fd00:10:96::a"])
+def test_dns_answers_in_pods(pods: list[str], server: str, transport: str) -> None:
+    """By its Service's address, from the nodes where it does not run, too."""
+    ask = ["dig", f"@{server}", "+short", "+time=1", "+tries=1", *(["+tcp"] * (transport == "tcp"))]
+    for pod in pods:
+        for _ in range(5):
+            done = rig("kubectl", "exec", pod, "--", *ask, "kubernetes.default.svc.cluster.local")
+            assert done.stdout.strip() == "10.96.0.1", f"{pod}: {done.stdout}"
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_upstream_spec(cluster: str, spec: str) -> None:
+    done = rig("e2e", "--focus", spec, "--procs", "1")
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout, done.stdout
