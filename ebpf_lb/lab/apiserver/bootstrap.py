@@ -1,0 +1,94 @@
+"""The objects that every cluster has from its beginning."""
+
+import ipaddress
+from collections.abc import Sequence
+
+from ebpf_lb.lab.apiserver.kinds import (
+    ENDPOINT_SLICE,
+    ENDPOINTS,
+    NAMESPACE,
+    SERVICE,
+    SERVICE_CIDR,
+    Kind,
+)
+from ebpf_lb.lab.apiserver.registry import Registry
+from ebpf_lb.lab.apiserver.store import Json
+from ebpf_lb.lab.apiserver.validation import ip_family
+
+_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+def create_defaults(
+    registry: Registry, service_cidrs: Sequence[str], addresses: Sequence[str], port: int
+) -> None:
+    """Creates what is missing: namespaces, the ServiceCIDR `kubernetes`, and the Service
+    `default/kubernetes` whose endpoint is the server itself."""
+    for name in _NAMESPACES:
+        _ensure(registry, NAMESPACE, "", {"metadata": {"name": name}})
+    cidr: Json = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": list(service_cidrs)}}
+    _ensure(registry, SERVICE_CIDR, "", cidr)
+    stored = registry.get(SERVICE_CIDR, "", "kubernetes")
+    if not stored.status:
+        ready = {
+            "type": "Ready",
+            "status": "True",
+            "reason": "",
+            "message": "Kubernetes Service CIDR is ready",
+            "lastTransitionTime": registry.timestamp(),
+        }
+        registry.set_status(stored, {"conditions": [ready]})
+    _kubernetes_service(registry, service_cidrs, addresses, port)
+
+
+def _kubernetes_service(
+    registry: Registry, service_cidrs: Sequence[str], addresses: Sequence[str], port: int
+) -> None:
+    first = str(ipaddress.ip_network(service_cidrs[0])[1])
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    service: Json = {
+        "metadata": {"name": "kubernetes", "labels": labels},
+        "spec": {
+            "clusterIP": first,
+            "ports": [{"name": "https", "port": 443, "targetPort": port, "protocol": "TCP"}],
+        },
+    }
+    _ensure(registry, SERVICE, "default", service)
+    family = ip_family(first)
+    # A loopback address is nobody's endpoint: a server that has no other stays without.
+    mine = [
+        address
+        for address in addresses
+        if ip_family(address) == family and not ipaddress.ip_address(address).is_loopback
+    ]
+    if not mine:
+        return
+    endpoints: Json = {
+        "metadata": {
+            "name": "kubernetes",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [
+            {
+                "addresses": [{"ip": address} for address in mine],
+                "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+            }
+        ],
+    }
+    _ensure(registry, ENDPOINTS, "default", endpoints)
+    slice_: Json = {
+        "metadata": {
+            "name": "kubernetes",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": family,
+        "endpoints": [
+            {"addresses": [address], "conditions": {"ready": True}} for address in mine
+        ],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    }
+    _ensure(registry, ENDPOINT_SLICE, "default", slice_)
+
+
+def _ensure(registry: Registry, kind: Kind, namespace: str, object_: Json) -> None:
+    if registry.store.get(kind, namespace, object_["metadata"]["name"]) is None:
+        registry.create(kind, namespace, object_)

@@ -1,0 +1,1 @@
+"""Defaults, validation and allocation, kind by kind."""
