@@ -5,7 +5,7 @@ What is understood is exactly what the headers need, one item a line:
     struct name {               enum name {                      #define NAME 0x400
         TYPE field;                 NAME = 3, /* sentence */
         TYPE field[N];              …                            #if FAMILY == 4 … #endif
-    };                          };
+    };                          };                               #define NAME (1ULL << 3)
     BPF_F_TABLE("TYPE:" PIN "/name", KEY, VALUE, name, ENTRIES, FLAGS);
 
 Inside such an item everything else is an error with file and line; outside of them (functions,
@@ -13,7 +13,7 @@ other macros) nothing is read. The comment that ends on the line above an item d
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +107,7 @@ class _Line:
 
 _COMMENT = re.compile(r"/\*(.*?)\*/|//([^\n]*)", re.DOTALL)
 _NUMBER = r"0[xX][0-9a-fA-F]+|\d+"
-_DEFINE = re.compile(rf"#\s*define\s+(\w+)\s+({_NUMBER})$")
+_DEFINE = re.compile(rf"#\s*define\s+(\w+)\s+(?:({_NUMBER})(?:ULL)?|\(1ULL << (\d+)\))$")
 _BLOCK = re.compile(r"(struct|enum)\s+(\w+)\s*\{$")
 _OTHER_BLOCK = re.compile(r"(typedef\s+)?(struct|enum|union)\b[^()=]*\{")
 _FIELD = re.compile(r"((?:struct\s+)?\w+)\s+(\w+)(?:\[(\w+)\])?;$")
@@ -121,12 +121,17 @@ _TABLE = re.compile(
 _OTHER_TABLE = re.compile(r"BPF_[A-Z_]+\(")
 
 
-def read_header(path: Path, family: Family) -> Header:
-    """The declarations of one file as the given family's build sees them; HeaderError."""
-    return parse_header(path.read_text(), f"{path.parent.name}/{path.name}", family)
+def read_header(path: Path, family: Family, only: Container[str] | None = None) -> Header:
+    """The declarations of one file as the given family's build sees them; HeaderError.
+
+    only: the structs and enums to read, where the file has others that are not the maps'.
+    """
+    return parse_header(path.read_text(), f"{path.parent.name}/{path.name}", family, only)
 
 
-def parse_header(text: str, file: str, family: Family) -> Header:
+def parse_header(
+    text: str, file: str, family: Family, only: Container[str] | None = None
+) -> Header:
     """Like `read_header`; `file` is the name to use in errors."""
     structs: list[StructDeclaration] = []
     enums: list[EnumDeclaration] = []
@@ -135,8 +140,10 @@ def parse_header(text: str, file: str, family: Family) -> Header:
     lines = _of_family(_lines(text, file), family)
     for line in lines:
         if define := _DEFINE.match(line.code):
-            defines[define[1]] = int(define[2], 0)
+            defines[define[1]] = int(define[2], 0) if define[2] else 1 << int(define[3])
         elif block := _BLOCK.match(line.code):
+            if only is not None and block[2] not in only:
+                continue
             if block[1] == "struct":
                 structs.append(_struct(block[2], line, lines, defines))
             else:

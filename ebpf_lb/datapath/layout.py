@@ -1,4 +1,5 @@
-"""The bytes in the maps, as bpf/layout.h, bpf/maps.h and bpf/reason.h say.
+"""The bytes in the maps, as bpf/layout.h, bpf/maps.h and bpf/reason.h say (and, of a flow's word,
+the constants in bpf/flow.h).
 
 Offsets follow C's natural alignment, and a struct that the compiler would have to fill up is an
 error: every byte of a key is then ours, and zero where it means nothing. Fields whose name begins
@@ -226,6 +227,7 @@ def load(family: Family, directory: Path | None = None) -> Layout:
     """Reads the headers (once per family and folder); HeaderError says file and line."""
     folder = directory or sources()
     headers = [read_header(folder / name, family) for name in ("layout.h", "maps.h", "reason.h")]
+    headers.append(read_header(folder / "flow.h", family, {"flow_state"}))
     return build(headers, family)
 
 

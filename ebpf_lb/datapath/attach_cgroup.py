@@ -1,0 +1,82 @@
+"""Attaching to the sockets of a cgroup: links, pinned, updated in one step by a new build."""
+
+import errno
+import os
+from pathlib import Path
+
+from ebpf_lb.datapath.libbpf import CgroupHook, Link, Program
+from ebpf_lb.datapath.pins import Build
+from ebpf_lb.errors import UserError
+from ebpf_lb.model.values import Family
+
+_INET6 = {
+    "connect6": CgroupHook.INET6_CONNECT,
+    "sendmsg6": CgroupHook.UDP6_SENDMSG,
+    "recvmsg6": CgroupHook.UDP6_RECVMSG,
+    "getpeername6": CgroupHook.INET6_GETPEERNAME,
+}
+PROGRAMS: dict[Family, dict[str, CgroupHook]] = {
+    # IPv4's build is at the INET6 hooks, too: for sockets with v4-mapped addresses
+    Family.IPV4: {
+        "connect4": CgroupHook.INET4_CONNECT,
+        "sendmsg4": CgroupHook.UDP4_SENDMSG,
+        "recvmsg4": CgroupHook.UDP4_RECVMSG,
+        "getpeername4": CgroupHook.INET4_GETPEERNAME,
+        **_INET6,
+    },
+    Family.IPV6: _INET6,
+}
+
+
+def attach_cgroup(build: Build, links: Path, cgroup: Path) -> list[str]:
+    """Attaches the build's socket programs to a cgroup; the names of the links, which are pinned.
+
+    A link to this cgroup is updated, one to another is replaced, and one without a program in this
+    build is removed. UserError if `cgroup` is no cgroup of version 2.
+    """
+    links.mkdir(parents=True, exist_ok=True)
+    try:
+        cgroup_fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UserError(f"The cgroup {cgroup} cannot be opened: {error.strerror}.") from error
+    attached = []
+    try:
+        cgroup_id = os.fstat(cgroup_fd).st_ino
+        for family, programs in PROGRAMS.items():
+            for name, hook in programs.items():
+                path = build.programs(family) / name
+                if path.exists():
+                    pin = links / f"{family.directory}-{name}"
+                    with Program.open(path) as program:
+                        _attach(program, hook, pin, cgroup_fd, cgroup_id)
+                    attached.append(pin.name)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            raise UserError(f"{cgroup} is no cgroup of version 2: name one.") from error
+        raise
+    finally:
+        os.close(cgroup_fd)
+    for pin in sorted(links.iterdir()):
+        if pin.name not in attached:
+            remove_link(pin)
+    return attached
+
+
+def remove_link(pin: Path) -> None:
+    """Ends a pinned link, whoever else has it open, and removes the pin."""
+    with Link.open(pin) as link:
+        link.detach()
+    pin.unlink()
+
+
+def _attach(program: Program, hook: CgroupHook, pin: Path, cgroup_fd: int, cgroup_id: int) -> None:
+    if pin.exists():
+        with Link.open(pin) as link:
+            info = link.info()
+            if info.cgroup_id == cgroup_id and info.hook == hook:
+                if info.program_id != program.info().id:
+                    link.update(program)
+                return
+        remove_link(pin)
+    with Link.attach_cgroup(program, cgroup_fd, hook) as link:
+        link.pin(pin)

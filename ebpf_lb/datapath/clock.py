@@ -1,0 +1,37 @@
+"""The data path's clock: ticks, a few a second, out of the kernel's jiffies.
+
+A flow keeps 24 bits of its last packet's tick, and times are compared by difference; so half of
+what 24 bits span must exceed the longest time-out that can be configured.
+"""
+
+import time
+
+from ebpf_lb.datapath.libbpf import Program
+
+TIME_BITS = 24
+LONGEST_TIMEOUT_S = 7 * 86_400
+
+_CLOCK_MONOTONIC_COARSE = 6
+_SHORTEST_PACKET = bytes(64)
+
+
+def jiffies_per_second() -> int:
+    """The kernel's HZ, which its coarse clock's resolution tells."""
+    return round(1 / time.clock_getres(_CLOCK_MONOTONIC_COARSE))
+
+
+def tick_shift() -> int:
+    """A tick is jiffies >> this."""
+    shift = 0
+    while jiffies_per_second() * 2 * LONGEST_TIMEOUT_S >> shift > 1 << TIME_BITS:
+        shift += 1
+    return shift
+
+
+def ticks_per_second() -> float:
+    return jiffies_per_second() / (1 << tick_shift())
+
+
+def now(clock: Program) -> int:
+    """The tick that it is, 32 bits of it; `clock` is the program of that name."""
+    return clock.test_run(_SHORTEST_PACKET).retval
