@@ -11,7 +11,7 @@ PYTHON := /usr/bin/python3
 PYTEST := $(BIN)/python -m pytest
 
 # What the product needs, then what only `make check` does.
-PACKAGES := python3-venv python3-bpfcc linux-libc-dev iproute2 nftables curl \
+PACKAGES := python3-venv python3-bpfcc linux-libc-dev libbpf-dev iproute2 nftables curl \
             git clang-14 clang-format-14
 CLANG := clang-14
 CLANG_FORMAT := clang-format-14
@@ -60,7 +60,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock | packages
 	@touch $@
 
 demo: setup ## three nodes, a Service and its answers; stays up until `make demo-down`
-	@$(BIN)/ebpf-lb lab demo
+	@$(BIN)/python -m ebpf_lb.lab.demo
 
 demo-down: ## take the demo's lab down
 	@if [ -x $(BIN)/ebpf-lb ]; then $(BIN)/ebpf-lb lab down; else echo "nothing is set up here"; fi
