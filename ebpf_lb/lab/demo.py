@@ -116,7 +116,7 @@ def _columns(lab: Lab, pods: dict[str, str]) -> Iterator[Column]:
     some of its connections come back to itself."""
     service = lab.client.get("services", NAMESPACE, NAME)
     pod, node = next(iter(pods)), lab.nodes()[0].name
-    for host, title in ((f"{NAMESPACE}/{pod}", f"from pod {pod}"), (node, f"from {node}")):
+    for host, title in ((f"{NAMESPACE}/{pod}", "from a pod"), (node, f"from {node}")):
         for address in service["spec"]["clusterIPs"]:
             family = "IPv6" if ":" in address else "IPv4"
             url = f"http://[{address}]/" if family == "IPv6" else f"http://{address}/"
@@ -149,13 +149,14 @@ def render(columns: list[Column], pods: dict[str, str]) -> str:
     urls = list(dict.fromkeys(column.url for column in columns))
     titles = list(dict.fromkeys(column.title for column in columns))
     per_title = len(columns) // len(titles)
-    width = max(8, *(-(-len(title) // per_title) + 1 for title in titles))
+    width = max(8, *(len(title) // per_title + 2 for title in titles))
     left = max(map(len, [*pods, "answers"])) + 2
     near = max(map(len, pods.values())) + 4
     lines = [
         f"Service {NAMESPACE}/{NAME} at {' and '.join(urls)}, {len(pods)} pods",
+        f"The pod that asks is {columns[0].host.rpartition('/')[2]}, one of them.",
         "",
-        " " * (left + near) + "".join(title.center(width * per_title) for title in titles).rstrip(),
+        " " * (left + near) + "".join(title.rjust(width * per_title) for title in titles),
         "who answered".ljust(left + near) + "".join(c.family.rjust(width) for c in columns),
     ]
     for pod, node in pods.items():
