@@ -1,6 +1,8 @@
 """Links of programs to a cgroup: pinned, they hold without a process; updated, without a gap."""
 
 import ctypes
+import errno
+from collections.abc import Iterator
 from ctypes import c_uint32, c_uint64
 from dataclasses import dataclass
 from enum import IntEnum
@@ -69,3 +71,14 @@ class Link(BpfObject):
     def detach(self) -> None:
         """Ends the link now, whoever else holds it."""
         checked(library().bpf_link_detach(self.fd), f"detaching the link {self.name}")
+
+
+def link_ids() -> Iterator[int]:
+    """The ids of all links that the kernel has now."""
+    number = c_uint32(0)
+    while True:
+        result = library().bpf_link_get_next_id(number.value, ctypes.byref(number))
+        if result == -errno.ENOENT:
+            return
+        checked(result, "listing the kernel's links")
+        yield number.value

@@ -272,7 +272,8 @@ class Map(BpfObject):
         self._many("deletion", keys, None)
 
     def mapped(self, first: int = 0, count: int | None = None, *, writable: bool) -> MappedArray:
-        """A window on a mappable array; see MappedArray."""
+        """A window on a mappable array; see MappedArray. Even one for reading takes a map that is
+        open for writing: the kernel shares nothing else."""
         if count is None:
             count = self.max_entries - first
         return MappedArray(self.fd, self.name, self.stride, first, count, writable=writable)

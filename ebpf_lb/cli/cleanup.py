@@ -1,0 +1,41 @@
+"""`ebpf-lb cleanup`: as if it had never run here."""
+
+from pathlib import Path
+
+import click
+
+BPFFS = Path("/sys/fs/bpf/ebpf-lb")
+
+
+@click.command()
+@click.option(
+    "--bpffs",
+    type=click.Path(path_type=Path),
+    default=BPFFS,
+    show_default=True,
+    envvar="EBPF_LB_BPFFS",
+    show_envvar=True,
+    help="Where the node's maps and programs are pinned.",
+)
+@click.option(
+    "--cgroup",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    envvar="EBPF_LB_CGROUP",
+    show_envvar=True,
+    help="Look for links without a pin on this cgroup only.",
+)
+def cleanup(bpffs: Path, cgroup: Path | None) -> None:
+    """Remove every trace from this node: programs from interfaces and sockets, maps, pins.
+
+    Connections through Services end. Stop the agent first. Filters of others stay, and running it
+    again does no harm.
+    """
+    from ebpf_lb.datapath.cleanup import cleanup as remove
+
+    removed = remove(bpffs, cgroup)
+    if removed:
+        click.echo(
+            f"Removed {removed.filters} filters, {removed.links} cgroup links, {removed.pins} pins."
+        )
+    else:
+        click.echo("Nothing to remove.")

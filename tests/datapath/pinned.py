@@ -1,0 +1,93 @@
+"""A build pinned by hand: the declared maps, and programs of two instructions."""
+
+import ctypes
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+
+from ebpf_lb.datapath.layout import MapSpec, Scope, load
+from ebpf_lb.datapath.libbpf import CgroupHook, Map, MapType, Program
+from ebpf_lb.datapath.libbpf.object import checked, library
+from ebpf_lb.datapath.pins import Build, Pins
+from ebpf_lb.model.values import Family
+
+SCHEDULER_CLASSIFIER = 3
+CGROUP_SOCKET_ADDRESS = 18
+
+TYPES = {
+    "hash": MapType.HASH,
+    "array": MapType.ARRAY,
+    "lru_hash": MapType.LRU_HASH,
+    "lpm_trie": MapType.LPM_TRIE,
+    "percpu_array": MapType.PERCPU_ARRAY,
+    "prog": MapType.PROG_ARRAY,
+}
+ENTRIES = 1024  # of maps whose capacity is a setting
+
+
+def create_map(spec: MapSpec, entries: dict[str, int] | None = None) -> Map:
+    """A map as declared; `entries` gives capacities by map."""
+    declared = spec.max_entries if isinstance(spec.max_entries, int) else ENTRIES
+    count = (entries or {}).get(spec.name, declared)
+    kind = TYPES[spec.type]
+    return Map.create(kind, spec.key_size, spec.value_size, count, spec.flags, spec.name)
+
+
+class _LoadOptions(ctypes.Structure):
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("attempts", ctypes.c_int),
+        ("expected_attach_type", ctypes.c_int),
+        ("more", ctypes.c_uint64 * 20),
+    )
+
+
+def load_program(name: str, result: int, hook: CgroupHook | None = None) -> Program:
+    """`return result;`, for TC, or for a hook of a cgroup."""
+    move, leave = struct.pack("<BBhi", 0xB7, 0, 0, result), struct.pack("<BBhi", 0x95, 0, 0, 0)
+    options = _LoadOptions(ctypes.sizeof(_LoadOptions), 0, hook or 0)
+    kind = SCHEDULER_CLASSIFIER if hook is None else CGROUP_SOCKET_ADDRESS
+    fd = library().bpf_prog_load(
+        kind,
+        name.encode(),
+        b"GPL",
+        ctypes.c_char_p(move + leave),
+        ctypes.c_size_t(2),
+        ctypes.byref(options),
+    )
+    return Program(checked(fd, f"loading {name}"), name)
+
+
+@contextmanager
+def pins(name: str) -> Iterator[Pins]:
+    """A folder in bpffs of its own, gone afterwards."""
+    root = Path(f"/sys/fs/bpf/ebpf-lb-test-d-{name}")
+    rmtree(root, ignore_errors=True)
+    root.mkdir()
+    try:
+        yield Pins(root)
+    finally:
+        rmtree(root, ignore_errors=True)
+
+
+def pin_build(
+    where: Pins, name: str = "one", entries: dict[str, int] | None = None, tick: int = 1000
+) -> Build:
+    """All declared maps of both families and a `clock` that stands still, as the current build."""
+    build = where.build(name)
+    build.maps(None).mkdir(parents=True)
+    for family in Family:
+        build.maps(family).mkdir(parents=True)
+        build.programs(family).mkdir(parents=True)
+        for spec in load(family).maps.values():
+            path = build.maps(None if spec.scope is Scope.NODE else family) / spec.name
+            if not path.exists():
+                with create_map(spec, entries) as created:
+                    created.pin(path)
+        with load_program("clock", tick) as program:
+            program.pin(build.programs(family) / "clock")
+    where.current.path.unlink(missing_ok=True)
+    where.current.path.symlink_to(Path("builds") / name)
+    return build
