@@ -1,0 +1,1 @@
+"""Objects of the lab as people handle them: manifests, apply, delete, tables."""
