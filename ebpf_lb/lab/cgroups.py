@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ebpf_lb.errors import UserError
 
-_REAPED_WITHIN_S = 0.5
+_REAPED_WITHIN_S = 3  # some systems' process 1 looks for them every other second only
 
 
 class CgroupError(UserError):

@@ -223,17 +223,15 @@ class Lab:
     def place(self, host: str) -> Place:
         """Where processes of a host run. Raises NoSuchPodError for what is neither host nor pod."""
         options = self.options
-        if host in self.names_of_nodes(options):
-            return services.node_place(self.names.node(options, host))
+        for node in self._nodes(options):
+            if node.name == host:
+                return services.node_place(node)
         if host in ("client", *clients(options)):
             return services.host_place(self.names, "client1" if host == "client" else host)
         if host in ("control", "router"):
             return services.host_place(self.names, host)
         pod = pods.find(self.names, host)
         return Place(pod.netns, pod.cgroup, {"EBPF_LB_LAB": self.names.name})
-
-    def names_of_nodes(self, options: Options) -> list[str]:
-        return [node.name for node in self._nodes(options)]
 
     def exec(self, host: str, argv: Sequence[str], **run: Any) -> subprocess.CompletedProcess[str]:
         """Runs a command on a host; keywords as subprocess.run's."""

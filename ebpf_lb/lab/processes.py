@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +80,9 @@ class Place:
             namespaces.enter(self.netns)
 
     def full_environment(self) -> dict[str, str]:
-        return {**os.environ, **self.environment}
+        """This process's, the place's, and a path on which `ebpf-lb` itself is found."""
+        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+        return {**os.environ, "PATH": path, **self.environment}
 
 
 def spawn(

@@ -34,13 +34,6 @@ class AddressPool:
                 )
         raise NoAddressError(f"no address is free in {', '.join(map(str, self._networks))}")
 
-    def adopt(self, addresses: tuple[str, ...]) -> None:
-        """Addresses that are in use already, by a pod from before a restart."""
-        self._used.update(addresses)
-        for address, network in zip(addresses, self._networks, strict=False):
-            number = int(ipaddress.ip_address(address)) - int(network.network_address)
-            self._last = max(self._last, number)
-
     def give_back(self, addresses: tuple[str, ...]) -> None:
         self._used.difference_update(addresses)
 

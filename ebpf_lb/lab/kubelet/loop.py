@@ -14,7 +14,7 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ebpf_lb.errors import UserError
-from ebpf_lb.lab import namespaces, pods
+from ebpf_lb.lab import namespaces
 from ebpf_lb.lab.kubelet import manifest, sandbox, status
 from ebpf_lb.lab.names import LabNames
 from ebpf_lb.lab.objects.client import ApiError, Client
@@ -26,6 +26,7 @@ log = logging.getLogger("kubelet")
 _PODS = "/api/v1/pods"
 _WATCH_S = 300
 _RETRY_S = 0.3
+_START_AGAIN_S = 2
 
 Object = dict[str, Any]
 _Failures = (UserError, OSError, NetlinkError)
@@ -43,7 +44,6 @@ class Kubelet:
     """`run` returns never. One thread does everything but waiting for events."""
 
     def __init__(self, names: LabNames, options: Options, client: Client):
-        self._names = names
         self._client = client
         self._nodes = {node.name: sandbox.Node(node, options) for node in names.nodes(options)}
         self._running: dict[str, Pod] = {}  # by uid
@@ -51,9 +51,6 @@ class Kubelet:
         self._events: queue.Queue[list[Object] | Object] = queue.Queue()
 
     def run(self) -> None:
-        for pod in pods.running(self._names):
-            self._running[pod.uid] = pod
-            self._nodes[pod.node].adopt(pod)
         threading.Thread(target=self._follow, name="watch", daemon=True).start()
         while True:
             self._handle(self._next_events())
@@ -110,17 +107,16 @@ class Kubelet:
         starting: list[tuple[Object, sandbox.Starting]] = []
         for event in events:
             if isinstance(event, list):
-                uids = {listed["metadata"]["uid"] for listed in event}
-                for pod in [p for p in self._running.values() if p.uid not in uids]:
-                    self._stop(pod)
                 wanted = event
+                uids = {listed["metadata"]["uid"] for listed in event}
+                gone = {*self._running, *self._timed} - uids
             elif event["type"] == "DELETED":
-                if pod_ := self._running.get(event["object"]["metadata"]["uid"]):
-                    starting = [(m, s) for m, s in starting if not _dismiss(s, pod_)]
-                    self._stop(pod_)
-                wanted = []
+                wanted, gone = [], {event["object"]["metadata"]["uid"]}
             else:
-                wanted = [event["object"]]
+                wanted, gone = [event["object"]], set()
+            for uid in gone:
+                starting = [(m, s) for m, s in starting if not _dismiss(s, uid)]
+                self._forget(uid)
             for manifest_ in wanted:
                 if started := self._sync(manifest_):
                     starting.append((manifest_, started))
@@ -136,11 +132,8 @@ class Kubelet:
         if "deletionTimestamp" in metadata:
             self._schedule_end(manifest_)
             return None
-        if uid in self._running:
+        if uid in self._running or uid in self._timed:  # runs, or is to be tried again
             return None
-        for old in list(self._running.values()):
-            if (old.namespace, old.name) == (metadata["namespace"], metadata["name"]):
-                self._stop(old)  # another pod of the same name, whose deletion we did not see
         try:
             started = node.start(manifest_)
         except _Failures as error:
@@ -167,9 +160,13 @@ class Kubelet:
                 lambda: self._probe(manifest_, pod, probe),
             )
 
+    def _forget(self, uid: str) -> None:
+        """The pod is no more: ends it if it runs, and whatever was to be done for it later."""
+        self._timed.pop(uid, None)
+        if pod := self._running.pop(uid, None):
+            self._stop(pod)
+
     def _stop(self, pod: Pod) -> None:
-        del self._running[pod.uid]
-        self._timed.pop(pod.uid, None)
         try:
             self._nodes[pod.node].stop(pod)
             log.info("%s/%s is gone", pod.namespace, pod.name)
@@ -186,6 +183,9 @@ class Kubelet:
         metadata = manifest_["metadata"]
         log.error("%s/%s: %s", metadata["namespace"], metadata["name"], error)
         self._patch(manifest_, status.failed(manifest_, str(error)))
+        self._timed[metadata["uid"]] = _Timed(
+            time.monotonic() + _START_AGAIN_S, lambda: self._start_again(manifest_)
+        )
 
     def _patch(self, manifest_: Object, patch: Object) -> None:
         """The uid in the patch makes sure that a later pod of the same name is not meant."""
@@ -218,16 +218,25 @@ class Kubelet:
         self._report(manifest_, pod, ready=True)
         return None
 
+    def _start_again(self, manifest_: Object) -> float | None:
+        self._forget(manifest_["metadata"]["uid"])
+        self._handle([{"type": "MODIFIED", "object": manifest_}])
+        return None
+
     def _schedule_end(self, manifest_: Object) -> None:
-        """A terminating pod goes on serving until its grace period is over."""
-        end = datetime.fromisoformat(manifest_["metadata"]["deletionTimestamp"]).timestamp()
-        due = time.monotonic() + max(0.0, end - time.time())
-        self._timed[manifest_["metadata"]["uid"]] = _Timed(due, lambda: self._end(manifest_))
+        """A terminating pod goes on serving for a while, but never beyond its grace period."""
+        metadata = manifest_["metadata"]
+        deadline = datetime.fromisoformat(metadata["deletionTimestamp"]).timestamp()
+        asked = deadline - metadata.get("deletionGracePeriodSeconds", 0)
+        end = asked + manifest.serves_on_s(manifest_)
+        self._timed[metadata["uid"]] = _Timed(
+            time.monotonic() + max(0.0, end - time.time()), lambda: self._end(manifest_)
+        )
 
     def _end(self, manifest_: Object) -> float | None:
         """Ends a pod and says so, upon which the API server lets go of it."""
         uid = manifest_["metadata"]["uid"]
-        if pod := self._running.get(uid):
+        if pod := self._running.pop(uid, None):
             self._stop(pod)
         try:
             self._client.delete(_path(manifest_), grace_period_s=0, uid=uid)
@@ -245,9 +254,9 @@ def _path(manifest_: Object) -> str:
     return f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
 
 
-def _dismiss(starting: sandbox.Starting, pod: Pod) -> bool:
+def _dismiss(starting: sandbox.Starting, uid: str) -> bool:
     """Whether it is this pod that starts; then nobody waits for it any more."""
-    if starting.pod.uid != pod.uid:
+    if starting.pod.uid != uid:
         return False
     starting.dismiss()
     return True

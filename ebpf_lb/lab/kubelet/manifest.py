@@ -65,6 +65,23 @@ def _options(words: list[str]) -> dict[str, str]:
     return options
 
 
+def serves_on_s(pod: dict[str, Any]) -> float:
+    """How long after its deletion was asked for a pod goes on serving, in seconds.
+
+    As agnhost on SIGTERM: not at all, but for a `preStop` hook that sleeps. Somebody who deletes it
+    with a longer grace period than its own wants to see it terminating: then all of that time.
+    """
+    own = pod["spec"].get("terminationGracePeriodSeconds", 30)
+    granted = pod["metadata"].get("deletionGracePeriodSeconds", own)
+    if granted > own:
+        return float(granted)
+    hooks = [
+        ((container.get("lifecycle") or {}).get("preStop") or {}).get("sleep") or {}
+        for container in pod["spec"].get("containers", [])
+    ]
+    return float(min(granted, max((hook.get("seconds", 0) for hook in hooks), default=0)))
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """A readinessProbe: succeeds when the pod accepts a connection on a port; over HTTP, when it

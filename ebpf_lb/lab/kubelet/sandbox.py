@@ -29,7 +29,7 @@ class SandboxError(UserError):
 
 @dataclass(slots=True)
 class Starting:
-    """A pod whose server has been started; `ready_fd` ends when the server has opened its ports."""
+    """A pod whose server has been started; by `ready_fd` it says that its ports are open."""
 
     pod: Pod
     ready_fd: int
@@ -57,13 +57,8 @@ class Node:
     def _lab(self) -> LabNames:
         return self._names.lab
 
-    def adopt(self, pod: Pod) -> None:
-        """A pod that an earlier kubelet started."""
-        if not pod.host_network:
-            self._addresses.adopt(pod.addresses)
-
     def start(self, manifest_: dict[str, Any]) -> Starting:
-        """Makes a pod; what an interrupted start of the same pod left is replaced.
+        """Makes a pod; what a start of the same pod that failed half-way left is replaced.
 
         Raises UserError, or OSError and pyroute2's NetlinkError where the kernel refuses."""
         metadata = manifest_["metadata"]
@@ -182,10 +177,11 @@ def wait_until_serving(starting: Starting) -> None:
     """Raises SandboxError if the server has not opened its ports."""
     pod = starting.pod
     try:
-        ready, _, _ = select.select([starting.ready_fd], [], [], _READY_WITHIN_S)
+        readable, _, _ = select.select([starting.ready_fd], [], [], _READY_WITHIN_S)
+        ready = bool(readable) and os.read(starting.ready_fd, 1) != b""
     finally:
         os.close(starting.ready_fd)
-    if not ready or not pod.process.alive:
+    if not ready:
         raise SandboxError(
             f"the server of pod {pod.namespace}/{pod.name} did not open its ports: see its log"
         )

@@ -53,19 +53,6 @@ def failed(manifest: Object, message: str) -> Object:
     }
 
 
-def is_running(manifest: Object) -> bool:
-    """Whether the API server has been told of the pod's addresses."""
-    status = manifest.get("status", {})
-    return status.get("phase") == "Running" and bool(status.get("podIPs"))
-
-
-def is_ready(manifest: Object) -> bool:
-    return any(
-        condition.get("type") == "Ready" and condition.get("status") == "True"
-        for condition in manifest.get("status", {}).get("conditions") or []
-    )
-
-
 def _conditions(manifest: Object, ready: bool, since: str) -> list[Object]:
     """All of a pod's conditions: a merge patch replaces the whole list. Readiness gates are kept
     and waited for, as the kubelet does."""

@@ -88,9 +88,3 @@ def test_an_address_comes_back_only_after_all_others(pool: AddressPool) -> None:
     assert str(pool.take()[0].ip) == first[0]
     with pytest.raises(NoAddressError, match="no address is free"):
         pool.take()
-
-
-def test_addresses_in_use_before_a_restart_are_not_given_out(pool: AddressPool) -> None:
-    pool.adopt(("10.244.1.2", "fd00:10:244:1::2"))
-    pool.adopt(("10.244.1.7", "fd00:10:244:1::7"))
-    assert str(pool.take()[0].ip) == "10.244.1.8"

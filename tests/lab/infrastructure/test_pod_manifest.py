@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ebpf_lb.lab.kubelet.manifest import Ports, Probe, ports, readiness_probe
+from ebpf_lb.lab.kubelet.manifest import Ports, Probe, ports, readiness_probe, serves_on_s
 
 
 def pod(**container: Any) -> dict[str, Any]:
@@ -58,3 +58,15 @@ def test_ports(container: dict[str, Any], expected: Ports) -> None:
 def test_readiness_probe(probe: dict[str, Any], expected: Probe | None) -> None:
     manifest = pod(ports=[{"name": "web", "containerPort": 8080}], readinessProbe=probe)
     assert readiness_probe(manifest) == expected
+
+
+@pytest.mark.parametrize(
+    ("granted", "sleep", "expected"),
+    [(30, None, 0), (30, 5, 5), (3, 5, 3), (3600, None, 3600), (0, 5, 0)],
+)
+def test_how_long_a_deleted_pod_serves_on(granted: int, sleep: int | None, expected: int) -> None:
+    hook = {"lifecycle": {"preStop": {"sleep": {"seconds": sleep}}}} if sleep else {}
+    manifest = pod(**hook)
+    manifest["spec"]["terminationGracePeriodSeconds"] = 30
+    manifest["metadata"] = {"deletionGracePeriodSeconds": granted}
+    assert serves_on_s(manifest) == expected

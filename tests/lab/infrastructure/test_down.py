@@ -1,0 +1,116 @@
+"""Nothing stays behind, however a lab ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ebpf_lb.lab.cluster import AlreadyUpError, Lab
+from ebpf_lb.lab.options import Options
+from ebpf_lb.lab.state import NotUpError
+from tests.capabilities import LAB, needs
+from tests.support.leftovers import leftovers
+
+pytestmark = needs(*LAB)
+EBPF_LB = [sys.executable, "-m", "ebpf_lb", "lab"]
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    made = Lab(f"d{os.getpid()}")
+    yield made
+    made.down()
+    assert leftovers(made.name) == []
+
+
+def start_up(lab: Lab) -> subprocess.Popen[str]:
+    words = ["up", "--name", lab.name, "--proxy", "none"]
+    return subprocess.Popen([*EBPF_LB, *words], text=True, stderr=subprocess.PIPE)
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} does not appear"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("made", ["router", "node2"])
+def test_a_killed_up_is_removed_by_down(lab: Lab, made: str) -> None:
+    process = start_up(lab)
+    wait_for(lab.names.netns(made))
+    process.kill()
+    process.wait()
+    assert not lab.running
+    with pytest.raises(AlreadyUpError, match="half-built: remove it"):
+        lab.up(Options(proxy="none"))
+    lab.down()
+    assert leftovers(lab.name) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_up_removes_everything_itself(lab: Lab, number: signal.Signals) -> None:
+    process = start_up(lab)
+    wait_for(lab.names.netns("node1"))
+    process.send_signal(number)
+    assert process.wait(20) != 0
+    end = time.monotonic() + 5
+    while leftovers(lab.name) and time.monotonic() < end:
+        time.sleep(0.1)  # its children have ended, but process 1 has to take note of that
+    assert leftovers(lab.name) == []
+
+
+def test_a_lab_from_up_to_down(lab: Lab) -> None:
+    lab.up(Options(nodes=1, proxy="none"))
+    assert lab.running
+    with pytest.raises(AlreadyUpError, match="runs already"):
+        lab.up(Options(proxy="none"))
+    stray = lab.popen("node1", ["sleep", "1000"])
+    foreign = lab.popen("client", ["sh", "-c", "trap '' TERM; sleep 1000 & wait"])
+    lab.down()
+    assert stray.wait(5) == foreign.wait(5) == -signal.SIGKILL
+    assert leftovers(lab.name) == []
+    lab.down()
+    with pytest.raises(NotUpError, match="there is no lab"):
+        lab.nodes()
+
+
+def test_labs_side_by_side_leave_each_other_alone(lab: Lab) -> None:
+    other = Lab(f"{lab.name}-2")
+    try:
+        lab.up(Options(nodes=1, proxy="none"))
+        other.up(Options(nodes=1, proxy="none"))
+        lab.down()
+        assert other.client.get("/api/v1/nodes/node1")["metadata"]["name"] == "node1"
+        assert other.exec("node1", ["ip", "link", "show", "cni0"]).returncode == 0
+    finally:
+        other.down()
+    assert not other.names.existing_netns()
+    assert not other.names.cgroup.exists()
+    assert not other.names.dir.exists()
+
+
+def test_exec_hands_on_exit_status_input_and_output(lab: Lab) -> None:
+    lab.up(Options(nodes=1, proxy="none"))
+    words = [*EBPF_LB, "exec", "--name", lab.name, "node1", "--"]
+    script = "cat; ip -o link show cni0 | wc -l; cat /proc/self/cgroup | tail -1; exit 7"
+    done = subprocess.run(
+        [*words, "sh", "-c", script], input="hello\n", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 7
+    assert done.stdout == f"hello\n1\n0::/ebpf-lb-{lab.name}/node1/host\n"
+    missing = subprocess.run([*words, "no-such-command"], capture_output=True, check=False)
+    assert missing.returncode == 127
+    nobody = subprocess.run(
+        [*EBPF_LB, "exec", "--name", lab.name, "nobody", "--", "true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert nobody.returncode == 1
+    assert "no host or running pod 'nobody'" in nobody.stderr
