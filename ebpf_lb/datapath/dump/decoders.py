@@ -98,27 +98,18 @@ def _slots(view: View) -> Iterator[Row]:
 
 
 def _backends(view: View) -> Iterator[Row]:
-    opened = view.map("backends")
-    if opened is None:
-        return
-    layout = view.layout.struct("backend")
-    size, number = layout.size, 0
-    for _, values in opened.chunks():
-        if any(values):
-            for start in range(0, len(values), size):
-                piece = values[start : start + size]
-                if any(piece):
-                    value = layout.unpack(piece)
-                    name = view.names.get(value.service_id)
-                    yield {
-                        "id": number + start // size,
-                        "address": format_address(value.address),
-                        "port": value.port,
-                        "protocol": name.protocol if name else None,
-                        "service": view.service(value.service_id),
-                        "flags": view.flags("backend_flag", value.flags),
-                    }
-        number += len(values) // size
+    unpack = view.layout.struct("backend").unpack
+    for number, data in view.used_elements("backends"):
+        value = unpack(data)
+        name = view.names.get(value.service_id)
+        yield {
+            "id": number,
+            "address": format_address(value.address),
+            "port": value.port,
+            "protocol": name.protocol if name else None,
+            "service": view.service(value.service_id),
+            "flags": view.flags("backend_flag", value.flags),
+        }
 
 
 def _flows(view: View) -> Iterator[Row]:
@@ -291,9 +282,10 @@ def _calls(view: View) -> Iterator[Row]:
 
 def _any(view: View, name: str) -> Iterator[Row]:
     """A map without a decoder of its own: its fields as they are, empty elements left out."""
+    single = view.layout.map(name).max_entries == 1
     for key, value in view.rows(name):
         row: Row = {}
-        for prefix, part in (("key", key), ("value", value)):
+        for prefix, part in (("value", value),) if single else (("key", key), ("value", value)):
             fields = part._asdict() if hasattr(part, "_asdict") else {prefix: part}
             row.update(
                 (field, content.hex() if isinstance(content, bytes) else content)

@@ -6,9 +6,6 @@ from typing import Any
 
 from ebpf_lb.datapath.dump.view import View
 
-_WINDOW_BYTES = 4 << 20
-_STRIDE_BYTES = 32 << 10
-_ZEROS = bytes(_STRIDE_BYTES)
 _PROTOCOLS = {1: "TCP", 2: "UDP", 3: "SCTP"}
 
 
@@ -29,29 +26,13 @@ class Flow:
 
 def flows(view: View) -> Iterator[Flow]:
     """All entries that are not free, by their place in the table."""
-    opened = view.map("flows")
-    if opened is None:
-        return
-    layout = view.layout
-    entry, size = layout.struct("flow"), layout.struct("flow").size
-    per_set = opened.value_size // size
-    count = max(_WINDOW_BYTES // opened.value_size, 1)
+    entry = view.layout.struct("flow")
     word = _Word(view)
-    for first in range(0, opened.max_entries, count):
-        here = min(count, opened.max_entries - first)
-        data = opened.slice(first, here)  # the kernel maps only what is opened for writing
-        for start in range(0, len(data), _STRIDE_BYTES):
-            block = data[start : start + _STRIDE_BYTES]
-            if block == _ZEROS[: len(block)]:
-                continue
-            for offset in range(0, len(block), size):
-                piece = block[offset : offset + size]
-                if not any(piece[:8]):
-                    continue
-                index = first * per_set + (start + offset) // size
-                flow = word.read(entry.unpack(piece), *divmod(index, per_set))
-                if flow is not None:
-                    yield flow
+    for number, entries in view.used_elements("flows"):
+        for slot, unpacked in enumerate(entry.iter_unpack(entries)):
+            flow = word.read(unpacked, number, slot)
+            if flow is not None:
+                yield flow
 
 
 class _Word:

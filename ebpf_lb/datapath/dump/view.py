@@ -15,6 +15,8 @@ from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Family, Protocol, format_endpoint
 
 _INDEX = struct.Struct("=I")
+_WINDOW_BYTES = 4 << 20
+_BLOCK_BYTES = 16 << 10
 
 
 class NothingPinned(UserError):
@@ -57,17 +59,48 @@ class View:
     def map(self, name: str) -> Map | None:
         """The map, read-only; None if this build has none of that name."""
         if name not in self._open:
-            spec = self.layout.maps.get(name)
-            node = spec is not None and spec.scope is Scope.NODE
-            path = self._build.maps(None if node else self.family) / name
-            try:
-                opened = Map.open(path, read_only=True)
-                if spec is not None:
-                    self._check(spec, opened)
-                self._open[name] = opened
-            except FileNotFoundError:
-                self._open[name] = None
+            self._open[name] = self._open_map(name, read_only=True)
         return self._open[name]
+
+    def used_elements(self, name: str) -> Iterator[tuple[int, bytes]]:
+        """Index and value of the elements of a mappable array that are not all zero.
+
+        Made for large arrays that are nearly empty: looks at a few MiB at a time, since a mapping
+        counts as memory at once, and passes over zeros by the page.
+        """
+        # the kernel maps only what is open for writing, even for reading
+        opened = self._open_map(name, read_only=False)
+        if opened is None:
+            return
+        stride, size = opened.stride, opened.value_size
+        block = max(_BLOCK_BYTES // stride, 1)
+        zeros = bytes(block * stride)
+        window = max(_WINDOW_BYTES // stride, 1)
+        with opened:
+            for first in range(0, opened.max_entries, window):
+                here = min(window, opened.max_entries - first)
+                with opened.mapped(first, here, writable=False) as mapped:
+                    data = bytes(mapped.data)
+                for start in range(0, len(data), len(zeros)):
+                    part = data[start : start + len(zeros)]
+                    if part == zeros[: len(part)]:
+                        continue
+                    for offset in range(0, len(part), stride):
+                        value = part[offset : offset + size]
+                        if value != zeros[:size]:
+                            yield first + (start + offset) // stride, value
+
+    def _open_map(self, name: str, *, read_only: bool) -> Map | None:
+        spec = self.layout.maps.get(name)
+        node = spec is not None and spec.scope is Scope.NODE
+        path = self._build.maps(None if node else self.family) / name
+        try:
+            opened = Map.open(path, read_only=read_only)
+        except FileNotFoundError:
+            return None
+        if spec is not None:
+            self._check(spec, opened)
+        return opened
 
     def rows(self, name: str) -> Iterator[tuple[Any, Any]]:
         """All elements of a map, key and value decoded. Of per-CPU maps, values are lists."""
