@@ -53,6 +53,16 @@ class MappedArray:
         start = (index - self.first) * self.stride
         return bytes(self.data[start : start + size])
 
+    def used(self) -> list[int]:
+        """The elements that are not all zero."""
+        data, stride = bytes(self.data), self.stride
+        nothing = bytes(stride)
+        return [
+            self.first + index
+            for index in range(self.count)
+            if data[index * stride : (index + 1) * stride] != nothing
+        ]
+
     def close(self) -> None:
         for view in reversed(self._views):
             view.release()

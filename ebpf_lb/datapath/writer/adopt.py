@@ -24,6 +24,7 @@ class Found:
     records: dict[int, Record] = field(default_factory=dict)
     backend_ids: list[int] = field(default_factory=list)
     unserved: set[bytes] = field(default_factory=set)
+    stray_service_ids: list[int] = field(default_factory=list)
     stray_names: list[int] = field(default_factory=list)
     stray_backend_ids: list[int] = field(default_factory=list)
     stray_frontends: dict[bytes, bytes] = field(default_factory=dict)
@@ -63,6 +64,9 @@ def _services(maps: FamilyMaps, found: Found) -> None:
     layout = maps.layout.struct("service")
     offsets = [layout.offset(name) for name in ("cluster", "local", "affinity_timeout")]
     load = maps.services.load
+    found.stray_service_ids = [
+        number for number in maps.services.used() if number not in found.records
+    ]
     end = 0
     for record in found.records.values():
         record.cluster, record.local, record.timeout_and_flags = (

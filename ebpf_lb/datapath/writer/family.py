@@ -66,6 +66,7 @@ class FamilyWriter(NodeTables):
         unpack_value = self._maps.layout.struct("frontend").unpack
         unpack_range = self._maps.layout.struct("source_range_key").unpack
         stray_ids = {
+            *found.stray_service_ids,
             *found.stray_names,
             *(unpack_value(value).service_id for value in found.stray_frontends.values()),
             *(unpack_range(key).service_id for key in found.stray_ranges),

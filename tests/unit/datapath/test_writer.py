@@ -1,0 +1,365 @@
+"""The writer's law: order, differences only, repair after failure, nothing left behind."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ebpf_lb.datapath.writer import FamilyWriter, NotProgrammed, format_name, parse_name
+from ebpf_lb.model.values import Family, Network, Protocol
+from ebpf_lb.plan.forwarding import (
+    Backend,
+    Forwarding,
+    Frontend,
+    FrontendFlag,
+    FrontendKind,
+    ServicePortName,
+)
+
+from .fake_maps import FakeMaps
+
+TICKS = 8
+
+
+class Clock:
+    """Stands still until told."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def writer_of(fake: FakeMaps, clock: Clock | None = None) -> FamilyWriter:
+    writer = FamilyWriter(fake.maps, clock or Clock(), TICKS)
+    writer.adopt()
+    return writer
+
+
+def address(family: Family, number: int) -> bytes:
+    return (b"\x0a\0\0" if family is Family.IPV4 else b"\xfd" + bytes(14)) + bytes([number])
+
+
+def forwarding(
+    name: str = "web",
+    cluster: tuple[int, ...] = (1, 2, 3),
+    local: tuple[int, ...] = (),
+    vips: tuple[int, ...] = (100,),
+    family: Family = Family.IPV4,
+    **changes: object,
+) -> Forwarding:
+    def backends(numbers: tuple[int, ...]) -> tuple[Backend, ...]:
+        found = {Backend(address(family, number), 8080, number % 2 == 0) for number in numbers}
+        return tuple(sorted(found))
+
+    frontends = tuple(
+        Frontend(address(family, vip), 80, FrontendKind.CLUSTER_IP) for vip in sorted(vips)
+    )
+    result = Forwarding(
+        ServicePortName("default", name, "http", Protocol.TCP),
+        family,
+        frontends,
+        backends(cluster),
+        backends(local),
+        has_any=bool(cluster or local),
+    )
+    return replace(result, **changes)  # type: ignore[arg-type]
+
+
+services = st.sampled_from(["a", "b", "c"])
+numbers = st.frozensets(st.integers(1, 9), max_size=6).map(tuple)
+
+
+@st.composite
+def forwardings(draw: st.DrawFn) -> Forwarding:
+    family = Family.IPV4
+    kinds = st.sampled_from(list(FrontendKind))
+    frontends = draw(
+        st.frozensets(
+            st.builds(
+                Frontend,
+                st.integers(100, 104).map(lambda number: address(family, number)),
+                st.sampled_from([80, 443]),
+                kinds,
+                st.sampled_from(list(FrontendFlag)),
+            ),
+            max_size=4,
+        )
+    )
+    ranges = draw(st.frozensets(st.integers(0, 3), max_size=2))
+    return replace(
+        forwarding(draw(services), draw(numbers), draw(numbers)),
+        frontends=tuple(sorted(frontends)),
+        affinity_timeout_s=draw(st.sampled_from([0, 10800])),
+        has_any=draw(st.booleans()),
+        source_ranges=tuple(Network(bytes([192, 168, one, 0]), 24) for one in sorted(ranges)),
+    )
+
+
+def without_clashes(wanted: dict[ServicePortName, Forwarding]) -> list[Forwarding]:
+    """The plan gives an address and port to one Service port only."""
+    taken: set[tuple[bytes, int]] = set()
+    result = []
+    for one in wanted.values():
+        frontends = {(f.address, f.port): f for f in reversed(one.frontends)}
+        mine = sorted(f for place, f in frontends.items() if place not in taken)
+        taken |= frontends.keys()
+        result.append(replace(one, frontends=tuple(mine)))
+    return result
+
+
+def from_scratch(wanted: list[Forwarding]) -> dict[str, object]:
+    fake = FakeMaps(Family.IPV4)
+    writer = writer_of(fake)
+    for one in wanted:
+        writer.set(one)
+    return fake.state()
+
+
+class failing:
+    """NotProgrammed is no surprise where writes fail."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> bool:
+        return isinstance(error, NotProgrammed)
+
+
+@given(
+    st.lists(st.tuples(services, st.one_of(st.none(), forwardings())), max_size=12),
+    st.integers(0, 120),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_history_ends_as_from_scratch_even_if_a_write_fails(
+    history: list[tuple[str, Forwarding | None]], fail_at: int
+) -> None:
+    fake, clock = FakeMaps(Family.IPV4), Clock()
+    writer = writer_of(fake, clock)
+    fake.hooks.fail_at = fail_at
+    wanted: dict[ServicePortName, Forwarding] = {}
+    for service, change in history:
+        clock.now_s += 0.4
+        if change is None:
+            gone = forwarding(service).name
+            wanted.pop(gone, None)
+            with failing():
+                writer.delete(gone)
+        else:
+            wanted[change.name] = change
+        for one in without_clashes(wanted):
+            with failing():
+                writer.set(one)
+        try:
+            writer.housekeeping(clock())
+        except OSError:
+            assert fake.hooks.writes >= fail_at
+    fake.hooks.fail_at = 0
+    desired = without_clashes(wanted)
+    for _ in range(2):  # what a service hands over to another may take the second
+        for one in desired:
+            writer.set(one)
+        writer.retain([one.name for one in desired])
+    assert fake.state() == from_scratch(desired)
+
+    before = fake.hooks.writes
+    again = writer_of(fake, clock)
+    for one in desired:
+        again.set(one)
+    again.retain([one.name for one in desired])
+    assert fake.hooks.writes == before, "a restart wrote something"
+
+    again.retain([])
+    clock.now_s += 10
+    again.housekeeping(clock())
+    # what waited for its second when the agent went is not remembered: slots nobody points to
+    assert fake.leftovers().keys() <= {"slots"}
+
+
+def test_deleting_everything_leaves_empty_maps() -> None:
+    fake, clock = FakeMaps(Family.IPV4), Clock()
+    writer = writer_of(fake, clock)
+    for cluster in ((1, 2), (2, 3, 4), ()):
+        writer.set(forwarding(cluster=cluster, local=cluster[:1]))
+        writer.set(forwarding("other", cluster=cluster, vips=(101,)))
+    assert fake.leftovers()
+    writer.retain([])
+    clock.now_s += 2
+    writer.housekeeping(clock())
+    assert fake.leftovers() == {}
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_set_writes_every_part_once(family: Family) -> None:
+    fake = FakeMaps(family)
+    writer = writer_of(fake)
+    writer.set(forwarding(family=family, affinity_timeout_s=10))
+    assert dict(writer.stats) == {
+        "names": 1,
+        "backends": 3,
+        "slots": 3,
+        "services": 2,
+        "vip_filter": 1,
+        "frontends": 2,
+    }
+    name = format_name(forwarding().name)
+    key = fake.layout.struct("frontend_key")
+    vip = address(family, 100)
+    assert fake.state() == {
+        name: (
+            [(address(family, number), 8080, 1 | 4 * (number % 2 == 0)) for number in (1, 2, 3)],
+            [],
+            10 * TICKS | 1 << 32,
+        ),
+        f"frontend {key.pack(address=vip, port=80, protocol=6).hex()}": (name, 1, 0),
+        f"frontend {key.pack(address=vip, port=0, protocol=0).hex()}": (None, 0, 0),
+    }
+
+
+def test_a_changed_endpoint_costs_only_its_own_writes() -> None:
+    fake = FakeMaps(Family.IPV4)
+    writer = writer_of(fake)
+    writer.set(forwarding(cluster=(1, 2, 3)))
+    writer.stats.clear()
+    writer.set(forwarding(cluster=(1, 2, 4)))
+    # the new backend, its region, one word, and the flags of the one that left
+    assert dict(writer.stats) == {"backends": 2, "slots": 3, "services": 1}
+
+
+def test_freed_ids_and_regions_wait_a_second() -> None:
+    fake, clock = FakeMaps(Family.IPV4, slots=4, backends=5), Clock()
+    writer = writer_of(fake, clock)
+    writer.set(forwarding("a", cluster=(1, 2, 3)))
+    first = writer.service_id(forwarding("a").name)
+    writer.delete(forwarding("a").name)
+    clock.now_s += 0.9
+    with pytest.raises(NotProgrammed, match="backends is full"):
+        writer.set(forwarding("b", cluster=(4, 5)))
+    writer.set(forwarding("b", cluster=()))
+    assert writer.service_id(forwarding("b").name) != first
+    clock.now_s += 0.2
+    writer.set(forwarding("b", cluster=(4, 5)))
+    assert [row[0] for row in fake.endpoints(2, "cluster")] == [
+        address(Family.IPV4, number) for number in (4, 5)
+    ]
+
+
+def test_a_full_map_leaves_what_was_there_and_names_itself() -> None:
+    cases = {"backends": 4, "slots": 3, "frontends": 2, "source_ranges": 0}
+    for name, entries in cases.items():
+        fake = FakeMaps(Family.IPV4, **{name: entries})
+        writer = writer_of(fake)
+        writer.set(forwarding())
+        before = fake.state()
+        larger = forwarding(cluster=(1, 2, 3, 4), vips=(100, 101))
+        larger = replace(larger, source_ranges=(Network(b"\x0a\0\0\0", 8),))
+        with pytest.raises(NotProgrammed, match=rf"default/web:http.*{name} is full"):
+            writer.set(larger)
+        assert fake.state() == before
+        writer.set(forwarding())
+        assert fake.state() == before
+
+
+def test_services_full() -> None:
+    fake = FakeMaps(Family.IPV4, services=2)
+    writer = writer_of(fake)
+    writer.set(forwarding("a"))
+    with pytest.raises(NotProgrammed, match="services is full"):
+        writer.set(forwarding("b"))
+
+
+def test_a_frontend_moves_between_service_ports_in_any_order() -> None:
+    for create_first in (True, False):
+        fake = FakeMaps(Family.IPV4)
+        writer = writer_of(fake)
+        writer.set(forwarding("a"))
+        if create_first:
+            writer.set(forwarding("b"))
+        writer.delete(forwarding("a").name)
+        writer.set(forwarding("b"))
+        assert fake.state() == from_scratch([forwarding("b")])
+
+
+def test_unserved_stays_while_one_service_port_has_the_address() -> None:
+    fake = FakeMaps(Family.IPV4)
+    writer = writer_of(fake)
+    other = replace(
+        forwarding("web"),
+        name=ServicePortName("default", "web", "https", Protocol.TCP),
+        frontends=(Frontend(address(Family.IPV4, 100), 443, FrontendKind.CLUSTER_IP),),
+    )
+    writer.set(forwarding("web"))
+    writer.set(other)
+    key = fake.layout.struct("frontend_key").pack(
+        address=address(Family.IPV4, 100), port=0, protocol=0
+    )
+    writer.delete(forwarding("web").name)
+    assert key in fake.tables["frontends"].content
+    writer.delete(other.name)
+    assert fake.tables["frontends"].content == {}
+
+
+def test_what_an_agent_died_over_is_removed() -> None:
+    for fail_at in range(1, 40):
+        fake, clock = FakeMaps(Family.IPV4), Clock()
+        writer = writer_of(fake, clock)
+        writer.set(forwarding("a"))
+        fake.hooks.writes, fake.hooks.fail_at = 0, fail_at
+        with failing():
+            writer.set(forwarding("a", cluster=(4, 5), vips=(101,)))
+            writer.delete(forwarding("a").name)
+        fake.hooks.fail_at = 0
+        heir = writer_of(fake, clock)  # the old one's memory is lost
+        heir.set(forwarding("b", cluster=(6,), vips=(102,)))
+        heir.retain([forwarding("b").name])
+        clock.now_s += 2
+        heir.housekeeping(clock())
+        assert fake.state() == from_scratch([forwarding("b", cluster=(6,), vips=(102,))])
+        heir.retain([])
+        clock.now_s += 2
+        heir.housekeeping(clock())
+        assert fake.leftovers().keys() <= {"slots"}
+
+
+def test_the_check_notices_a_frontend_without_backends() -> None:
+    fake = FakeMaps(Family.IPV4)
+    writer_of(fake).set(forwarding())
+    with pytest.raises(AssertionError, match="somebody else's backend"):
+        fake.tables["backends"].update((1).to_bytes(4, "little"), bytes(12))
+
+
+names = st.from_regex(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True)
+
+
+@given(
+    st.builds(
+        ServicePortName, names, names, st.one_of(st.just(""), names), st.sampled_from(Protocol)
+    )
+)
+def test_names_come_back(name: ServicePortName) -> None:
+    assert parse_name(format_name(name)) == name
+
+
+@pytest.mark.parametrize("text", ["", "a/b", "a/b:c", "a/b:c/ICMP", "a/b/c/TCP"])
+def test_other_texts_are_no_names(text: str) -> None:
+    with pytest.raises(ValueError, match="is not namespace/name"):
+        parse_name(text)
+
+
+def test_node_tables_write_only_differences() -> None:
+    fake = FakeMaps(Family.IPV4)
+    for _ in range(2):
+        writer = writer_of(fake)
+        writer.set_config(node_netns_cookie=7, flags=1, reject_per_second=1000)
+        writer.set_interface(3, bridge=2, source_id=1)
+        writer.set_snat_source(1, address(Family.IPV4, 9))
+        writer.set_pod_networks([Network(b"\x0a\1\0\0", 16), Network(b"\x0a\2\0\0", 16)])
+        writer.set_crc32c_shifts()
+    assert not writer.stats
+    writer.set_pod_networks([Network(b"\x0a\1\0\0", 16)])
+    writer.delete_interface(3)
+    writer.delete_interface(3)
+    assert dict(writer.stats) == {"pod_networks": 1, "interfaces": 1}
+    assert writer.interfaces() == set()
