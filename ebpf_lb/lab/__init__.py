@@ -37,7 +37,7 @@ Used from Python as the command line uses it (`from ebpf_lb.lab.cluster import L
                                                network namespace (sockets made there stay there)
     lab.start_agent(node) stop_agent(node) kill_agent(node)  by SIGTERM, by SIGKILL; wait for it
     lab.agent_healthy(node) -> bool            /healthz on the node answers 200
-    lab.wait_for_agents(timeout_s=60)
+    lab.wait_for_agents(timeout_s=60, only=None)  of all nodes whose agent was started, or of one
     lab.kubeconfig(node=None) -> str           the text of a kubeconfig
     lab.log(process) -> pathlib.Path           "apiserver", "kubelet", "agent-node1", "pods/NS_NAME"
     lab.status() -> dict                       what `ebpf-lb lab status -o json` prints

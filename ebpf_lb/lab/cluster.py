@@ -297,12 +297,13 @@ class Lab:
     def agent_healthy(self, name: str) -> bool:
         return services.agent_serves(self.node(name))
 
-    def wait_for_agents(self, timeout_s: float = _AGENT_WITHIN_S) -> None:
-        """Until all agents that were started serve; NotServingError if one does not."""
+    def wait_for_agents(self, timeout_s: float = _AGENT_WITHIN_S, only: str | None = None) -> None:
+        """Until all agents that were started serve, or only this node's; NotServingError if one
+        does not."""
         kept = state.State.load(self.names)
         end = time.monotonic() + timeout_s
         for node in self._nodes(kept.options):
-            if node.agent not in kept.processes:
+            if node.agent not in kept.processes or only not in (None, node.name):
                 continue
             while not services.agent_serves(node):
                 if not kept.processes[node.agent].alive:

@@ -91,6 +91,8 @@ def api_server_serves(names: LabNames) -> bool:
         return False
     try:
         Client(names.api_socket).get("/readyz")
+    except PermissionError:
+        raise
     except (ApiError, OSError, http.client.HTTPException):
         return False
     return True

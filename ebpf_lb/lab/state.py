@@ -23,6 +23,10 @@ class NotUpError(UserError):
     """There is no such lab."""
 
 
+class StrangeStateError(UserError):
+    """The record is not one of ours."""
+
+
 class BusyError(UserError):
     """Another command is changing the lab."""
 
@@ -38,7 +42,7 @@ class State:
 
     @classmethod
     def load(cls, names: LabNames) -> Self:
-        """Raises NotUpError."""
+        """Raises NotUpError, StrangeStateError."""
         try:
             stored: dict[str, Any] = json.loads(names.state_file.read_text())
         except FileNotFoundError:
@@ -46,12 +50,18 @@ class State:
                 f"there is no lab {names.name!r}: start it with "
                 f"`ebpf-lb lab up{name_option(names.name)}`"
             ) from None
-        return cls(
-            names,
-            Options(**stored["options"]),
-            stored["complete"],
-            {name: Process(**process) for name, process in stored["processes"].items()},
-        )
+        try:
+            return cls(
+                names,
+                Options(**stored["options"]),
+                stored["complete"],
+                {name: Process(**process) for name, process in stored["processes"].items()},
+            )
+        except (KeyError, TypeError):
+            raise StrangeStateError(
+                f"lab {names.name!r} was started by another version of ebpf-lb: "
+                f"remove it with `ebpf-lb lab down{name_option(names.name)}`"
+            ) from None
 
     def save(self) -> None:
         """Replaces the file by one rename, so that readers and a kill find a whole one."""

@@ -5,6 +5,8 @@ other nodes' pods, and the CNI's packet filter. Pods themselves are the kubelet'
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ebpf_lb.errors import UserError
@@ -81,8 +83,23 @@ def pod_mtu(options: Options) -> int:
     return MTU - max(VXLAN_OVERHEAD[family] for family in options.families)
 
 
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What the kernel refuses, as a sentence: no IPv6, no VXLAN, no veth in this kernel, maybe."""
+    from pyroute2.netlink.exceptions import NetlinkError  # late: see Links
+
+    try:
+        yield
+    except (OSError, NetlinkError) as error:
+        raise TopologyError(
+            f"the kernel refuses a part of the lab's network ({error}): "
+            "it needs network namespaces, veth, bridges, IPv6, and VXLAN for --network vxlan"
+        ) from error
+
+
+@_explained()
 def build_core(names: LabNames, options: Options) -> None:
-    """Router with underlay and outside, and the control plane's machine."""
+    """Router with underlay and outside, and the control plane's machine. Raises TopologyError."""
     path = names.netns("router")
     make_namespace(path)
     with namespaces.entered(path):
@@ -98,8 +115,9 @@ def build_core(names: LabNames, options: Options) -> None:
         _plug_in(names.netns("control"), "control", control, router, UNDERLAY_BRIDGE, options)
 
 
+@_explained()
 def build_rest(names: LabNames, options: Options) -> None:
-    """Clients and nodes, and everybody's routes to the pods."""
+    """Clients and nodes, and everybody's routes to the pods. Raises TopologyError."""
     nodes = names.nodes(options)
     with Links(names.netns("router")) as router:
         for number, client in enumerate(clients(options), start=1):

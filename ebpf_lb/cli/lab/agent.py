@@ -21,7 +21,7 @@ def agent(lab: Lab, node: str, action: str | None) -> None:
         lab.kill_agent(node)
     if action in ("start", "restart"):
         lab.start_agent(node)
-        lab.wait_for_agents()
+        lab.wait_for_agents(only=node)
     if action is None:
         process = lab.agent_process(node)
         state = "does not run" if process is None else f"runs as process {process.pid}"

@@ -16,7 +16,9 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="what it says its host's name is")
     for protocol in ("tcp", "udp", "sctp"):
         parser.add_argument(f"--{protocol}", type=int, action="append", default=[], metavar="PORT")
-    parser.add_argument("--ready-fd", type=int, help="where to write a byte once every port is open")
+    parser.add_argument(
+        "--ready-fd", type=int, help="where to write a byte once every port is open"
+    )
     options = parser.parse_args()
     threading.stack_size(256 * 1024)  # a thread a connection: a thousand of them must stay small
 

@@ -49,11 +49,12 @@ IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # a constant since Python 3.12 on
 
 
 def source(controls: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-    """What was told of a message's destination, as what to say of its answer's source."""
+    """What was told of a message's destination, as what to say of its answer's source. The way
+    back is the routing table's choice, but for link-local addresses."""
     for level, kind, data in controls:
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
             if not data.startswith(b"\0" * 10 + b"\xff\xff"):  # mapped ones come as IP_PKTINFO too
-                return [(level, kind, data)]
+                return [(level, kind, data if data[:1] == b"\xfe" else data[:16] + bytes(4))]
         elif level == socket.IPPROTO_IP and kind == IP_PKTINFO:
-            return [(level, kind, data[:4] + data[8:12] + bytes(4))]  # ipi_addr into ipi_spec_dst
+            return [(level, kind, bytes(4) + data[8:12] + bytes(4))]  # ipi_addr into ipi_spec_dst
     return []
