@@ -8,8 +8,6 @@ from pathlib import Path
 
 from ebpf_lb.errors import UserError
 
-_REAPED_WITHIN_S = 3  # some systems' process 1 looks for them every other second only
-
 
 class CgroupError(UserError):
     """A cgroup whose processes would not end."""
@@ -36,10 +34,11 @@ def joined() -> str:
     return "/"
 
 
-def kill(path: Path, timeout_s: float = 10) -> None:
+def kill(path: Path, reaped_within_s: float = 0, timeout_s: float = 10) -> None:
     """Ends every process in a cgroup and below; a cgroup that is gone is fine.
 
-    Raises CgroupError if one of them is still there after `timeout_s`."""
+    They have then ended, but their parents may not have taken note of it yet: that is waited for
+    during `reaped_within_s`. Raises CgroupError if one is still there after `timeout_s`."""
     pids = _pids(path)
     try:
         (path / "cgroup.kill").write_text("1")
@@ -50,8 +49,7 @@ def kill(path: Path, timeout_s: float = 10) -> None:
         if time.monotonic() > end:
             raise CgroupError(f"processes in {path} do not end: look into its cgroup.procs files")
         time.sleep(0.005)
-    # Ended, but maybe not yet taken note of by their parents, who are not necessarily ours.
-    end = time.monotonic() + _REAPED_WITHIN_S
+    end = time.monotonic() + reaped_within_s
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
         time.sleep(0.005)
 

@@ -32,6 +32,7 @@ from ebpf_lb.lab.processes import Place, Process
 
 _API_WITHIN_S = 20
 _AGENT_WITHIN_S = 60
+_REAPED_WITHIN_S = 3  # some systems' process 1 looks for ended children every other second only
 
 
 class AlreadyUpError(UserError):
@@ -147,7 +148,7 @@ class Lab:
         """By names alone: nothing depends on what was recorded. Processes go first, and with them
         the kubelet, which would make more; the state last, so that all can be tried again."""
         names = self.names
-        cgroups.kill(names.cgroup)
+        cgroups.kill(names.cgroup, _REAPED_WITHIN_S)
         for path in names.existing_netns():
             namespaces.remove(path)
         if names.bpffs.exists():
@@ -180,7 +181,7 @@ class Lab:
     def client(self) -> Client:
         """On the API server, by its local socket. Raises NotUpError where there is none."""
         if not self.names.api_socket.exists():
-            _ = self.options
+            state.State.load(self.names)  # is there a lab at all?
         return Client(self.names.api_socket)
 
     def nodes(self) -> list[NodeNames]:
