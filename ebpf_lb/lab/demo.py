@@ -114,7 +114,7 @@ def _wait_for_pods(lab: Lab) -> dict[str, str]:
 def _columns(lab: Lab, pods: dict[str, str]) -> Iterator[Column]:
     """From a pod and from a node, over each family. The pod is one of the Service's own, so that
     some of its connections come back to itself."""
-    service = lab.client.get("services", NAMESPACE, NAME)
+    service = lab.client.get(f"/api/v1/namespaces/{NAMESPACE}/services/{NAME}")
     pod, node = next(iter(pods)), lab.nodes()[0].name
     for host, title in ((f"{NAMESPACE}/{pod}", "from a pod"), (node, f"from {node}")):
         for address in service["spec"]["clusterIPs"]:

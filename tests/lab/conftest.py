@@ -1,16 +1,22 @@
-"""A lab of the tests' own, and what runs in it."""
+"""A lab of the tests' own, and what runs in it.
+
+With TEST_LAB=NAME the tests use a lab that runs already and leave it running: quicker while writing
+tests, and a way to run them against another proxy (`ebpf-lb lab up --name NAME --proxy none`).
+"""
 
 import itertools
 import os
+import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ebpf_lb.lab.cluster import Lab
 
+from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.options import Options
 from tests.capabilities import LAB, missing
 from tests.support import manifests
@@ -24,6 +30,9 @@ def lab() -> Iterator[Lab]:
     """Three nodes, both families, the real agent; nothing of it may be left afterwards."""
     if reason := missing(*LAB):
         pytest.skip(reason)
+    if given := os.environ.get("TEST_LAB"):
+        yield Lab(given)
+        return
     name = f"t{os.getpid()}"
     made = Lab(name)
     try:
@@ -61,17 +70,26 @@ class Room:
     applied: list[Path] = field(default_factory=list)
 
     def apply(self, *objects: manifests.Manifest) -> None:
-        """Like `kubectl apply` of a file of its own."""
+        """Like `kubectl apply` of a file of its own, and waits until the pods run."""
         path = self.folder / f"{self.namespace}-{len(self.applied)}.json"
         self.applied.append(manifests.write(path, manifests.in_namespace(self.namespace, objects)))
         self.lab.apply([path])
+        wanted = {
+            each["metadata"]["name"]: each["spec"].get("replicas", 1)
+            for each in objects
+            if each["kind"] in ("Deployment", "Pod")
+        }
+        deadline = time.monotonic() + 20
+        while missing := {n: c for n, c in wanted.items() if len(self.pods(n)) != c}:
+            assert time.monotonic() < deadline, f"these pods do not run: {missing}"
+            time.sleep(0.02)
 
     def pods(self, app: str) -> dict[str, Any]:
-        """Name -> pod, of a deployment's running pods."""
+        """Name -> pod, of a deployment's running pods, or of the one pod of that name."""
         return {
             pod.name: pod
             for pod in self.lab.pods()
-            if pod.namespace == self.namespace and pod.name.startswith(f"{app}-")
+            if pod.namespace == self.namespace and re.fullmatch(rf"{app}(-\w+-\w+)?", pod.name)
         }
 
     def pod(self, app: str) -> str:

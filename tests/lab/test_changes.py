@@ -64,7 +64,7 @@ def test_a_pods_life(room: Room, cli: Cli) -> None:
                 expect(room.lab, source, target, outcome, within_s=1.0)
 
     def change(name: str, how: str) -> None:
-        succeed(cli, "pod", f"{room.namespace}/{name}", how)
+        succeed(cli, "pod", name, how, "-n", room.namespace)
 
     reached("web-1", "web-2", "web-3")
     change("web-1", "--unready")

@@ -124,7 +124,10 @@ def test_a_backend_in_the_host_network(
     cluster: Cluster, source: str, family: str, protocol: str
 ) -> None:
     expect(
-        cluster.room.lab, cluster.sources[source], at(HOST, family, protocol), Reaches({"node3"})
+        cluster.room.lab,
+        cluster.sources[source],
+        at(HOST, family, protocol),
+        Reaches(cluster.names("host")),
     )
 
 
