@@ -3,6 +3,8 @@
 import ipaddress
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,3 +196,26 @@ def test_states_are_told(lab: Lab) -> None:
     assert {pod["name"]: pod["state"] for pod in status["pods"]}["a"] == "ready"
     assert status["api_server"]["health"] == "healthy"
     assert Path(status["nodes"][0]["bpffs"]).is_dir()
+
+
+def test_a_node_reaches_the_api_server_by_its_kubeconfig(lab: Lab) -> None:
+    """Over TLS, with the token; the environment of a node's processes names the file."""
+    script = (
+        "from kubernetes import client, config; config.load_kube_config(); "
+        "print(*sorted(n.metadata.name for n in client.CoreV1Api().list_node().items))"
+    )
+    done = lab.exec("node1", [sys.executable, "-c", script])
+    assert done.stdout == "node1 node2\n", done.stderr
+
+
+def test_an_agents_health_is_asked_on_its_node(lab: Lab) -> None:
+    assert not lab.agent_healthy("node1")
+    words = [sys.executable, "-S", "-s", "-m", "ebpf_lb.lab.podserver", "--name=x", "--tcp=10256"]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[3])}
+    with lab.popen("node1", words, env=environment, stdout=subprocess.PIPE) as stand_in:
+        assert stand_in.stdout is not None
+        stand_in.stdout.readline()  # its ports are open
+        assert lab.agent_healthy("node1")
+        assert not lab.agent_healthy("node2")
+        stand_in.kill()
+    assert lab.agent_process("node1") is None  # it was none of ours
