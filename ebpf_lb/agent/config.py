@@ -1,0 +1,198 @@
+"""The agent's configuration: a flag wins over the environment, that over the file, that over the
+default.
+
+Every key has three spellings, made from one name: `node_port_addresses` here is
+`nodePortAddresses` in the file and EBPF_LB_NODE_PORT_ADDRESSES in the environment. What is compiled
+into the programs (`Settings`) stands in the file's section `dataPath`, in the environment with the
+prefix EBPF_LB_DATA_PATH_. Lists are YAML lists in the file, and words with commas anywhere else.
+"""
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ebpf_lb.agent import parsers
+from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.errors import UserError
+from ebpf_lb.model.values import Network
+
+ENVIRONMENT_PREFIX = "EBPF_LB_"
+DATA_PATH_SECTION = "dataPath"
+
+# What CNIs call the host's end of a pod's interface: bridge, ptp, flannel, kindnet and docker;
+# Calico; Cilium; Amazon's; Google's; Azure's.
+POD_INTERFACES = ("veth*", "cali*", "lxc*", "eni*", "gke*", "azv*", "cni-*")
+
+
+class ConfigError(UserError):
+    """A value that cannot be: the sentence names the key, where it was read, and what is wrong."""
+
+
+def _option(default: Any, parse: Callable[[Any], Any]) -> Any:
+    return field(default=default, metadata={"parse": parse})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Where the agent runs, what it talks to, and how it decides.
+
+    kubeconfig: None for the credentials that a pod finds in its container.
+    node_name: the Node object that is us.
+    cluster_cidrs: the pods' networks; who is in one is a client inside the cluster.
+    cgroup: the node's root in cgroup version 2; None: the node's own processes are not served at
+        their sockets.
+    pod_interfaces: shell patterns of the names that pods' interfaces have on the host.
+    node_port_addresses: where NodePorts answer: networks, or "primary"; empty: on all addresses.
+    masquerade_all: ClusterIP traffic, too, gets an address of the node as its source.
+    filter_preference: ours among a hook's TC filters; lower ones run first.
+    healthz_bind_address, metrics_bind_address: host and port; None: not served.
+    watch_timeout_s: after that long the API server ends a watch, and a new one goes on from there.
+    watch_silence_s: a connection without a byte for that long is given up.
+    reject_per_second: refusals that the whole node sends a second, at most.
+    settings: capacities and time-outs that are compiled in.
+    """
+
+    kubeconfig: Path | None = _option(None, parsers.path)
+    node_name: str = _option("", parsers.text)
+    cluster_cidrs: tuple[Network, ...] = _option((), parsers.networks)
+    bpffs: Path = _option(Path("/sys/fs/bpf/ebpf-lb"), parsers.path)
+    cgroup: Path | None = _option(None, parsers.path)
+    pod_interfaces: tuple[str, ...] = _option(POD_INTERFACES, parsers.words)
+    node_port_addresses: tuple[Network | Literal["primary"], ...] = _option(
+        (), parsers.node_port_addresses
+    )
+    masquerade_all: bool = _option(False, parsers.boolean)
+    filter_preference: int = _option(49000, parsers.whole(1, 65535))
+    healthz_bind_address: tuple[str, int] | None = _option(
+        ("0.0.0.0", 10256), parsers.bind_address
+    )
+    metrics_bind_address: tuple[str, int] | None = _option(
+        ("127.0.0.1", 10249), parsers.bind_address
+    )
+    log_level: str = _option("info", parsers.choice("debug", "info", "warning", "error"))
+    log_format: str = _option("auto", parsers.choice("auto", "console", "json"))
+    list_page_size: int = _option(500, parsers.whole(1, 100_000))
+    watch_timeout_s: int = _option(300, parsers.whole(10, 86_400))
+    watch_silence_s: int = _option(75, parsers.whole(5, 3600))
+    reject_per_second: int = _option(1000, parsers.whole(0, 1_000_000))
+    settings: Settings = field(default_factory=Settings)
+
+
+# Service ids have 16 bits and 0 is none; the others end where a map's memory would pass reason.
+_CAPACITY_LIMITS = {"services": 1 << 16}
+_CAPACITY_LIMIT = 1 << 26
+_TIMEOUT_LIMIT_S = 7 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    section: str
+    name: str
+    parse: Callable[[Any], Any]
+
+    @property
+    def in_file(self) -> str:
+        head, *rest = self.name.split("_")
+        return head + "".join(word.capitalize() for word in rest)
+
+    @property
+    def in_environment(self) -> str:
+        prefix = "DATA_PATH_" if self.section else ""
+        return ENVIRONMENT_PREFIX + prefix + self.name.upper()
+
+
+def _keys() -> Iterator[_Key]:
+    for option in fields(Config):
+        if option.name != "settings":
+            yield _Key("", option.name, option.metadata["parse"])
+    for setting in fields(Settings):
+        if setting.name.endswith("_s"):
+            yield _Key(DATA_PATH_SECTION, setting.name, parsers.whole(1, _TIMEOUT_LIMIT_S))
+        else:
+            limit = _CAPACITY_LIMITS.get(setting.name, _CAPACITY_LIMIT)
+            yield _Key(DATA_PATH_SECTION, setting.name, parsers.whole(1, limit))
+
+
+def load(
+    flags: Mapping[str, str | None],
+    environment: Mapping[str, str],
+    file: Path | None,
+    *,
+    host_name: Callable[[], str] = socket.gethostname,
+    mounts: Path = Path("/proc/mounts"),
+) -> tuple[Config, list[str]]:
+    """The configuration, and warnings about what in the file means nothing here.
+
+    `flags` is by the names of Config's fields, None where the flag was not given. Raises
+    ConfigError.
+    """
+    sections, warnings = _read(file)
+    values: dict[str, dict[str, Any]] = {"": {}, DATA_PATH_SECTION: {}}
+    for key in _keys():
+        in_file = sections[key.section].pop(key.in_file, None)
+        flag = flags.get(key.name) if not key.section else None
+        if flag is not None:
+            value, source = flag, "--" + _flag(key.name)
+        elif key.in_environment in environment:
+            value, source = environment[key.in_environment], key.in_environment
+        elif in_file is not None:
+            value, source = in_file, f"{_path(key.section, key.in_file)} in {file}"
+        else:
+            continue
+        try:
+            values[key.section][key.name] = key.parse(value)
+        except ValueError as error:
+            raise ConfigError(f"{source} is wrong: {error}.") from error
+    for section, unknown in sections.items():
+        warnings += [f"{_path(section, key)} in {file} is no key of ours" for key in unknown]
+    own = values[""]
+    own.setdefault("node_name", host_name().lower())  # as the kubelet names its Node
+    own.setdefault("cgroup", cgroup_root(mounts))
+    return Config(**own, settings=Settings(**values[DATA_PATH_SECTION])), warnings
+
+
+def cgroup_root(mounts: Path) -> Path | None:
+    """Where cgroup version 2 is mounted: in the usual place if it is there, too."""
+    found = []
+    for line in mounts.read_text().splitlines():
+        _, target, kind, *_ = line.split(" ")
+        if kind == "cgroup2":
+            # the kernel writes blanks and the like as octal escapes
+            found.append(Path(target.encode().decode("unicode_escape")))
+    return min(found, key=lambda path: path != Path("/sys/fs/cgroup"), default=None)
+
+
+def _read(file: Path | None) -> tuple[dict[str, dict[Any, Any]], list[str]]:
+    """The file's sections."""
+    sections: dict[str, dict[Any, Any]] = {"": {}, DATA_PATH_SECTION: {}}
+    if file is None:
+        return sections, []
+    try:
+        content = yaml.safe_load(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"Cannot read {file}: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        raise ConfigError(f"{file}{line} is no YAML: {problem}.") from error
+    if content is None:
+        return sections, []
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} is wrong: keys and values are expected.")
+    data_path = content.pop(DATA_PATH_SECTION, None)
+    if data_path is not None and not isinstance(data_path, dict):
+        raise ConfigError(f"{DATA_PATH_SECTION} in {file} is wrong: keys and values are expected.")
+    return {"": content, DATA_PATH_SECTION: data_path or {}}, []
+
+
+def _flag(name: str) -> str:
+    return {"cluster_cidrs": "cluster-cidr"}.get(name, name.replace("_", "-"))
+
+
+def _path(section: str, key: object) -> str:
+    return f"{section}.{key}" if section else str(key)

@@ -1,0 +1,99 @@
+"""From what YAML, the environment or a flag gives to a total value; ValueError says what is wrong.
+
+Each takes text or the YAML value of the kind; the sentence continues "KEY is wrong: …".
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from ebpf_lb.model.values import Network, parse_network
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{value!r} is no text")
+    return value.strip()
+
+
+def path(value: Any) -> Path:
+    return Path(text(value))
+
+
+def boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    try:
+        return known[str(value).strip().lower()]
+    except KeyError:
+        raise ValueError(f"{value!r} is neither true nor false") from None
+
+
+def whole(least: int, most: int) -> Callable[[Any], int]:
+    """A whole number from `least` to `most`, both included."""
+
+    def parse(value: Any) -> int:
+        try:
+            if isinstance(value, bool | float):
+                raise ValueError
+            number = int(value)
+        except (ValueError, TypeError):
+            raise ValueError(f"{value!r} is no whole number") from None
+        if not least <= number <= most:
+            raise ValueError(f"{number} is not between {least} and {most}")
+        return number
+
+    return parse
+
+
+def choice(*allowed: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        word = str(value).strip().lower()
+        if word not in allowed:
+            raise ValueError(f"{value!r} is none of {', '.join(allowed)}")
+        return word
+
+    return parse
+
+
+def words(value: Any) -> tuple[str, ...]:
+    """A list, or words with commas between them."""
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError(f"{value!r} is no list")
+    return tuple(text(item) for item in items if item != "")
+
+
+def network(value: str) -> Network:
+    try:
+        if "/" not in value:
+            raise ValueError
+        return parse_network(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is no CIDR such as 10.244.0.0/16") from None
+
+
+def networks(value: Any) -> tuple[Network, ...]:
+    return tuple(network(word) for word in words(value))
+
+
+def node_port_addresses(value: Any) -> tuple[Network | Literal["primary"], ...]:
+    """As kube-proxy's nodePortAddresses; `primary` stands alone there and here."""
+    items = words(value)
+    if "primary" not in items:
+        return tuple(network(word) for word in items)
+    if items != ("primary",):
+        raise ValueError("`primary` cannot stand beside CIDRs")
+    return ("primary",)
+
+
+def bind_address(value: Any) -> tuple[str, int] | None:
+    """`host:port`, `[v6]:port`; empty: nothing is served, as in kube-proxy's configuration."""
+    if value == "":
+        return None
+    host, colon, port = text(value).rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not bare or not port.isdecimal() or (":" in bare and bare == host):
+        raise ValueError(f"{value!r} is no address and port such as 0.0.0.0:10256")
+    return bare, whole(0, 65535)(port)

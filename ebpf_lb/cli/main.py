@@ -1,0 +1,68 @@
+"""The `ebpf-lb` command: finds subcommands without importing them, and turns errors into sentences.
+
+Only the subcommand that runs is imported: `maps dump` is used in loops and over slow consoles, and
+must not pay for the agent's libraries.
+"""
+
+import errno
+import importlib
+import os
+from typing import Any, NamedTuple
+
+import click
+
+from ebpf_lb.errors import UserError
+
+
+class Subcommand(NamedTuple):
+    """Where a subcommand is, and its line in `ebpf-lb --help`, which imports none of them."""
+
+    target: str
+    help: str
+
+
+SUBCOMMANDS = {
+    "agent": Subcommand("ebpf_lb.cli.agent:agent", "Run on a node: watch the API, program eBPF."),
+    "cleanup": Subcommand("ebpf_lb.cli.cleanup:cleanup", "Remove every trace from this node."),
+    "lab": Subcommand("ebpf_lb.cli.lab:lab", "A cluster of network namespaces on this machine."),
+    "maps": Subcommand("ebpf_lb.cli.maps:maps", "Show what the kernel's maps hold."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        subcommand = SUBCOMMANDS.get(cmd_name)
+        if subcommand is None:
+            return None
+        module, attribute = subcommand.target.split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, SUBCOMMANDS[name].help) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            # without rights, the kernel's "Operation not permitted" comes from wherever a command
+            # first needs them; what helps is the same everywhere
+            if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
+                command = f"{ctx.command_path} {ctx.invoked_subcommand}"
+                raise click.ClickException(f"`{command}` needs root: run it with sudo.") from error
+            raise
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ebpf-lb", prog_name="ebpf-lb")
+def main() -> None:
+    """Kubernetes Service load balancing in eBPF, in kube-proxy's place beside any CNI."""
