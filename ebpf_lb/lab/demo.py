@@ -3,6 +3,7 @@
 Ends with status 1 if not every pod answered in every column.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import yaml
 
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lab.options import Options
+from ebpf_lb.lab.options import DEFAULT_NAME, Options
 
 NAMESPACE, NAME = "default", "hostnames"
 TRIES = 40  # that one of three pods is missed by chance: three times in ten million
@@ -182,7 +183,7 @@ def hints(url: str) -> str:
 def main() -> None:
     """Entry point of `python -m ebpf_lb.lab.demo`."""
     try:
-        run(Lab(), sys.stdout)
+        run(Lab(os.environ.get("EBPF_LB_LAB", DEFAULT_NAME)), sys.stdout)
     except UserError as error:
         sys.exit(f"demo: {error}")
 

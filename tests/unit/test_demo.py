@@ -1,8 +1,16 @@
 """The demo's table, which is what people see first."""
 
+import io
+import subprocess
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
-from ebpf_lb.lab.demo import Column, hints, manifest, render
+import pytest
+
+from ebpf_lb.lab import demo
+from ebpf_lb.lab.demo import Column, DemoError, hints, manifest, render
+from ebpf_lb.lab.options import Options
 
 PODS = {"hostnames-6c5d8-aaaaa": "node1", "hostnames-6c5d8-bbbbb": "node3"}
 ADDRESSES = (("IPv4", "http://10.96.0.9/"), ("IPv6", "http://[fd00:10:96::9]/"))
@@ -33,3 +41,59 @@ def test_three_hints() -> None:
 def test_the_example_is_found() -> None:
     assert manifest().name == "hostnames.yaml"
     assert manifest().exists()
+
+
+class FakeLab:
+    """A lab that runs, whose Service is answered by `answering`."""
+
+    name = "fake"
+    running = True
+    options = Options()
+
+    def __init__(self, answering: list[str]) -> None:
+        self.answering = answering
+        self.client = SimpleNamespace(
+            get=lambda _: {"spec": {"clusterIPs": ["10.96.0.9", "fd00:10:96::9"]}}
+        )
+
+    def nodes(self) -> list[Any]:
+        return [SimpleNamespace(name=f"node{n}") for n in (1, 2, 3)]
+
+    def pods(self) -> list[Any]:
+        return [
+            SimpleNamespace(namespace="default", name=f"hostnames-{n}", node=f"node{n}")
+            for n in (1, 2, 3)
+        ]
+
+    def agent_healthy(self, _: str) -> bool:
+        return True
+
+    def apply(self, _: list[Any]) -> None:
+        pass
+
+    def exec(self, _: str, argv: list[str], **__: Any) -> subprocess.CompletedProcess[str]:
+        tries = sum(word.startswith("http://") for word in argv)
+        answers = "\n".join((self.answering * tries)[:tries])
+        return subprocess.CompletedProcess(argv, 0, answers)
+
+
+def test_a_service_that_works() -> None:
+    out = io.StringIO()
+    demo.run(FakeLab(["hostnames-1", "hostnames-2", "hostnames-3"]), out)  # type: ignore[arg-type]
+    assert "hostnames-3  node3" in out.getvalue()
+    assert out.getvalue().rstrip().endswith("ebpf-lb maps dump")
+
+
+@pytest.mark.parametrize(
+    ("answering", "complaint"),
+    [
+        (["hostnames-1", "hostnames-2"], "hostnames-3 did not answer from a pod over IPv4"),
+        ([], "160 connections got no answer"),
+    ],
+)
+def test_a_service_that_does_not(
+    monkeypatch: pytest.MonkeyPatch, answering: list[str], complaint: str
+) -> None:
+    monkeypatch.setattr(demo, "_READY_WITHIN_S", 0.1)
+    with pytest.raises(DemoError, match=complaint):
+        demo.run(FakeLab(answering), io.StringIO())  # type: ignore[arg-type]
