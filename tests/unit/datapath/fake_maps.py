@@ -9,6 +9,7 @@ from ebpf_lb.datapath.libbpf import BatchError
 from ebpf_lb.datapath.writer import FamilyMaps, parse_name
 from ebpf_lb.datapath.writer.filter import filter_bit
 from ebpf_lb.model.values import Family
+from ebpf_lb.plan.forwarding import Forwarding
 
 Hook = Callable[[], None]
 
@@ -147,6 +148,8 @@ class FakeMaps:
             layout=layout, services=self.services, vip_filter=self.vip_filter, **self.tables
         )
         hooks.check = self.check
+        self.expected: dict[str, list[Forwarding]] = {}
+        """By name: what a Service port may look like now, the old way or the new one, if known."""
 
     def check(self) -> None:
         """Whatever a packet could look up now is whole."""
@@ -158,8 +161,19 @@ class FakeMaps:
             assert self.vip_filter.load(word) >> bit & 1, "an address without its filter bit"
             if service_id:
                 assert struct.pack("=I", service_id) in self.tables["names"].content, "no name"
-                self.endpoints(service_id, "cluster")
-                self.endpoints(service_id, "local")
+                self.is_whole(service_id)
+
+    def is_whole(self, service_id: int) -> None:
+        """Each part is as one of the expected values has it."""
+        name = self.tables["names"].content[struct.pack("=I", service_id)]
+        expected = self.expected.get(self.layout.struct("service_name").unpack(name).text, [])
+        for which in ("cluster", "local"):
+            found = [place[:2] for place in self.endpoints(service_id, which)]
+            parts = [[(b.address, b.port) for b in getattr(one, which)] for one in expected]
+            assert not parts or found in parts, f"the {which} set is neither old nor new"
+        service = self.layout.struct("service")
+        flags = self.services.load(service_id, service.offset("affinity_timeout")) >> 32
+        assert not expected or flags in [one.has_any for one in expected], "flags not yet written"
 
     def endpoints(self, service_id: int, which: str) -> list[tuple[bytes, int, int]]:
         """Address, port and flags of each slot of a set."""

@@ -147,16 +147,21 @@ def test_any_history_ends_as_from_scratch_even_if_a_write_fails(
             wanted.pop(gone, None)
             with failing():
                 writer.delete(gone)
+                fake.expected.pop(format_name(gone), None)
         else:
             wanted[change.name] = change
         for one in without_clashes(wanted):
+            expected = fake.expected.setdefault(format_name(one.name), [])
+            expected.append(one)
             with failing():
                 writer.set(one)
+                expected[:] = [one]
         try:
             writer.housekeeping(clock())
         except OSError:
             assert fake.hooks.writes >= fail_at
     fake.hooks.fail_at = 0
+    fake.expected.clear()
     desired = without_clashes(wanted)
     for _ in range(2):  # what a service hands over to another may take the second
         for one in desired:

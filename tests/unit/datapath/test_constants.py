@@ -1,0 +1,48 @@
+"""What both languages compute alike: the filter's hash and the CRC tables."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebpf_lb.datapath import clock
+from ebpf_lb.datapath.crc32c import apply, shift_columns
+from ebpf_lb.datapath.writer.filter import filter_bit
+
+
+def crc_register(data: bytes, register: int = 0) -> int:
+    """CRC32c bit by bit, without initial value and final inversion."""
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = (register >> 1) ^ (0x82F63B78 if register & 1 else 0)
+    return register
+
+
+def test_the_polynomial_is_that_of_crc32c() -> None:
+    # RFC 3720 B.4: 32 bytes of zeros give aa36918a, sent as 8a9136aa
+    assert crc_register(bytes(32), 0xFFFFFFFF) ^ 0xFFFFFFFF == 0x8A9136AA
+
+
+@given(st.binary(min_size=1, max_size=40), st.integers(0, 10))
+def test_columns_lengthen_a_message_by_zeros(data: bytes, exponent: int) -> None:
+    assert apply(shift_columns(exponent), crc_register(data)) == crc_register(
+        data + bytes(1 << exponent)
+    )
+
+
+def test_filter_bits_by_hand() -> None:
+    # hash_filter of bpf/hash.h, with its steps written out
+    first = 0x0100000A * 0x9E3779B1 % 2**32
+    first ^= first >> 15
+    assert filter_bit(bytes([10, 0, 0, 1]), 1024) == (first % 65536 // 64, first % 64)
+    hashed = 0
+    for word in (0x000000FD, 0, 0, 0x01000000):
+        hashed = (hashed ^ word) * 0x9E3779B1 % 2**32
+        hashed ^= hashed >> 15
+    address = bytes([0xFD]) + bytes(14) + b"\1"
+    assert filter_bit(address, 4096) == (hashed % 262144 // 64, hashed % 64)
+
+
+def test_a_tick_is_short_and_lasts_for_the_longest_timeout() -> None:
+    span_s = (1 << clock.TIME_BITS) / clock.ticks_per_second()
+    assert span_s >= 2 * clock.LONGEST_TIMEOUT_S
+    assert clock.ticks_per_second() >= 4

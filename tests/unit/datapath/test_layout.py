@@ -1,0 +1,172 @@
+"""The parser's strictness, C's alignment, and golden bytes written by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from ebpf_lb.datapath.headers import HeaderError, parse_header
+from ebpf_lb.datapath.layout import Layout, Scope, StructLayout, build, load
+from ebpf_lb.model.values import Family
+
+
+def layout_of(text: str, family: Family = Family.IPV4) -> Layout:
+    return build([parse_header(text, "bpf/x.h", family)], family)
+
+
+def error_of(text: str) -> str:
+    with pytest.raises(HeaderError) as caught:
+        layout_of(text)
+    return str(caught.value)
+
+
+def fields(struct: StructLayout) -> list[tuple[str, int, int]]:
+    return [(field.name, field.offset, field.size) for field in struct.fields]
+
+
+def test_alignment_as_the_compiler_has_it() -> None:
+    layout = layout_of("struct a {\n__u8 x;\n__u8 pad[3];\naddr y;\n__be16 z;\nu16 w[1];\n};")
+    assert fields(layout.struct("a")) == [
+        ("x", 0, 1),
+        ("pad", 1, 3),
+        ("y", 4, 4),
+        ("z", 8, 2),
+        ("w", 10, 2),
+    ]
+    assert layout.struct("a").size == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            "struct a {\n__u8 x;\n__u32 y;\n};",
+            "bpf/x.h:3: struct a: y stands at 1, and the compiler would put 3",
+        ),
+        (
+            "struct a {\n__u32 y;\n__u8 x;\n};",
+            "bpf/x.h:1: struct a: the compiler would put 3 bytes of padding at its end",
+        ),
+        ("struct a {\nint x;\n};", "bpf/x.h:2: x: unknown type int"),
+        ("struct a {\n__u8 x : 3;\n};", "bpf/x.h:2: struct a: not a field"),
+        ("struct a {\n__u8 x;\n__u8 x;\n};", "bpf/x.h:3: struct a: two fields named x"),
+        ("struct a {\n__u8 x[N];\n};", "bpf/x.h:2: N is neither a number nor defined above"),
+        ("struct a {\nstruct b x;\n};", "bpf/x.h:2: x: struct b is not declared above"),
+        ("struct a {\n__u8 x;\n", "bpf/x.h:1: struct a does not end"),
+        ("struct a { __u8 x; };", "bpf/x.h:1: write `struct name {` on a line"),
+        ("enum e {\nA,\n};", "bpf/x.h:2: enum e: not `NAME = number,`"),
+        ("enum e {\nA = 1,\nB = 1,\n};", "bpf/x.h:3: enum e: B = 1 stands there twice"),
+        ("#if FAMILY == 4\n", "bpf/x.h:2: #if without #endif"),
+        ('BPF_F_TABLE("hash:" PIN "/a", u32, u32, b, 1, 0);', "bpf/x.h:1: b is pinned as a"),
+        (
+            'BPF_F_TABLE("hash:" PIN "/a", u32, struct q, a, 1, 0);',
+            "bpf/x.h:1: map a: unknown type struct q",
+        ),
+        (
+            'BPF_F_TABLE("hash:" HERE "/a", u32, u32, a, 1, 0);',
+            "bpf/x.h:1: map a: unknown folder HERE",
+        ),
+        (
+            'BPF_F_TABLE("hash:" PIN "/a", u32, u32, a, 1, FLAG);',
+            "bpf/x.h:1: map a: FLAG is not defined",
+        ),
+        ("BPF_HASH(a, u32, u32);", "bpf/x.h:1: not a map declaration of the known form"),
+    ],
+)
+def test_errors_name_file_and_line(text: str, error: str) -> None:
+    assert error_of(text).startswith(error)
+
+
+def test_a_maps_declaration() -> None:
+    layout = layout_of(
+        "#define ON_DEMAND 0x1 /* flag */\n"
+        "struct v {\n__u64 a;\n};\n"
+        "/* Who writes it,\n * who reads it. */\n"
+        'BPF_F_TABLE("lru_hash:" PIN_NODE "/m", u32, struct v, m, ENTRIES, ON_DEMAND);\n'
+        "INLINE struct v *m_get(__u32 key)\n{\n\treturn m.lookup(&key);\n}\n"
+    )
+    spec = layout.map("m")
+    assert (spec.type, spec.key_size, spec.value_size) == ("lru_hash", 4, 8)
+    assert (spec.max_entries, spec.flags, spec.scope) == ("ENTRIES", 1, Scope.NODE)
+    assert spec.description == "Who writes it, who reads it."
+
+
+def test_families_differ() -> None:
+    text = "struct a {\naddr x;\n#if FAMILY == 4\n__u32 pad;\n#else\n__u64 y;\n#endif\n};"
+    assert fields(layout_of(text).struct("a")) == [("x", 0, 4), ("pad", 4, 4)]
+    assert fields(layout_of(text, Family.IPV6).struct("a")) == [("x", 0, 16), ("y", 16, 8)]
+
+
+def test_golden_bytes() -> None:
+    four, six = load(Family.IPV4), load(Family.IPV6)
+    vip6 = bytes.fromhex("fd000000000000000000000000000001")
+    assert four.struct("frontend_key").pack(address=b"\x0a\x60\0\1", port=80, protocol=6) == (
+        bytes.fromhex("0a600001 0050 06 00")
+    )
+    assert six.struct("frontend_key").pack(address=vip6, port=443, protocol=132) == (
+        vip6 + bytes.fromhex("01bb 84 00")
+    )
+    assert four.struct("frontend").pack(service_id=258, kind=2, flags=1) == b"\x02\x01\x02\x01"
+    assert four.struct("service").pack(
+        cluster=3 << 32 | 7, local=0, affinity_timeout=80, flags=1
+    ) == bytes.fromhex("07000000 03000000 0000000000000000 50000000 01 000000")
+    assert four.struct("backend").pack(
+        address=b"\x0a\1\0\2", port=8080, service_id=5, flags=5
+    ) == bytes.fromhex("0a010002 1f90 0500 05 000000")
+    assert four.struct("interface").pack(bridge=4, source_id=1) == b"\4\0\0\0\1\0\0\0"
+
+
+def test_the_tables_entries_fill_cache_lines() -> None:
+    for family, size in ((Family.IPV4, 32), (Family.IPV6, 64)):
+        assert load(family).struct("flow").size == size
+        assert load(family).struct("flow_set").size == 4 * size
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_every_struct_comes_back(family: Family) -> None:
+    for struct in load(family).structs.values():
+        data = bytes(1 + index % 100 for index in range(struct.size))
+        for field in struct.fields:
+            if field.padding:
+                data = data[: field.offset] + bytes(field.size) + data[field.offset + field.size :]
+        if struct.name in ("service_name", "flow_set", "way_set"):
+            continue  # a text ends at its first zero; nested ones are made from their parts
+        assert struct.pack(**struct.unpack(data)._asdict()) == data
+
+
+def test_texts_and_nested_structs() -> None:
+    layout = layout_of(
+        "struct pair {\n__be16 a;\n};\nstruct out {\nstruct pair x[2];\nchar t[4];\n};"
+    )
+    out = layout.struct("out")
+    data = out.pack(x=[{"a": 1}, {"a": 2}], t="ab")
+    assert data == b"\0\1\0\2ab\0\0"
+    assert [one.a for one in out.unpack(data).x] == [1, 2]
+    assert out.unpack(data).t == "ab"
+    with pytest.raises(TypeError, match="at most 3 bytes"):
+        out.pack(x=[{"a": 1}, {"a": 2}], t="abcd")
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"address": b"1234", "port": 80}, "missing fields: protocol; unknown: none"),
+        ({"address": b"1234", "port": 80, "protocol": 6, "pad": 0}, "unknown: pad"),
+        ({"address": b"12345", "port": 80, "protocol": 6}, "address: 5 bytes instead of 4"),
+        ({"address": b"1234", "port": 65536, "protocol": 6}, "frontend_key"),
+    ],
+)
+def test_pack_refuses(values: dict[str, object], error: str) -> None:
+    with pytest.raises(TypeError, match=error):
+        load(Family.IPV4).struct("frontend_key").pack(**values)
+
+
+def test_reasons_have_sentences() -> None:
+    reasons = load(Family.IPV4).reasons
+    assert reasons[16].name == "REASON_NO_ENDPOINTS"
+    assert all(reason.sentence for reason in reasons.values())
+
+
+def test_another_folder(tmp_path: Path) -> None:
+    for name in ("layout.h", "maps.h", "reason.h", "flow.h"):
+        (tmp_path / name).write_text("struct only {\n__u32 a;\n};\n" if name == "layout.h" else "")
+    assert list(load(Family.IPV4, tmp_path).structs) == ["only"]
