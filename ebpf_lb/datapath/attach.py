@@ -102,9 +102,9 @@ class TrafficControl:
             if error.code == errno.ENODEV:
                 return False
             raise AttachError(
-                f"Cannot attach to {interface_name(ifindex)}: {error.args[-1]}; an `ingress` qdisc "
-                "or a filter of another kind at our preference would stand in the way (see "
-                f"`tc filter show dev {interface_name(ifindex)} ingress`)."
+                f"Cannot attach to {interface_name(ifindex)}: {error.args[-1]}; a filter of other "
+                f"kind at preference {self._preference} would stand in the way (see "
+                f"`tc filter show dev {interface_name(ifindex)} ingress`, then choose another)."
             ) from error
         return True
 
@@ -166,6 +166,14 @@ class TrafficControl:
         except NetlinkError as error:
             if error.code != errno.EEXIST:
                 raise
+            kinds = {qdisc.get_attr("TCA_KIND") for qdisc in self._ip.get_qdiscs(ifindex)}
+            # it takes filters for egress, too, and would run them at ingress
+            if "ingress" in kinds and "clsact" not in kinds:
+                name = interface_name(ifindex)
+                raise AttachError(
+                    f"Cannot attach to {name}: it has an `ingress` qdisc of somebody else's, which "
+                    f"has no egress hook; put clsact in its place (`tc qdisc show dev {name}`)."
+                ) from error
 
     def _preference_of(self, family: Family) -> int:
         # one preference holds filters of one protocol only

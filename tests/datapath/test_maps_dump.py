@@ -1,0 +1,210 @@
+"""`ebpf-lb maps dump` over pinned maps: what people and scripts see."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ebpf_lb.cli.main import main
+from ebpf_lb.datapath.clock import ticks_per_second
+from ebpf_lb.datapath.layout import load
+from ebpf_lb.datapath.libbpf import Map
+from ebpf_lb.datapath.libbpf.object import possible_cpus
+from ebpf_lb.datapath.pins import Pins
+from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
+from ebpf_lb.model.values import Family, Network, Protocol, parse_address
+from ebpf_lb.plan.forwarding import (
+    Backend,
+    Forwarding,
+    Frontend,
+    FrontendFlag,
+    FrontendKind,
+    ServicePortName,
+)
+
+from ..capabilities import BPF, BPFFS, ROOT, needs
+from .pinned import pin_build, pins
+
+pytestmark = needs(ROOT, BPF, BPFFS)
+
+NOW = 5000  # the tick at which the pinned clock stands
+VIP, POD = parse_address("10.96.0.10"), parse_address("10.1.0.7")
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Pins]:
+    """A node with one Service, a flow that is 10 s old, and a client with affinity."""
+    with pins("dump") as where:
+        build = pin_build(where, entries={"flows": 1 << 18}, tick=NOW)
+        layout = load(Family.IPV4)
+        writer = FamilyWriter(
+            FamilyMaps.open(build, Family.IPV4), time.monotonic, ticks_per_second()
+        )
+        writer.adopt()
+        writer.set(
+            Forwarding(
+                ServicePortName("default", "web", "http", Protocol.TCP),
+                Family.IPV4,
+                (
+                    Frontend(VIP, 80, FrontendKind.CLUSTER_IP),
+                    Frontend(
+                        parse_address("192.0.2.1"),
+                        80,
+                        FrontendKind.LOAD_BALANCER,
+                        FrontendFlag.LOCAL | FrontendFlag.SOURCE_RANGES,
+                    ),
+                ),
+                (Backend(POD, 8080, True), Backend(parse_address("10.2.0.1"), 8080, False)),
+                (Backend(POD, 8080, True),),
+                has_any=True,
+                affinity_timeout_s=10800,
+                source_ranges=(Network(parse_address("198.51.100.0"), 24),),
+            )
+        )
+        writer.set_interface(1)
+        writer.set_pod_networks([Network(parse_address("10.0.0.0"), 8)])
+        then = NOW - round(10 * ticks_per_second())
+        defines = layout.defines
+        word = then | 4 << defines["FLOW_STATE_SHIFT"] | 1 << defines["FLOW_PROTOCOL_SHIFT"]
+        word |= 1 << defines["FLOW_SERVICE_SHIFT"]
+        entry = layout.struct("flow").pack(
+            word=word,
+            client=parse_address("10.1.0.9"),
+            vip=VIP,
+            backend=POD,
+            client_port=40000,
+            vip_port=80,
+            backend_port=8080,
+            snat_port=0,
+        )
+        claimed = (1 << defines["FLOW_STATE_SHIFT"]).to_bytes(8, "little") + bytes(24)
+        with Map.open(build.maps(Family.IPV4) / "flows") as flows:
+            index = (200_000).to_bytes(4, "little")
+            flows.update(index, claimed + bytes(32) + entry + bytes(32))
+        with Map.open(build.maps(Family.IPV4) / "affinity") as affinity:
+            affinity.update(
+                layout.struct("affinity_key").pack(client=parse_address("10.1.0.9"), service_id=1),
+                layout.struct("affinity").pack(backend_id=1, last_used=NOW),
+            )
+        with Map.open(build.maps(Family.IPV4) / "counters") as counters:
+            key = (16).to_bytes(4, "little")
+            one = layout.struct("counter").pack(packets=2, bytes=100)
+            counters.update(key, one * possible_cpus())
+        yield where
+
+
+def run(where: Pins, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["maps", "dump", "--bpffs", str(where.root), *arguments])
+
+
+def rows(where: Pins, name: str) -> list[dict[str, object]]:
+    result = run(where, name, "-o", "json", "--family", "ipv4")
+    assert result.exit_code == 0, result.output
+    found: list[dict[str, object]] = json.loads(result.output)["ipv4"][name]
+    return found
+
+
+def test_frontends(node: Pins) -> None:
+    assert rows(node, "frontends") == [
+        {"address": "10.96.0.10", "port": 0, "protocol": None, "kind": "UNSERVED"}
+        | {"service": None, "flags": []},
+        {"address": "10.96.0.10", "port": 80, "protocol": "TCP", "kind": "CLUSTER_IP"}
+        | {"service": "default/web:http", "flags": []},
+        {"address": "192.0.2.1", "port": 80, "protocol": "TCP", "kind": "LOAD_BALANCER"}
+        | {"service": "default/web:http", "flags": ["LOCAL", "SOURCE_RANGES"]},
+    ]
+
+
+def test_services_and_backends(node: Pins) -> None:
+    assert rows(node, "services") == [
+        {
+            "service": "default/web:http",
+            "protocol": "TCP",
+            "id": 1,
+            "cluster": ["10.1.0.7:8080", "10.2.0.1:8080"],
+            "local": ["10.1.0.7:8080"],
+            "affinity_timeout_s": 10800,
+            "flags": ["HAS_ANY"],
+        }
+    ]
+    assert [(row["address"], row["flags"]) for row in rows(node, "backends")] == [
+        ("10.1.0.7", ["IN_CLUSTER_SET", "IN_LOCAL_SET", "ON_NODE"]),
+        ("10.2.0.1", ["IN_CLUSTER_SET"]),
+    ]
+    assert [row["set"] for row in rows(node, "slots")] == ["cluster", "cluster", "local"]
+    assert rows(node, "source_ranges") == [
+        {"service": "default/web:http", "network": "198.51.100.0/24"}
+    ]
+
+
+def test_flows_and_affinity(node: Pins) -> None:
+    (flow,) = rows(node, "flows")
+    assert flow == flow | {
+        "client": "10.1.0.9",
+        "client_port": 40000,
+        "vip": "10.96.0.10",
+        "backend": "10.1.0.7",
+        "protocol": "TCP",
+        "state": "ESTABLISHED",
+        "age_s": 10.0,
+        "service": "default/web:http",
+    }
+    assert rows(node, "affinity") == [
+        {"client": "10.1.0.9", "service": "default/web:http", "backend_id": 1}
+        | {"backend": "10.1.0.7:8080", "age_s": 0.0}
+    ]
+    table = run(node, "flows", "--family", "ipv4").output
+    assert "10.1.0.9:40000  -> 10.96.0.10:80  -> 10.1.0.7:8080  TCP" in table
+
+
+def test_counters_have_sentences(node: Pins) -> None:
+    cpus = possible_cpus()
+    assert rows(node, "counters") == [
+        {"reason": "NO_ENDPOINTS", "number": 16, "packets": 2 * cpus, "bytes": 100 * cpus}
+        | {"meaning": "the Service has no usable endpoint: refused"}
+    ]
+
+
+def test_everything_in_both_forms(node: Pins) -> None:
+    table, known = run(node).output, load(Family.IPV4).maps
+    shown = json.loads(run(node, *known, "-o", "json").output)
+    assert shown["ipv4"].keys() | shown["node"].keys() == known.keys()
+    for name in ("frontends", "flows", "interfaces", "config"):
+        assert f"{name} (ipv4)" in table
+    assert run(node).output == table
+
+
+def test_columns_are_aligned(node: Pins) -> None:
+    lines = run(node, "frontends", "--family", "ipv4").output.splitlines()[1:]
+    column = lines[0].index("KIND")
+    assert [line[column - 1] for line in lines] == [" "] * 4
+    assert [line[column:].split()[0] for line in lines[1:]] == [
+        "UNSERVED",
+        "CLUSTER_IP",
+        "LOAD_BALANCER",
+    ]
+
+
+def test_the_whole_command_is_fast(node: Pins) -> None:
+    command = [sys.executable, "-m", "ebpf_lb", "maps", "dump", "--bpffs", str(node.root)]
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.3, times
+
+
+def test_mistakes_are_one_sentence(node: Pins) -> None:
+    result = run(node, "nothing")
+    assert result.exit_code == 2
+    assert "there is no map 'nothing'" in result.output
+    with pins("empty") as empty:
+        result = run(empty)
+        assert result.exit_code == 1
+        assert result.output.count("\n") == 1
+        assert "No data path is loaded: nothing is pinned in" in result.output
