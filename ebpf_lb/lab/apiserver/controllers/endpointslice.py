@@ -119,32 +119,19 @@ class EndpointSliceController(ServiceController):
         slices: list[Stored],
         moment: str,
     ) -> None:
-        """Endpoints stay in their slices; new ones fill up what there is; empty slices go."""
-        unused = list(slices)
+        """Endpoints stay in their slices and new ones fill up what there is. A slice whose ports
+        nobody serves any more becomes a new one's, so that a Service is never seen without."""
+        wanted = {port_set: [port.json() for port in port_set] for port_set in groups}
+        unused = [s for s in slices if (s.object.get("ports") or []) not in wanted.values()]
         for port_set, endpoints in sorted(groups.items()):
-            ports = [port.json() for port in port_set]
+            ports = wanted[port_set]
             fitting = [s for s in slices if (s.object.get("ports") or []) == ports]
-            unused = [slice_ for slice_ in unused if slice_ not in fitting]
-            missing = {_identity(endpoint): endpoint for endpoint in endpoints}
-            contents: list[list[Json]] = []
-            for slice_ in fitting:
-                kept = []
-                for endpoint in slice_.object.get("endpoints") or ():
-                    if (current := missing.pop(_identity(endpoint), None)) is not None:
-                        kept.append(current)
-                contents.append(kept)
-            new = list(missing.values())
-            for kept in contents:
-                room = MAX_ENDPOINTS - len(kept)
-                kept += new[:room]
-                new = new[room:]
-            contents += [new[i : i + MAX_ENDPOINTS] for i in range(0, len(new), MAX_ENDPOINTS)]
-            if not endpoints and not contents:
-                contents = [[]]  # a Service without endpoints has one empty slice
-            keep_one = not endpoints
+            contents = _distribute(endpoints, fitting)
             for index, kept in enumerate(contents):
                 old = fitting[index] if index < len(fitting) else None
-                if kept or (keep_one and index == 0):
+                if kept or (index == 0 and not endpoints):  # without endpoints, an empty one
+                    if old is None and unused:
+                        old = unused.pop()
                     self._write(service, family, ports, kept, old, moment)
                 elif old:
                     self.registry.delete(ENDPOINT_SLICE, old.namespace, old.name)
@@ -183,6 +170,26 @@ class EndpointSliceController(ServiceController):
             }
             new = {"metadata": metadata} | content
             self.registry.update(ENDPOINT_SLICE, old.namespace, old.name, new)
+
+
+def _distribute(endpoints: list[Json], slices: list[Stored]) -> list[list[Json]]:
+    """What each slice is to hold, and those that are to be added."""
+    missing = {_identity(endpoint): endpoint for endpoint in endpoints}
+    contents = [
+        [
+            missing.pop(_identity(endpoint))
+            for endpoint in slice_.object.get("endpoints") or ()
+            if _identity(endpoint) in missing
+        ]
+        for slice_ in slices
+    ]
+    new = list(missing.values())
+    for kept in contents:
+        room = MAX_ENDPOINTS - len(kept)
+        kept += new[:room]
+        new = new[room:]
+    contents += [new[i : i + MAX_ENDPOINTS] for i in range(0, len(new), MAX_ENDPOINTS)]
+    return contents or [[]]
 
 
 def slice_labels(service: Stored) -> dict[str, str]:
