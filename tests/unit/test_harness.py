@@ -1,11 +1,15 @@
 """The rules of tests/conftest.py, and the capability probes."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from ebpf_lb.datapath.layout import sources
+from ebpf_lb.model.values import Family
 from tests import capabilities, conftest
+from tests.support import syntax
 
 pytest_plugins = ["pytester"]
 
@@ -49,3 +53,21 @@ def test_probes_leave_nothing_behind() -> None:
     for capability in capabilities.LAB:
         capability.probe()
     assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "fine"),
+    [
+        ("config_get();", True),
+        ("confg_get();", False),  # no such function
+        ("int unused;", False),
+        ("return config_get() == 1;", False),  # a pointer is no number
+    ],
+)
+def test_the_c_programs_are_checked(tmp_path: Path, body: str, fine: bool) -> None:
+    file = tmp_path / "program.c"
+    text = f'#include "{sources()}/maps.h"\nint program(void *ctx) {{ {body} return 0; }}\n'
+    file.write_text(text)
+    command = syntax.command("clang-14", Family.IPV6, file)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == fine, done.stderr
