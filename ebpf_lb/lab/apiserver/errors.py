@@ -71,8 +71,12 @@ class FieldError:
         return f"{self.field}: {self.message}"
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
 def bad_value(field: str, value: Any, detail: str) -> FieldError:
-    return FieldError(field, "Invalid value", f"{json.dumps(value)}: {detail}")
+    return FieldError(field, "Invalid value", f"{_json(value)}: {detail}")
 
 
 def required(field: str, detail: str = "") -> FieldError:
@@ -87,7 +91,7 @@ def unsupported(field: str, value: Any, supported: Iterable[str]) -> FieldError:
 
 
 def duplicate(field: str, value: Any) -> FieldError:
-    return FieldError(field, "Duplicate value", json.dumps(value))
+    return FieldError(field, "Duplicate value", _json(value))
 
 
 def not_allowed(field: str, detail: str) -> FieldError:
@@ -164,7 +168,7 @@ def too_large_version(asked: int, current: int) -> StatusError:
     return StatusError(
         504,
         "Timeout",
-        f"Too large resource version: {asked}, current: {current}",
+        f"Timeout: Too large resource version: {asked}, current: {current}",
         {"causes": [cause], "retryAfterSeconds": 1},
     )
 

@@ -255,8 +255,23 @@ class Api:
         if target.subresource:
             raise errors.method_not_allowed()
         options = await _delete_options(request)
-        stored = self.registry.delete(target.kind, target.namespace or "", target.name, options)
-        return _object_response(stored)
+        kind, namespace = target.kind, target.namespace or ""
+        stored = self.registry.delete(kind, namespace, target.name, options)
+        is_gone = self.registry.store.get(kind, namespace, target.name) is None
+        if kind.returns_deleted or not is_gone:
+            return _object_response(stored)
+        details = {"name": stored.name, "kind": kind.plural, "uid": stored.uid}
+        if kind.group:
+            details["group"] = kind.group
+        return _json_response(
+            {
+                "kind": "Status",
+                "apiVersion": "v1",
+                "metadata": {},
+                "status": "Success",
+                "details": details,
+            }
+        )
 
     async def _delete_collection(self, request: web.Request, target: Target) -> web.Response:
         options = await _delete_options(request)

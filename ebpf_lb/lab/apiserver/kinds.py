@@ -15,7 +15,8 @@ class Kind:
 
     has_status: `status` is written through its own subresource. has_generation: a change outside
     metadata and status counts `metadata.generation` up. limit: how many objects are kept, the
-    oldest make room (0: all).
+    oldest make room (0: all). returns_deleted: a deletion answers with the object, else with a
+    Status (upstream's ReturnDeletedObject).
     """
 
     name: str
@@ -29,6 +30,7 @@ class Kind:
     has_scale: bool = False
     has_generation: bool = False
     limit: int = 0
+    returns_deleted: bool = False
     schema: Schema = schema.GENERIC
 
     @property
@@ -57,14 +59,14 @@ class Kind:
 
 NAMESPACE = Kind(
     "Namespace", "namespaces", namespaced=False, short_names=("ns",), has_status=True,
-    schema=schema.NAMESPACE,
+    returns_deleted=True,     schema=schema.NAMESPACE,
 )
 NODE = Kind(
     "Node", "nodes", namespaced=False, short_names=("no",), has_status=True, schema=schema.NODE
 )
 SERVICE = Kind(
     "Service", "services", short_names=("svc",), in_all=True, has_status=True,
-    schema=schema.SERVICE,
+    returns_deleted=True, schema=schema.SERVICE,
 )
 ENDPOINTS = Kind("Endpoints", "endpoints", short_names=("ep",), schema=schema.ENDPOINTS)
 ENDPOINT_SLICE = Kind(
@@ -73,7 +75,7 @@ ENDPOINT_SLICE = Kind(
 )
 POD = Kind(
     "Pod", "pods", short_names=("po",), in_all=True, has_status=True, has_generation=True,
-    schema=schema.POD,
+    returns_deleted=True, schema=schema.POD,
 )
 DEPLOYMENT = Kind(
     "Deployment", "deployments", "apps", short_names=("deploy",), in_all=True, has_status=True,

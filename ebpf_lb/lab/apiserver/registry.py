@@ -235,7 +235,12 @@ class Registry:
             }
             text = problem.message(kind.name, kind.version)
             raise errors.bad_request(text, [cause]) from None
-        new.setdefault("metadata", {}).pop("managedFields", None)
+        # As in Go's JSON ("omitempty"), nothing and an empty collection are the same.
+        metadata = new.setdefault("metadata", {})
+        metadata.pop("managedFields", None)
+        for field in ("labels", "annotations", "finalizers", "ownerReferences"):
+            if not metadata.get(field):
+                metadata.pop(field, None)
         return new
 
     def _validate(self, kind: Kind, new: Json, old: Json | None) -> None:

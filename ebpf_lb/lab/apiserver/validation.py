@@ -10,7 +10,6 @@ from ebpf_lb.lab.apiserver.kinds import NAMESPACE, SERVICE, Kind
 PROTOCOLS = ("SCTP", "TCP", "UDP")
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
@@ -24,16 +23,6 @@ def dns_label(field: str, value: str) -> list[FieldError]:
         return []
     return [bad_value(field, value, "a lowercase RFC 1123 label must consist of a-z, 0-9 and '-', "
                       "and must start and end with a letter or digit")]
-
-
-def dns_1035_label(field: str, value: str) -> list[FieldError]:
-    """As dns_label, but beginning with a letter."""
-    if len(value) > 63:
-        return [bad_value(field, value, "must be no more than 63 characters")]
-    if _LABEL_1035.fullmatch(value):
-        return []
-    return [bad_value(field, value, "a DNS-1035 label must consist of a-z, 0-9 and '-', start with "
-                      "a letter and end with a letter or digit")]
 
 
 def dns_subdomain(field: str, value: str) -> list[FieldError]:
@@ -50,9 +39,7 @@ def metadata_errors(kind: Kind, metadata: dict[str, Any]) -> list[FieldError]:
     name = metadata.get("name", "")
     if not name:
         return [required("metadata.name", "name or generateName is required")]
-    if kind is SERVICE:
-        errors = dns_1035_label("metadata.name", name)
-    elif kind is NAMESPACE:
+    if kind in (NAMESPACE, SERVICE):  # Services: since 1.34 they may begin with a digit
         errors = dns_label("metadata.name", name)
     else:
         errors = dns_subdomain("metadata.name", name)

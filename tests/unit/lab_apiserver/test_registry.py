@@ -63,7 +63,7 @@ def test_generate_name(made: Registry) -> None:
     ("kind", "name", "good"),
     [
         (SERVICE, "web-1", True),
-        (SERVICE, "1web", False),
+        (SERVICE, "1web", True),
         (SERVICE, "w.eb", False),
         (SERVICE, "w" * 64, False),
         (POD, "1.web", True),

@@ -95,10 +95,9 @@ class ClusterIPs:
         parsed = ipaddress.ip_address(address)
         ranges = self.ranges(f"IPv{parsed.version}")
         if not any(parsed in network for network in ranges):
-            valid = ", ".join(map(str, ranges))
             raise AllocationError(
-                f"failed to allocate IP {address}: the provided IP ({address}) is not in the "
-                f"valid range. The range of valid IPs is {valid}"
+                f"failed to allocate IP {address}: the provided network does not match the "
+                f"current range: {', '.join(map(str, ranges))}"
             )
         if self._taken.holder.get(str(parsed), owner) != owner:
             raise AllocationError(

@@ -32,6 +32,8 @@ class EndpointSliceStrategy(Strategy):
         # Both lists are always there in JSON, as null when empty: clients must cope with it.
         new["endpoints"] = new.get("endpoints") or None
         new["ports"] = new.get("ports") or None
+        for endpoint in new["endpoints"] or ():
+            endpoint.setdefault("conditions", {})
         for port in new["ports"] or ():
             port.setdefault("name", "")
             port.setdefault("protocol", "TCP")
@@ -57,9 +59,8 @@ class EndpointSliceStrategy(Strategy):
             if port["name"] in names:
                 errors.append(duplicate(f"{field}.name", port["name"]))
             names.add(port["name"])
+            # The number is not checked: upstream accepts any, and proxies must cope with it.
             errors += protocol(f"{field}.protocol", port["protocol"])
-            if "port" in port:
-                errors += port_number(f"{field}.port", port["port"])
         return errors
 
 
@@ -91,6 +92,8 @@ class EndpointsStrategy(Strategy):
         return
 
     def default(self, new: Json, old: Json | None) -> None:
+        if not new.get("subsets"):
+            new.pop("subsets", None)
         for subset in new.get("subsets", ()):
             for port in subset.get("ports", ()):
                 port.setdefault("protocol", "TCP")

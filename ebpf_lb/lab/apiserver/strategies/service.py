@@ -64,11 +64,14 @@ class ServiceStrategy(Strategy):
 
     def default(self, new: Json, old: Json | None) -> None:
         spec = _spec(new)
+        for field in ("ports", "selector", "externalIPs", "loadBalancerSourceRanges"):
+            if not spec.get(field):
+                spec.pop(field, None)
         kind = spec.setdefault("type", "ClusterIP")
         for port in spec.get("ports", ()):
             port.setdefault("protocol", "TCP")
-            if not port.get("targetPort") and "port" in port:
-                port["targetPort"] = port["port"]
+            port.setdefault("port", 0)  # which is refused, by its name
+            port["targetPort"] = port.get("targetPort") or port["port"]
             if port.get("nodePort") == 0:
                 del port["nodePort"]
         if spec.setdefault("sessionAffinity", "None") == "None":
@@ -174,8 +177,8 @@ def _spec(object_: Json) -> Json:
 def _keep_allocated(spec: Json, before: Json) -> None:
     """An update need not repeat what was given out (`patchAllocatedValues`)."""
     if has_cluster_ip(spec) and has_cluster_ip(before):
-        if not spec.get("clusterIP") and not spec.get("clusterIPs"):
-            spec["clusterIP"] = before["clusterIP"]
+        spec["clusterIP"] = spec.get("clusterIP") or before["clusterIP"]
+        if not spec.get("clusterIPs") and spec["clusterIP"] == before["clusterIP"]:
             spec["clusterIPs"] = list(before["clusterIPs"])
         for field in ("ipFamilyPolicy", "ipFamilies"):
             if not spec.get(field) and field in before:
@@ -214,7 +217,8 @@ def _drop_what_the_type_had(spec: Json, before: Json) -> None:
         before
     ):
         drop("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy")
-    if not has_node_ports(spec) and has_node_ports(before):
+    kinds_with_node_ports = ("NodePort", "LoadBalancer")
+    if spec["type"] not in kinds_with_node_ports and before["type"] in kinds_with_node_ports:
         numbers = {port.get("nodePort") for port in before.get("ports", ())}
         for port in spec.get("ports", ()):
             if port.get("nodePort") in numbers:

@@ -56,7 +56,7 @@ def assign(spec: Json, before: Json | None, available: list[str]) -> list[FieldE
                 families.append(family)
             elif families[index] != family:
                 field = f"spec.clusterIPs[{index}]"
-                why = f'expected an {families[index]} value as indicated by "ipFamilies[{index}]"'
+                why = f"expected an {families[index]} value as indicated by `ipFamilies[{index}]`"
                 return [bad_value(field, address, why)]
             if family not in available:
                 return [_not_configured(f"spec.clusterIPs[{index}]", address)]
@@ -65,11 +65,11 @@ def assign(spec: Json, before: Json | None, available: list[str]) -> list[FieldE
         # Its endpoints are made by hand and may be of either family.
         policy = policy or "RequireDualStack"
         available = order(available[0]) if policy != "SingleStack" else available
-    policy = policy or ("RequireDualStack" if len(families) == 2 else "SingleStack")
+    policy = policy or "SingleStack"
     if policy == "SingleStack" and len(families) == 2:
         why = (
-            "when multiple 'ipFamilies' are specified, 'ipFamilyPolicy' must be "
-            "PreferDualStack or RequireDualStack"
+            "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are "
+            "specified"
         )
         return [bad_value("spec.ipFamilyPolicy", policy, why)]
     if policy == "RequireDualStack" and len(available) < 2:

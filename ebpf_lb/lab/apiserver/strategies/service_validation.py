@@ -51,7 +51,7 @@ def _type_errors(spec: Json) -> list[FieldError]:
             errors.append(required("spec.externalName"))
         else:
             errors += dns_subdomain("spec.externalName", name)
-        for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+        for field in ("clusterIPs", "ipFamilies", "ipFamilyPolicy"):
             if spec.get(field):
                 errors.append(
                     not_allowed(f"spec.{field}", "may not be set for ExternalName services")
@@ -59,17 +59,15 @@ def _type_errors(spec: Json) -> list[FieldError]:
     if kind in ("NodePort", "LoadBalancer") and headless:
         errors.append(
             bad_value(
-                "spec.clusterIPs", ["None"], f"may not be set to 'None' for {kind} services"
+                "spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services"
             )
         )
     if kind != "LoadBalancer":
-        for field, name in (
-            ("loadBalancerSourceRanges", "LoadBalancerSourceRanges"),
-            ("loadBalancerClass", "loadBalancerClass"),
-            ("allocateLoadBalancerNodePorts", "allocateLoadBalancerNodePorts"),
+        for field in (
+            "loadBalancerSourceRanges", "loadBalancerClass", "allocateLoadBalancerNodePorts"
         ):
             if spec.get(field):
-                text = f"may only be used when `type` is 'LoadBalancer' ({name})"
+                text = "may only be used when `type` is 'LoadBalancer'"
                 errors.append(not_allowed(f"spec.{field}", text))
     return errors
 
@@ -93,9 +91,6 @@ def _port_errors(spec: Json) -> list[FieldError]:
             names.add(name)
         elif len(ports) > 1:
             errors.append(required(f"{field}.name"))
-        if "port" not in port:
-            errors += port_number(f"{field}.port", 0)
-            continue
         errors += port_number(f"{field}.port", port["port"])
         errors += protocol(f"{field}.protocol", port["protocol"])
         errors += port_reference(f"{field}.targetPort", port["targetPort"])
@@ -124,7 +119,7 @@ def _affinity_errors(spec: Json) -> list[FieldError]:
         if not 1 <= seconds <= MAX_AFFINITY_TIMEOUT_S:
             field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
             errors.append(
-                bad_value(field, seconds, "must be greater than 0 and less than or equal to "
+                bad_value(field, seconds, "must be greater than 0 and less than "
                           f"{MAX_AFFINITY_TIMEOUT_S}")
             )
     return errors
@@ -142,7 +137,10 @@ def _address_errors(spec: Json) -> list[FieldError]:
     elif len(addresses) == 2 and len({ip_family(address) for address in addresses}) == 1:
         why = "may specify no more than one IP for each IP family"
         errors.append(bad_value("spec.clusterIPs", addresses, why))
-    if addresses and spec.get("clusterIP", addresses[0]) != addresses[0]:
+    if addresses and not spec.get("clusterIP"):
+        why = "must be empty when `clusterIP` is not specified"
+        errors.append(bad_value("spec.clusterIPs", addresses, why))
+    elif addresses and spec["clusterIP"] != addresses[0]:
         why = "first value must match `clusterIP`"
         errors.append(bad_value("spec.clusterIPs", addresses, why))
     for index, address in enumerate(spec.get("externalIPs", ())):
@@ -191,15 +189,13 @@ def _immutable_errors(spec: Json, before: Json) -> list[FieldError]:
         if index < len(addresses):
             if addresses[index] != old:
                 errors.append(
-                    bad_value(f"spec.clusterIPs[{index}]", addresses, "field is immutable")
+                    bad_value(f"spec.clusterIPs[{index}]", addresses, "may not change once set")
                 )
         elif index == 0 or spec.get("ipFamilyPolicy") != "SingleStack":
-            errors.append(bad_value("spec.clusterIPs", addresses, "field is immutable"))
+            errors.append(bad_value("spec.clusterIPs", addresses, "may not change once set"))
     health = before.get("healthCheckNodePort")
     if health and spec.get("healthCheckNodePort") not in (None, health):
-        errors.append(
-            bad_value("spec.healthCheckNodePort", spec["healthCheckNodePort"], "field is immutable")
-        )
+        errors.append(not_allowed("spec.healthCheckNodePort", "field is immutable"))
     return errors
 
 
@@ -212,8 +208,9 @@ def status_errors(status: Json, spec: Json) -> list[FieldError]:
             mode = ingress.setdefault("ipMode", "VIP")
             errors += one_of(f"{field}.ipMode", mode, ("Proxy", "VIP"))
         elif "ipMode" in ingress:
-            errors.append(not_allowed(f"{field}.ipMode", "may not be specified when `ip` is not"))
+            why = "may not be specified when `ip` is not set"
+            errors.append(not_allowed(f"{field}.ipMode", why))
     if status.get("loadBalancer", {}).get("ingress") and spec["type"] != "LoadBalancer":
-        why = "may only be set when `spec.type` is \"LoadBalancer\""
+        why = "may only be used when `spec.type` is 'LoadBalancer'"
         errors.append(not_allowed("status.loadBalancer.ingress", why))
     return errors
