@@ -57,6 +57,7 @@ class Journal:
     def _snapshot(self, version: int) -> None:
         aside = self._path.with_suffix(".new")
         with aside.open("wb") as file:
+            os.fchmod(file.fileno(), 0o600)  # there are Secrets in it
             file.write(b'{"version":%d}\n' % version)
             file.writelines(self._object_lines(version))
         aside.replace(self._path)
