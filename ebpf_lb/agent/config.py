@@ -3,19 +3,20 @@ default.
 
 Every key has three spellings, made from one name: `node_port_addresses` here is
 `nodePortAddresses` in the file and EBPF_LB_NODE_PORT_ADDRESSES in the environment. What is compiled
-into the programs (`Settings`) stands in the file's section `dataPath`, in the environment with the
-prefix EBPF_LB_DATA_PATH_. Lists are YAML lists in the file, and words with commas anywhere else.
+into the programs (`Settings`) stands in the file's section `dataPath`. Lists are YAML lists in the
+file, and words with commas anywhere else.
 """
 
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
 
 from ebpf_lb.agent import parsers
+from ebpf_lb.datapath.clock import LONGEST_TIMEOUT_S
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Network
@@ -30,10 +31,6 @@ POD_INTERFACES = ("veth*", "cali*", "lxc*", "eni*", "gke*", "azv*", "cni-*")
 
 class ConfigError(UserError):
     """A value that cannot be: the sentence names the key, where it was read, and what is wrong."""
-
-
-def _option(default: Any, parse: Callable[[Any], Any]) -> Any:
-    return field(default=default, metadata={"parse": parse})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,40 +49,41 @@ class Config:
     healthz_bind_address, metrics_bind_address: host and port; None: not served.
     watch_timeout_s: after that long the API server ends a watch, and a new one goes on from there.
     watch_silence_s: a connection without a byte for that long is given up.
-    reject_per_second: refusals that the whole node sends a second, at most.
+    reject_per_second: refusals that the whole node sends a second, at most; 0: no limit.
     settings: capacities and time-outs that are compiled in.
     """
 
-    kubeconfig: Path | None = _option(None, parsers.path)
-    node_name: str = _option("", parsers.text)
-    cluster_cidrs: tuple[Network, ...] = _option((), parsers.networks)
-    bpffs: Path = _option(Path("/sys/fs/bpf/ebpf-lb"), parsers.path)
-    cgroup: Path | None = _option(None, parsers.path)
-    pod_interfaces: tuple[str, ...] = _option(POD_INTERFACES, parsers.words)
-    node_port_addresses: tuple[Network | Literal["primary"], ...] = _option(
-        (), parsers.node_port_addresses
+    kubeconfig: Annotated[Path | None, parsers.path] = None
+    node_name: Annotated[str, parsers.text] = ""
+    cluster_cidrs: Annotated[tuple[Network, ...], parsers.networks] = ()
+    bpffs: Annotated[Path, parsers.path] = Path("/sys/fs/bpf/ebpf-lb")
+    cgroup: Annotated[Path | None, parsers.path] = None
+    pod_interfaces: Annotated[tuple[str, ...], parsers.words] = POD_INTERFACES
+    node_port_addresses: Annotated[
+        tuple[Network | Literal["primary"], ...], parsers.node_port_addresses
+    ] = ()
+    masquerade_all: Annotated[bool, parsers.boolean] = False
+    filter_preference: Annotated[int, parsers.whole(1, 65534)] = 49000
+    healthz_bind_address: Annotated[tuple[str, int] | None, parsers.bind_address] = (
+        "0.0.0.0",
+        10256,
     )
-    masquerade_all: bool = _option(False, parsers.boolean)
-    filter_preference: int = _option(49000, parsers.whole(1, 65535))
-    healthz_bind_address: tuple[str, int] | None = _option(
-        ("0.0.0.0", 10256), parsers.bind_address
+    metrics_bind_address: Annotated[tuple[str, int] | None, parsers.bind_address] = (
+        "127.0.0.1",
+        10249,
     )
-    metrics_bind_address: tuple[str, int] | None = _option(
-        ("127.0.0.1", 10249), parsers.bind_address
-    )
-    log_level: str = _option("info", parsers.choice("debug", "info", "warning", "error"))
-    log_format: str = _option("auto", parsers.choice("auto", "console", "json"))
-    list_page_size: int = _option(500, parsers.whole(1, 100_000))
-    watch_timeout_s: int = _option(300, parsers.whole(10, 86_400))
-    watch_silence_s: int = _option(75, parsers.whole(5, 3600))
-    reject_per_second: int = _option(1000, parsers.whole(0, 1_000_000))
+    log_level: Annotated[str, parsers.choice("debug", "info", "warning", "error")] = "info"
+    log_format: Annotated[str, parsers.choice("auto", "console", "json")] = "auto"
+    list_page_size: Annotated[int, parsers.whole(1, 100_000)] = 500
+    watch_timeout_s: Annotated[int, parsers.whole(10, 86_400)] = 300
+    watch_silence_s: Annotated[int, parsers.whole(5, 3600)] = 75
+    reject_per_second: Annotated[int, parsers.whole(0, 1_000_000)] = 1000
     settings: Settings = field(default_factory=Settings)
 
 
 # Service ids have 16 bits and 0 is none; the others end where a map's memory would pass reason.
 _CAPACITY_LIMITS = {"services": 1 << 16}
 _CAPACITY_LIMIT = 1 << 26
-_TIMEOUT_LIMIT_S = 7 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +99,16 @@ class _Key:
 
     @property
     def in_environment(self) -> str:
-        prefix = "DATA_PATH_" if self.section else ""
-        return ENVIRONMENT_PREFIX + prefix + self.name.upper()
+        return ENVIRONMENT_PREFIX + self.name.upper()
 
 
 def _keys() -> Iterator[_Key]:
-    for option in fields(Config):
-        if option.name != "settings":
-            yield _Key("", option.name, option.metadata["parse"])
+    for name, hint in get_type_hints(Config, include_extras=True).items():
+        if name != "settings":
+            yield _Key("", name, hint.__metadata__[0])
     for setting in fields(Settings):
         if setting.name.endswith("_s"):
-            yield _Key(DATA_PATH_SECTION, setting.name, parsers.whole(1, _TIMEOUT_LIMIT_S))
+            yield _Key(DATA_PATH_SECTION, setting.name, parsers.whole(1, LONGEST_TIMEOUT_S))
         else:
             limit = _CAPACITY_LIMITS.get(setting.name, _CAPACITY_LIMIT)
             yield _Key(DATA_PATH_SECTION, setting.name, parsers.whole(1, limit))

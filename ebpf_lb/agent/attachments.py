@@ -1,0 +1,163 @@
+"""Keeps interfaces as the network view asks: their entries in the maps, and our programs on them.
+
+An entry is written before the programs that read it are attached. Nothing is taken off an interface
+when the agent ends.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from ebpf_lb.agent.roles import Interface, NetworkView, Role
+from ebpf_lb.datapath.attach import AttachError
+from ebpf_lb.model.values import Family, family_of
+
+_LAST_NUMBER = 255
+
+
+class Control(Protocol):
+    """What is asked of `datapath.attach.TrafficControl`."""
+
+    def attach(self, ifindex: int, role: str = "pod") -> bool: ...
+    def detach(self, ifindex: int) -> int: ...
+    def ahead_of_us(self, ifindex: int) -> Iterable[Any]: ...
+
+
+class InterfaceTables(Protocol):
+    """What is asked of a family's writer here."""
+
+    def set_interface(self, ifindex: int, bridge: int = 0, source_id: int = 0) -> None: ...
+    def delete_interface(self, ifindex: int) -> None: ...
+    def interfaces(self) -> set[int]: ...
+    def set_snat_source(self, source_id: int, address: bytes) -> None: ...
+
+
+class SourceNumbers:
+    """Which number stands for which address in `snat_sources`.
+
+    Flows keep the number, so one that is in the kernel keeps its meaning over restarts, and as
+    long as there are unused ones none is given another.
+    """
+
+    def __init__(self, held: Mapping[int, bytes]) -> None:
+        self._numbers = {address: number for number, address in held.items()}
+
+    def number(self, address: bytes) -> int:
+        number = self._numbers.pop(address, 0)  # and to the end: the first is the longest unasked
+        if not number:
+            taken = set(self._numbers.values())
+            free = (one for one in range(1, _LAST_NUMBER + 1) if one not in taken)
+            number = next(free, 0) or self._numbers.pop(next(iter(self._numbers)))
+        self._numbers[address] = number
+        return number
+
+
+class Attachments:
+    """`numbers`: a family's numbers of SNAT sources, as the kernel has them. `log`: structlog's."""
+
+    def __init__(
+        self,
+        control: Control,
+        writers: Mapping[Family, InterfaceTables],
+        numbers: Mapping[Family, SourceNumbers],
+        log: Any,
+    ) -> None:
+        self._control = control
+        self._writers = writers
+        self._numbers = numbers
+        self._log = log
+        self._wanted: Mapping[int, Interface] = {}
+        self._done: dict[int, Interface] = {}
+        self._failed: dict[int, str] = {}
+        self._attaching = False
+
+    @property
+    def attached(self) -> list[str]:
+        """Names of the interfaces with our programs on."""
+        return sorted(one.name for one in self._done.values() if one.role is Role.POD)
+
+    @property
+    def failed(self) -> Mapping[int, str]:
+        """What could not be done, in a sentence, by ifindex."""
+        return self._failed
+
+    def begin(self, view: NetworkView) -> None:
+        """Forgets interfaces that went while no agent ran, and attaches from now on."""
+        self._attaching = True
+        for writer in self._writers.values():
+            for index in writer.interfaces() - view.interfaces.keys():
+                writer.delete_interface(index)
+        self.apply(view)
+
+    def apply(self, view: NetworkView) -> None:
+        """Does what differs from the last time."""
+        for address in view.primary:
+            self._source_id(family_of(address), address)
+        self._wanted = view.interfaces
+        if not self._attaching:
+            return
+        for index in self._done.keys() - view.interfaces.keys():
+            self._forget(index)
+        self.retry()
+
+    def retry(self) -> None:
+        """What is wanted and not done: new interfaces, and those that failed."""
+        for index, interface in self._wanted.items():
+            if self._done.get(index) != interface:
+                self._set_up(interface)
+        for index in self._failed.keys() - self._wanted.keys():
+            del self._failed[index]
+
+    def _set_up(self, interface: Interface) -> None:
+        before = self._done.get(interface.index)
+        try:
+            for family, writer in self._writers.items():
+                source = interface.source(family)
+                number = self._source_id(family, source) if source is not None else 0
+                writer.set_interface(interface.index, interface.bridge, number)
+            if before is None or before.role is not interface.role:
+                self._change_role(interface, before)
+        except (AttachError, OSError) as error:
+            sentence = str(error)
+            if self._failed.get(interface.index) != sentence:
+                self._failed[interface.index] = sentence
+                self._log.error("interface failed", interface=interface.name, error=sentence)
+            return
+        self._failed.pop(interface.index, None)
+        self._done[interface.index] = interface
+
+    def _change_role(self, interface: Interface, before: Interface | None) -> None:
+        index = interface.index
+        if interface.role is not Role.POD:
+            # nothing runs on uplinks as yet; what was a pod's until now keeps no program
+            if before is not None:
+                self._control.detach(index)
+            return
+        if not self._control.attach(index, interface.role.value):
+            return  # gone; its disappearance is on the way to us
+        self._log.debug("attached", interface=interface.name, bridge=interface.bridge)
+        for foreign in self._control.ahead_of_us(index):
+            self._log.warning(
+                "a foreign filter runs before ours and may end the chain",
+                interface=interface.name,
+                direction=foreign.direction.name.lower(),
+                preference=foreign.preference,
+                kind=foreign.kind,
+                name=foreign.name,
+            )
+
+    def _forget(self, index: int) -> None:
+        interface = self._done.pop(index)
+        self._failed.pop(index, None)
+        if interface.role is Role.POD:
+            self._control.detach(index)  # it may be there still, as something else
+        for writer in self._writers.values():
+            writer.delete_interface(index)
+        self._log.debug("forgotten", interface=interface.name)
+
+    def _source_id(self, family: Family, address: bytes) -> int:
+        writer = self._writers.get(family)
+        if writer is None:
+            return 0
+        number = self._numbers[family].number(address)
+        writer.set_snat_source(number, address)
+        return number

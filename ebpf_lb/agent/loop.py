@@ -1,0 +1,285 @@
+"""The agent's loop: everything that changes anything happens here, in one thread.
+
+Threads only put events into the inbox. A first change is taken into account at once; what follows
+closely is gathered for some milliseconds, and then only the Services that it touches are planned
+again. Nothing is taken out of the maps before every kind of object was listed completely.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ebpf_lb.agent import roles
+from ebpf_lb.agent.attachments import Attachments
+from ebpf_lb.agent.config import Config
+from ebpf_lb.agent.inbox import Inbox, NetworkChanged, Wake
+from ebpf_lb.agent.metrics import Metrics
+from ebpf_lb.agent.programmer import Programmer
+from ebpf_lb.agent.roles import Facts
+from ebpf_lb.kube import resources
+from ebpf_lb.kube.watch import Changed, Deleted, Listed, Problem
+from ebpf_lb.model.key import ObjectKey
+from ebpf_lb.model.node import Node
+from ebpf_lb.model.values import Network
+from ebpf_lb.plan.cluster import Cluster, NodeView
+from ebpf_lb.plan.node import nodeport_addresses
+
+SYNC_INTERVAL_S = 0.01
+HOUSEKEEPING_INTERVAL_S = 1.0
+
+NODES = "nodes"
+_KINDS = frozenset({resources.SERVICES.name, resources.ENDPOINT_SLICES.name, NODES})
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the loop works with."""
+
+    cluster: Cluster
+    programmer: Programmer
+    attachments: Attachments
+    metrics: Metrics
+    log: Any
+
+
+class Loop:
+    """`attach_late`: the maps are new and empty; programs are attached when they are filled.
+    `clock`: monotonic seconds. `when_complete` is called once, after the first complete sync."""
+
+    def __init__(
+        self,
+        config: Config,
+        parts: Parts,
+        inbox: Inbox,
+        facts: Facts,
+        clock: Callable[[], float],
+        *,
+        attach_late: bool = False,
+        when_complete: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._config = config
+        self._parts = parts
+        self._inbox = inbox
+        self._facts = facts
+        self._clock = clock
+        self._attach_late = attach_late
+        self._when_complete = when_complete
+        self._node = Node(config.node_name)
+        self._node_known = False
+        self._missing = set(_KINDS)  # kinds not yet listed
+        self._conflicts: dict[ObjectKey, list[str]] = {}
+        self._dirty = False
+        self._not_before = -math.inf
+        self._housekeeping_at = clock()
+        self._stopping = False
+        self.complete = False
+        """Whether the maps have once been brought to what the API server lists."""
+
+    @property
+    def eligible(self) -> bool:
+        """Whether balancers should send connections to this node."""
+        return self._node.eligible
+
+    def stop(self) -> None:
+        """Ends `run` soon; for signal handlers and other threads."""
+        self._stopping = True
+        self._inbox.put(Wake())
+
+    def run(self) -> None:
+        """Until `stop`."""
+        view = self._look_around()
+        if not self._attach_late:
+            self._parts.attachments.begin(view)
+        while not self._stopping:
+            for event in self._inbox.take(self._wait_s()):
+                self._handle(event)
+            self._sync_if_due()
+            self._keep_house_if_due()
+
+    # events
+
+    def _handle(self, event: Any) -> None:
+        match event:
+            case Listed():
+                self._listed(event)
+            case Changed():
+                self._changed(event)
+            case Deleted():
+                self._deleted(event)
+            case NetworkChanged(facts):
+                self._facts = facts
+                self._parts.attachments.apply(self._look_around())
+            case Problem():
+                self._parts.metrics.watch_problems.labels(event.resource.name).inc()
+                about = {"object": str(event.key)} if event.key else {}
+                self._parts.log.warning(
+                    "watch problem", kind=event.resource.name, problem=event.text, **about
+                )
+        self._dirty = True
+
+    def _listed(self, event: Listed) -> None:
+        cluster, kind = self._parts.cluster, event.resource.name
+        self._parts.log.info("listed", kind=kind, objects=len(event.objects))
+        match kind:
+            case resources.SERVICES.name:
+                cluster.replace_services(event.objects)
+            case resources.ENDPOINT_SLICES.name:
+                cluster.replace_slices(event.objects)
+            case _:
+                self._set_node(event.objects[0] if event.objects else None)
+        self._count(kind, len(event.objects))
+        self._missing.discard(kind)
+
+    def _changed(self, event: Changed) -> None:
+        cluster, kind = self._parts.cluster, event.resource.name
+        match kind:
+            case resources.SERVICES.name:
+                cluster.set_service(event.object)
+            case resources.ENDPOINT_SLICES.name:
+                cluster.set_slice(event.object)
+            case _:
+                self._set_node(event.object)
+        self._count(kind, 1)
+
+    def _deleted(self, event: Deleted) -> None:
+        cluster, kind = self._parts.cluster, event.resource.name
+        match kind:
+            case resources.SERVICES.name:
+                cluster.delete_service(event.key)
+            case resources.ENDPOINT_SLICES.name:
+                cluster.delete_slice(event.key)
+            case _:
+                self._set_node(None)
+        self._count(kind, 1)
+
+    def _set_node(self, node: Node | None) -> None:
+        """Without a Node object we go on with what we last knew of it: addresses and zone do not
+        change because somebody deleted the object."""
+        if node is None:
+            if not self._node_known:
+                self._parts.log.warning("there is no such Node as yet", node=self._node.name)
+            return
+        self._node_known = True
+        self._node = node
+        self._parts.attachments.apply(self._look_around())
+
+    def _look_around(self) -> roles.NetworkView:
+        """Interfaces and addresses as they are now; the cluster's plans follow from the latter."""
+        config, node = self._config, self._node
+        view = roles.view(self._facts, config.pod_interfaces, node.addresses)
+        networks = [one for one in config.node_port_addresses if isinstance(one, Network)]
+        self._parts.cluster.set_node(
+            NodeView(
+                node.name,
+                node.zone,
+                nodeport_addresses(
+                    view.addresses,
+                    primary=node.addresses or view.primary,
+                    networks=networks,
+                    only_primary="primary" in config.node_port_addresses,
+                ),
+                view.addresses,
+            )
+        )
+        return view
+
+    def _count(self, kind: str, number: int) -> None:
+        self._parts.metrics.changed(
+            services=number * (kind == resources.SERVICES.name),
+            endpoints=number * (kind == resources.ENDPOINT_SLICES.name),
+        )
+
+    # what follows from them
+
+    def _wait_s(self) -> float:
+        now = self._clock()
+        wait_s = self._housekeeping_at - now
+        if self._dirty and not self._missing:
+            wait_s = min(wait_s, self._not_before - now)
+        return max(wait_s, 0)
+
+    def _sync_if_due(self) -> None:
+        if self._missing:
+            self._inbox.settled()  # what waits is the API server's to send
+            return
+        if self._dirty and self._clock() >= self._not_before and not self._stopping:
+            self._sync(self._parts.cluster.take_changes())
+            self._dirty = False
+            self._not_before = self._clock() + SYNC_INTERVAL_S
+            self._inbox.settled()
+
+    def _sync(self, keys: list[ObjectKey]) -> None:
+        programmer = self._parts.programmer
+        began, writes = self._clock(), programmer.writes
+        for key in keys:
+            if self._stopping:
+                return
+            self._program(key)
+        programmer.remove_unwanted()
+        first = not self.complete
+        if first:
+            self._complete()
+        written = programmer.writes - writes
+        if written:
+            programmer.note_changes()
+        elapsed_s = self._clock() - began
+        if keys:
+            self._parts.metrics.synced(elapsed_s)
+        tell = self._parts.log.info if first else self._parts.log.debug
+        if keys or first:
+            tell("synced", services=len(keys), writes=written, seconds=round(elapsed_s, 4))
+
+    def _program(self, key: ObjectKey) -> None:
+        cluster, programmer, log = self._parts.cluster, self._parts.programmer, self._parts.log
+        try:
+            forwardings = cluster.plan(key)
+            conflicts = cluster.problems(key)
+            programmer.program(key, forwardings)
+        except Exception as error:  # a mistake of ours about one Service is not the others' loss
+            log.exception("internal error", service=str(key))
+            programmer.fail(key, f"internal error: {error!r}")
+            return
+        if conflicts != self._conflicts.get(key, []):
+            for sentence in conflicts:
+                log.warning("conflict", service=str(key), problem=sentence)
+        if conflicts:
+            self._conflicts[key] = conflicts
+        else:
+            self._conflicts.pop(key, None)
+
+    def _complete(self) -> None:
+        """Every Service is in the maps: whatever else is in them is gone from the cluster."""
+        self._parts.programmer.retain()
+        self.complete = True
+        if self._attach_late:
+            self._parts.attachments.begin(self._look_around())
+        self._when_complete()
+
+    def _keep_house_if_due(self) -> None:
+        now = self._clock()
+        if now < self._housekeeping_at or self._stopping:
+            return
+        self._housekeeping_at = now + HOUSEKEEPING_INTERVAL_S
+        programmer, attachments = self._parts.programmer, self._parts.attachments
+        programmer.housekeeping()
+        if attachments.failed:
+            attachments.retry()
+        again = programmer.to_retry() if self.complete else []
+        if again:
+            self._sync(again)
+
+    # for people
+
+    def status(self) -> dict[str, Any]:
+        """What is well and what is not, as data. Another thread may ask."""
+        programmer = self._parts.programmer
+        return {
+            "complete": self.complete,
+            "waitingFor": sorted(self._missing),
+            "services": programmer.services,
+            "notProgrammed": sorted({one.sentence for one in list(programmer.refused.values())}),
+            "conflicts": sorted({text for all_ in list(self._conflicts.values()) for text in all_}),
+            "interfaces": self._parts.attachments.attached,
+            "interfaceProblems": sorted(set(self._parts.attachments.failed.values())),
+        }

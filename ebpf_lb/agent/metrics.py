@@ -1,0 +1,176 @@
+"""What `/metrics` shows: kube-proxy's names where the meaning is the same, ours for the rest.
+
+What programs count is read from the maps when somebody asks, and kept nowhere else.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ebpf_lb.datapath.dump import View, dump
+from ebpf_lb.datapath.pins import Build
+from ebpf_lb.model.values import Family
+
+# kube-proxy's: from 1 ms, each twice the one before
+_SYNC_BUCKETS = tuple(0.001 * 2**exponent for exponent in range(15))
+_HASH_MAPS = ("frontends", "names", "source_ranges", "affinity", "interfaces")
+
+
+class Programmed(Protocol):
+    """What is asked of the Programmer here."""
+
+    @property
+    def refused(self) -> Sized: ...
+    @property
+    def services(self) -> int: ...
+    def without_local_endpoints(self, policy: str) -> int: ...
+    def writes_by_map(self) -> Iterable[tuple[Family, str, int]]: ...
+
+
+class Metrics:
+    """Counters that the agent keeps itself."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry, prefix = self.registry, "kubeproxy_sync_proxy_rules_"
+        self._duration = Histogram(
+            prefix + "duration_seconds",
+            "Time that bringing changes into the maps took.",
+            registry=registry,
+            buckets=_SYNC_BUCKETS,
+        )
+        self._last = Gauge(
+            prefix + "last_timestamp_seconds",
+            "When changes were last brought into the maps.",
+            registry=registry,
+        )
+        self._queued = Gauge(
+            prefix + "last_queued_timestamp_seconds",
+            "When a change last came.",
+            registry=registry,
+        )
+        self._service_changes = Counter(
+            prefix + "service_changes_total", "Changes of Services.", registry=registry
+        )
+        self._endpoint_changes = Counter(
+            prefix + "endpoint_changes_total", "Changes of EndpointSlices.", registry=registry
+        )
+        self._services_pending = Gauge(
+            prefix + "service_changes_pending", "Of these, not in the maps.", registry=registry
+        )
+        self._endpoints_pending = Gauge(
+            prefix + "endpoint_changes_pending", "Of these, not in the maps.", registry=registry
+        )
+        self.watch_problems = Counter(
+            "ebpf_lb_watch_problems_total",
+            "Interrupted watches, and objects that could not be read.",
+            ["kind"],
+            registry=registry,
+        )
+
+    def changed(self, services: int = 0, endpoints: int = 0) -> None:
+        """So many changes came."""
+        self._service_changes.inc(services)
+        self._endpoint_changes.inc(endpoints)
+        self._services_pending.inc(services)
+        self._endpoints_pending.inc(endpoints)
+        self._queued.set(time.time())
+
+    def synced(self, elapsed_s: float) -> None:
+        """All changes are in the maps; it took so long."""
+        self._duration.observe(elapsed_s)
+        self._last.set(time.time())
+        self._services_pending.set(0)
+        self._endpoints_pending.set(0)
+
+    def page(self) -> bytes:
+        """The text that a scrape gets."""
+        return generate_latest(self.registry)
+
+
+class ProgrammerCollector(Collector):
+    """What the agent wrote, and could not write."""
+
+    def __init__(self, programmed: Programmed, version: str, build_id: str) -> None:
+        self._programmed = programmed
+        self._version = version
+        self._build_id = build_id
+
+    def collect(self) -> Iterator[Metric]:
+        programmed = self._programmed
+        build = GaugeMetricFamily("ebpf_lb_build_info", "Always 1.", labels=["version", "build"])
+        build.add_metric([self._version, self._build_id], 1)
+        yield build
+        yield GaugeMetricFamily(
+            "ebpf_lb_services", "Services in the maps.", value=programmed.services
+        )
+        yield GaugeMetricFamily(
+            "ebpf_lb_not_programmed",
+            "Service ports that are not in the maps as they should be, a family each.",
+            value=len(programmed.refused),
+        )
+        lacking = GaugeMetricFamily(
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+            "Service ports with traffic policy Local and no endpoint on this node.",
+            labels=["traffic_policy"],
+        )
+        for policy in ("internal", "external"):
+            lacking.add_metric([policy], programmed.without_local_endpoints(policy))
+        yield lacking
+        writes = CounterMetricFamily(
+            "ebpf_lb_map_writes", "Elements written into maps.", labels=["family", "map"]
+        )
+        for family, name, number in programmed.writes_by_map():
+            writes.add_metric([family.directory, name], number)
+        yield writes
+
+
+class MapCollector(Collector):
+    """What the programs counted, and how full the maps are. Services that nothing was counted for
+    are left out: with ten thousand of them that keeps pages, and us, small."""
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["family", "reason"]
+        packets = CounterMetricFamily("ebpf_lb_packets", "Packets, by reason.", labels=labels)
+        octets = CounterMetricFamily("ebpf_lb_bytes", "Their bytes.", labels=labels)
+        per_service = {
+            name: CounterMetricFamily(
+                f"ebpf_lb_service_{name}",
+                f"{name.capitalize()} of Services, both directions.",
+                labels=["family", "service", "protocol"],
+            )
+            for name in ("connections", "packets", "bytes")
+        }
+        entries = GaugeMetricFamily(
+            "ebpf_lb_map_entries", "Elements in a map.", labels=["family", "map"]
+        )
+        capacity = GaugeMetricFamily(
+            "ebpf_lb_map_capacity", "Elements that fit into a map.", labels=["family", "map"]
+        )
+        for family in Family:
+            view = View(self._build, family)
+            for row in dump(view, "counters"):
+                packets.add_metric([family.directory, row["reason"]], row["packets"])
+                octets.add_metric([family.directory, row["reason"]], row["bytes"])
+            for row in dump(view, "service_counters"):
+                for name, metric in per_service.items():
+                    if row["packets"] or row["connections"]:
+                        whose = [family.directory, row["service"], row["protocol"]]
+                        metric.add_metric(whose, row[name])
+            for name in view.layout.maps:
+                opened = view.map(name)
+                if opened is not None:
+                    capacity.add_metric([family.directory, name], opened.max_entries)
+            for name in _HASH_MAPS:
+                opened = view.map(name)
+                if opened is not None:
+                    used = sum(len(keys) // opened.key_size for keys, _ in opened.chunks())
+                    entries.add_metric([family.directory, name], used)
+        yield from (packets, octets, *per_service.values(), entries, capacity)

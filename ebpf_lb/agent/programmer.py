@@ -1,0 +1,192 @@
+"""Brings the maps to what the plan says, Service by Service, and keeps account of what did not fit.
+
+New and changed Service ports are written before those that are no more wanted are removed: an
+address that moves from one to another is then never without an owner.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from ebpf_lb.datapath.writer import NotProgrammed
+from ebpf_lb.model.key import ObjectKey
+from ebpf_lb.model.values import Family
+from ebpf_lb.plan.forwarding import Forwarding, FrontendFlag, FrontendKind, ServicePortName
+
+# What a removal frees is given out again after a second; then there may be room for what had none.
+RETRY_AFTER_CHANGE_S = 3.0
+# A refusal may also have been the kernel's (no memory): ask again now and then.
+RETRY_INTERVAL_S = 60.0
+
+
+class ServiceTables(Protocol):
+    """What is asked of `datapath.writer.FamilyWriter` here."""
+
+    stats: Counter[str]
+
+    def set(self, forwarding: Forwarding) -> None: ...
+    def delete(self, name: ServicePortName) -> None: ...
+    def names(self) -> list[ServicePortName]: ...
+    def retain(self, names: Collection[ServicePortName]) -> None: ...
+    def housekeeping(self, now: float) -> None: ...
+
+
+class Part(NamedTuple):
+    """A Service port in one family: what is written, or not, as one."""
+
+    family: Family
+    name: ServicePortName
+
+
+class Refusal(NamedTuple):
+    key: ObjectKey
+    sentence: str
+
+
+class Programmer:
+    """`clock`: monotonic seconds. `log`: structlog's."""
+
+    def __init__(
+        self, writers: Mapping[Family, ServiceTables], clock: Callable[[], float], log: Any
+    ) -> None:
+        self._writers = writers
+        self._clock = clock
+        self._log = log
+        self._parts: dict[ObjectKey, tuple[Part, ...]] = {}  # what may be in the maps
+        self._unwanted: list[tuple[ObjectKey, Part]] = []
+        self._refused: dict[Part | ObjectKey, Refusal] = {}
+        self._without_local: dict[str, set[Part]] = {"internal": set(), "external": set()}
+        self._retry_until = 0.0
+        self._retry_at = 0.0
+
+    @property
+    def writes(self) -> int:
+        """Elements written since the start."""
+        return sum(writer.stats.total() for writer in self._writers.values())
+
+    def writes_by_map(self) -> Iterator[tuple[Family, str, int]]:
+        """The same, by family and map."""
+        for family, writer in self._writers.items():
+            for name, number in sorted(writer.stats.items()):
+                yield family, name, number
+
+    @property
+    def refused(self) -> Mapping[Part | ObjectKey, Refusal]:
+        """What is not in the maps as it should be, and why; a whole Service by its key."""
+        return self._refused
+
+    @property
+    def services(self) -> int:
+        """Services of which something is in the maps."""
+        return len(self._parts)
+
+    def without_local_endpoints(self, policy: str) -> int:
+        """Service ports with traffic policy Local and endpoints, but none on this node."""
+        return len(self._without_local[policy])
+
+    def program(self, key: ObjectKey, forwardings: Iterable[Forwarding]) -> None:
+        """Writes what is planned of a Service; `remove_unwanted` then removes what is not."""
+        self._accept(key)
+        wanted: dict[Part, Forwarding] = {
+            Part(forwarding.family, forwarding.name): forwarding
+            for forwarding in forwardings
+            if forwarding.family in self._writers
+        }
+        for part in self._parts.get(key, ()):
+            if part not in wanted:
+                self._unwanted.append((key, part))
+        for part, forwarding in wanted.items():
+            self._account(part, forwarding)
+            try:
+                self._writers[part.family].set(forwarding)
+            except NotProgrammed as error:
+                self._refuse(part, key, str(error))
+            else:
+                self._accept(part)
+        parts = self._parts.get(key, ())
+        self._keep(key, (*wanted, *(part for part in parts if part not in wanted)))
+
+    def fail(self, key: ObjectKey, sentence: str) -> None:
+        """The Service cannot even be planned: what is in the maps of it stays."""
+        self._refuse(key, key, sentence)
+
+    def remove_unwanted(self) -> None:
+        """What earlier calls of `program` found to be no more wanted."""
+        unwanted, self._unwanted = self._unwanted, []
+        for key, part in unwanted:
+            try:
+                self._writers[part.family].delete(part.name)
+            except NotProgrammed as error:
+                self._refuse(part, key, str(error))
+                continue
+            self._refused.pop(part, None)
+            for parts in self._without_local.values():
+                parts.discard(part)
+            self._keep(key, tuple(other for other in self._parts[key] if other != part))
+
+    def retain(self) -> None:
+        """Removes all that was in the maps before and that no Service asked for since. What belongs
+        to a Service that could not be planned stays."""
+        for family, writer in self._writers.items():
+            names = {
+                part.name
+                for parts in self._parts.values()
+                for part in parts
+                if part.family is family
+            }
+            names.update(
+                name
+                for name in writer.names()
+                if ObjectKey(name.namespace, name.name) in self._refused
+            )
+            try:
+                writer.retain(names)
+            except NotProgrammed as error:
+                self._log.error("old entries stay", error=str(error))
+
+    def housekeeping(self) -> None:
+        """Call it every second or so."""
+        for writer in self._writers.values():
+            writer.housekeeping(self._clock())
+
+    def note_changes(self) -> None:
+        """Something was written: there may be room soon."""
+        self._retry_until = self._clock() + RETRY_AFTER_CHANGE_S
+
+    def to_retry(self) -> list[ObjectKey]:
+        """Services to program again now."""
+        now = self._clock()
+        if not self._refused or (now > self._retry_until and now < self._retry_at):
+            return []
+        self._retry_at = now + RETRY_INTERVAL_S
+        return list(dict.fromkeys(refusal.key for refusal in self._refused.values()))
+
+    def _keep(self, key: ObjectKey, parts: tuple[Part, ...]) -> None:
+        if parts:
+            self._parts[key] = parts
+        else:
+            self._parts.pop(key, None)
+
+    def _refuse(self, part: Part | ObjectKey, key: ObjectKey, sentence: str) -> None:
+        before = self._refused.get(part)
+        self._refused[part] = Refusal(key, sentence)
+        if before is None or before.sentence != sentence:
+            self._log.error("not programmed", service=str(key), error=sentence)
+
+    def _accept(self, part: Part | ObjectKey) -> None:
+        refusal = self._refused.pop(part, None)
+        if refusal is not None:
+            self._log.info("programmed after all", service=str(refusal.key))
+
+    def _account(self, part: Part, forwarding: Forwarding) -> None:
+        lacks = forwarding.has_any and not forwarding.local
+        local = [one.kind for one in forwarding.frontends if one.flags & FrontendFlag.LOCAL]
+        lacking = {
+            "internal": lacks and FrontendKind.CLUSTER_IP in local,
+            "external": lacks and any(kind is not FrontendKind.CLUSTER_IP for kind in local),
+        }
+        for policy, parts in self._without_local.items():
+            if lacking[policy]:
+                parts.add(part)
+            else:
+                parts.discard(part)

@@ -1,0 +1,211 @@
+"""Puts the agent together and runs it: loader, adopt, attach, watch, loop."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from ebpf_lb.agent import health, host, http, logs
+from ebpf_lb.agent.attachments import Attachments, SourceNumbers
+from ebpf_lb.agent.config import Config
+from ebpf_lb.agent.http import Page
+from ebpf_lb.agent.inbox import Inbox, NetworkChanged
+from ebpf_lb.agent.interfaces import Network
+from ebpf_lb.agent.loop import Loop, Parts
+from ebpf_lb.agent.metrics import MapCollector, Metrics, ProgrammerCollector
+from ebpf_lb.agent.programmer import Programmer
+from ebpf_lb.datapath import clock as datapath_clock
+from ebpf_lb.datapath.attach import TrafficControl
+from ebpf_lb.datapath.attach_cgroup import attach_cgroup
+from ebpf_lb.datapath.dump import View
+from ebpf_lb.datapath.loader import Loaded, ensure_loaded, retire_old_builds
+from ebpf_lb.datapath.pins import Build, Pins
+from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
+from ebpf_lb.kube import resources
+from ebpf_lb.kube.client import ApiClient, connect
+from ebpf_lb.kube.watch import Watcher, WatchSettings
+from ebpf_lb.model.values import Family, format_address
+from ebpf_lb.plan.cluster import Cluster, NodeView
+
+Writers = Mapping[Family, FamilyWriter]
+
+
+def run(config: Config, warnings: Sequence[str] = ()) -> None:
+    """Returns on SIGTERM or SIGINT. Detaches nothing. UserError if it cannot start."""
+    # until the loop runs there is nothing to end in order
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    host.limit_heaps()
+    log = logs.configure(config.log_level, config.log_format)
+    for warning in warnings:
+        log.warning("configuration", problem=warning)
+    client = connect(config.kubeconfig)
+    lock = host.be_the_only_one(config.bpffs)
+    with lock:
+        if host.ensure_bpffs(config.bpffs):
+            log.info("mounted a bpffs", path=str(config.bpffs))
+        loaded = ensure_loaded(config.bpffs, config.settings)
+        writers = _writers(loaded.build)
+        _run(config, log, client, loaded, writers)
+
+
+def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: Writers) -> None:
+    inbox = Inbox(time.monotonic)
+    network = Network()
+    # new, empty maps serve nobody: until they are filled, what runs at the hooks stays there
+    late = loaded.changed and not any(writer.names() for writer in writers.values())
+    _set_node_tables(config, writers)
+    control = TrafficControl(config.filter_preference)
+    control.use(loaded.build)
+
+    def take_over() -> None:
+        """The programs of this build are everywhere: nothing needs an older one."""
+        if late:
+            _attach_sockets(config, loaded.build, log)
+        for build_id in retire_old_builds(config.bpffs):
+            log.info("retired", build=build_id)
+        host.give_memory_back()
+
+    metrics = Metrics()
+    programmer = Programmer(writers, time.monotonic, log)
+    loop = Loop(
+        config,
+        Parts(
+            cluster=Cluster(NodeView(config.node_name, "", ())),
+            programmer=programmer,
+            attachments=Attachments(control, writers, _numbers(loaded.build), log),
+            metrics=metrics,
+            log=log,
+        ),
+        inbox,
+        network.facts,
+        time.monotonic,
+        attach_late=late,
+        when_complete=take_over,
+    )
+    metrics.registry.register(ProgrammerCollector(programmer, version("ebpf-lb"), loaded.build_id))
+    metrics.registry.register(MapCollector(loaded.build))
+    if not late:
+        _attach_sockets(config, loaded.build, log)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: loop.stop())
+    network.follow(lambda facts: inbox.put(NetworkChanged(facts)))
+    watchers = _watch(config, client, inbox)
+    _serve(config, loop, inbox, metrics, log)
+    log.info(
+        "started",
+        version=version("ebpf-lb"),
+        node=config.node_name,
+        build=loaded.build_id,
+        compiled=loaded.changed,
+        server=client.server,
+        addresses=[format_address(one.address) for one in network.facts.addresses],
+    )
+    try:
+        loop.run()
+    finally:
+        for watcher in watchers:
+            watcher.stop(timeout_s=0)
+    log.info("stopped", writes=programmer.writes)
+
+
+def _writers(build: Build) -> dict[Family, FamilyWriter]:
+    """Of both families, in step with what the kernel holds."""
+    ticks_per_second = datapath_clock.ticks_per_second()
+    writers = {}
+    for family in Family:
+        writer = FamilyWriter(FamilyMaps.open(build, family), time.monotonic, ticks_per_second)
+        writer.adopt()
+        writers[family] = writer
+    return writers
+
+
+def _set_node_tables(config: Config, writers: Writers) -> None:
+    cookie = host.netns_cookie()
+    for family, writer in writers.items():
+        writer.set_config(cookie, int(config.masquerade_all), config.reject_per_second)
+        writer.set_crc32c_shifts()
+        writer.set_pod_networks(one for one in config.cluster_cidrs if one.family is family)
+
+
+def _numbers(build: Build) -> dict[Family, SourceNumbers]:
+    """The numbers of SNAT sources that the kernel has."""
+    numbers = {}
+    for family in Family:
+        rows = View(build, family).rows("snat_sources")
+        numbers[family] = SourceNumbers({key: row.address for key, row in rows if any(row.address)})
+    return numbers
+
+
+def _attach_sockets(config: Config, build: Build, log: Any) -> None:
+    if config.cgroup is None:
+        log.warning("no cgroup of version 2 is mounted: the node's own processes are not served")
+        return
+    links = attach_cgroup(build, Pins(config.bpffs).links, config.cgroup)
+    log.debug("attached", cgroup=str(config.cgroup), links=links)
+
+
+def _watch(config: Config, client: ApiClient, inbox: Inbox) -> list[Watcher]:
+    settings = WatchSettings(
+        page_size=config.list_page_size,
+        server_timeout_s=config.watch_timeout_s,
+        silence_s=config.watch_silence_s,
+    )
+    wanted = (resources.node(config.node_name), resources.SERVICES, resources.ENDPOINT_SLICES)
+    watchers = [Watcher(client, one, inbox.put, settings=settings) for one in wanted]
+    for watcher in watchers:
+        watcher.start()
+    return watchers
+
+
+def _serve(config: Config, loop: Loop, inbox: Inbox, metrics: Metrics, log: Any) -> None:
+    """A port already taken is reported; forwarding does not depend on it."""
+    state = health.Health(
+        lambda: inbox.oldest_waiting, lambda: loop.complete, lambda: loop.eligible, time.monotonic
+    )
+
+    def answer(ask: Any) -> Any:
+        def page() -> Page:
+            status, body = ask()
+            return Page(status, "application/json", body.encode())
+
+        return page
+
+    def text(body: str) -> Any:
+        return lambda: Page(200, "text/plain; charset=utf-8", body.encode())
+
+    def status() -> Page:
+        return Page(200, "application/json", json.dumps(loop.status(), indent=1).encode())
+
+    def scrape() -> Page:
+        return Page(200, "text/plain; version=0.0.4; charset=utf-8", metrics.page())
+
+    servers: list[tuple[str, tuple[str, int] | None, http.Pages]] = [
+        (
+            "healthz",
+            config.healthz_bind_address,
+            {"/healthz": answer(state.healthz), "/livez": answer(state.livez)},
+        ),
+        (
+            "metrics",
+            config.metrics_bind_address,
+            {
+                "/healthz": text("ok"),
+                "/proxyMode": text("ebpf"),
+                "/metrics": scrape,
+                "/status": status,
+            },
+        ),
+    ]
+    for name, address, pages in servers:
+        if address is None:
+            continue
+        try:
+            http.serve(address, pages, name)
+        except OSError as error:
+            log.error(
+                "not served", what=name, address=f"{address[0]}:{address[1]}", error=error.strerror
+            )

@@ -1,0 +1,50 @@
+"""`ebpf-lb agent`: the process that runs on every node."""
+
+import os
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--kubeconfig", metavar="FILE", help="Credentials; without: those of a pod.")
+@click.option("--node-name", metavar="NAME", help="The Node that we are; without: the host's name.")
+@click.option("--cluster-cidr", metavar="CIDR,…", help="The pods' networks.")
+@click.option("--bpffs", metavar="DIR", help="Where to pin; without: /sys/fs/bpf/ebpf-lb.")
+@click.option("--cgroup", metavar="DIR", help="The node's cgroup v2; without: the root.")
+@click.option(
+    "--config",
+    "file",
+    metavar="FILE",
+    envvar="EBPF_LB_CONFIG",
+    type=click.Path(path_type=Path),
+    help="Everything else, as YAML.",
+)
+def agent(
+    kubeconfig: str | None,
+    node_name: str | None,
+    cluster_cidr: str | None,
+    bpffs: str | None,
+    cgroup: str | None,
+    file: Path | None,
+) -> None:
+    """Watch the API server and forward Services by eBPF, in kube-proxy's place.
+
+    Each option has an environment variable (EBPF_LB_NODE_NAME) and a key in the configuration file
+    (nodeName); a flag wins over the environment, that over the file.
+    """
+    from ebpf_lb.agent.config import load
+
+    flags = {
+        "kubeconfig": kubeconfig,
+        "node_name": node_name,
+        "cluster_cidrs": cluster_cidr,
+        "bpffs": bpffs,
+        "cgroup": cgroup,
+    }
+    config, warnings = load(flags, os.environ, file)
+    if os.geteuid() != 0:
+        raise click.ClickException("`ebpf-lb agent` needs root: run it with sudo.")
+    from ebpf_lb.agent.run import run
+
+    run(config, warnings)
