@@ -159,10 +159,9 @@ struct socket_peer {
 };
 
 struct source_range_key {
-	__u32 prefix_length; /* of service_id and address together: 16 + the range's */
-	__u16 service_id;
+	__u32 prefix_length; /* of service_id and address together: 32 + the range's */
+	__u32 service_id;
 	addr address;
-	__u16 pad;
 };
 
 struct network_key {
@@ -171,7 +170,7 @@ struct network_key {
 };
 
 struct service_name {
-	char text[160]; /* namespace/name:port, NUL-terminated */
+	char text[200]; /* namespace/name:port, NUL-terminated */
 };
 
 struct counter {
@@ -189,7 +188,7 @@ struct service_counter {
 struct config {
 	__u64 node_netns_cookie; /* sockets of this network namespace are the node's own */
 	__u32 flags;
-	__u32 reject_per_second; /* bucket of REJECT's answers */
+	__u32 reject_per_second; /* bucket of REJECT's answers; 0: no limit */
 };
 
 /* One column a bit: what a set bit of a CRC32c becomes after 2^index zero bytes. */
@@ -199,4 +198,9 @@ struct crc32c_shift {
 
 struct token_bucket {
 	__u64 state; /* see reject.h */
+};
+
+/* Room for values that the verifier need not follow: see forget() in maps.h. */
+struct scratch {
+	__u64 value;
 };

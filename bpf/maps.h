@@ -7,6 +7,12 @@
  */
 #pragma once
 
+#include "base.h"
+#include "layout.h"
+#include "reason.h"
+
+/* clang-format off */
+
 #define HASH_ON_DEMAND 1    /* BPF_F_NO_PREALLOC: memory only for what is in use */
 #define ARRAY_MAPPED 0x400  /* BPF_F_MMAPABLE: the agent reads and stores whole words in place */
 
@@ -23,6 +29,8 @@ BPF_F_TABLE("array:" PIN "/slots", u32, u32, slots, SLOTS_MAX, ARRAY_MAPPED);
 BPF_F_TABLE("array:" PIN "/backends", u32, struct backend, backends, BACKENDS_MAX, ARRAY_MAPPED);
 /* The connection table: programs write, agent reads and sweeps. Full: see flow.h. */
 BPF_F_TABLE("array:" PIN "/flows", u32, struct flow_set, flows, FLOW_SETS, ARRAY_MAPPED);
+/* The seed of its hash, which is compiled in: kept for the next build. The loader writes and reads. */
+BPF_F_TABLE("array:" PIN "/flow_seed", u32, u64, flow_seed, 1, 0);
 /* Beside it, by the same index: how to reach the backend. Programs write and read. */
 BPF_F_TABLE("array:" PIN "/ways", u32, struct way_set, ways, FLOW_SETS, 0);
 /* Programs write and read; agent sweeps. Full: the client longest unheard of is forgotten. */
@@ -45,6 +53,8 @@ BPF_F_TABLE("hash:" PIN "/names", u32, struct service_name, names, SERVICES_MAX,
 BPF_F_TABLE("percpu_array:" PIN "/counters", u32, struct counter, counters, REASONS_MAX, 0);
 /* Programs count by Service. */
 BPF_F_TABLE("percpu_array:" PIN "/service_counters", u32, struct service_counter, service_counters, SERVICES_MAX, 0);
+/* A program's own, for the time of one run. */
+BPF_F_TABLE("percpu_array:" PIN "/scratch", u32, struct scratch, scratch, 1, 0);
 /* Agent writes. One entry. */
 BPF_F_TABLE("array:" PIN "/config", u32, struct config, config, 1, 0);
 /* Agent writes once: the CRC32c of a message lengthened by 2^index zero bytes. */
@@ -53,3 +63,144 @@ BPF_F_TABLE("array:" PIN "/crc32c_shifts", u32, struct crc32c_shift, crc32c_shif
 BPF_F_TABLE("array:" PIN_NODE "/reject_bucket", u32, struct token_bucket, reject_bucket, 1, 0);
 /* The slow paths of this version's programs (tail.h). */
 BPF_F_TABLE("prog:" PIN_CALLS "/calls", u32, u32, calls, 16, 0);
+/* clang-format on */
+
+/* One accessor a map. Keys are complete, padding included. */
+
+INLINE struct frontend *frontend_get(struct frontend_key *key)
+{
+	return frontends.lookup(key);
+}
+
+INLINE struct service *service_get(__u32 id)
+{
+	return services.lookup(&id);
+}
+
+INLINE struct backend *backend_get(__u32 id)
+{
+	return backends.lookup(&id);
+}
+
+INLINE __u32 slot_get(__u32 index)
+{
+	__u32 *backend_id = slots.lookup(&index);
+
+	return backend_id ? *backend_id : 0;
+}
+
+INLINE __u64 vip_filter_get(__u32 index)
+{
+	__u64 *bits = vip_filter.lookup(&index);
+
+	return bits ? *bits : 0;
+}
+
+INLINE struct flow_set *flow_set_get(__u32 index)
+{
+	return flows.lookup(&index);
+}
+
+INLINE struct way_set *way_set_get(__u32 index)
+{
+	return ways.lookup(&index);
+}
+
+INLINE struct affinity *affinity_get(struct affinity_key *key)
+{
+	return affinity.lookup(key);
+}
+
+INLINE void affinity_set(struct affinity_key *key, struct affinity *value)
+{
+	affinity.update(key, value);
+}
+
+INLINE struct fragment *fragment_get(struct fragment_key *key)
+{
+	return fragments.lookup(key);
+}
+
+INLINE void fragment_set(struct fragment_key *key, struct fragment *value)
+{
+	fragments.update(key, value);
+}
+
+INLINE struct socket_peer *socket_peer_get(struct socket_key *key)
+{
+	return sockets.lookup(key);
+}
+
+INLINE void socket_peer_set(struct socket_key *key, struct socket_peer *value)
+{
+	sockets.update(key, value);
+}
+
+INLINE int in_source_ranges(struct source_range_key *key)
+{
+	return source_ranges.lookup(key) != 0;
+}
+
+INLINE int in_pod_networks(struct network_key *key)
+{
+	return pod_networks.lookup(key) != 0;
+}
+
+INLINE struct interface *interface_get(__u32 ifindex)
+{
+	return interfaces.lookup(&ifindex);
+}
+
+INLINE struct snat_source *snat_source_get(__u32 id)
+{
+	return snat_sources.lookup(&id);
+}
+
+INLINE struct counter *counter_get(__u32 reason)
+{
+	return counters.lookup(&reason);
+}
+
+INLINE struct service_counter *service_counter_get(__u32 service_id)
+{
+	return service_counters.lookup(&service_id);
+}
+
+INLINE struct config *config_get(void)
+{
+	__u32 index = 0;
+
+	return config.lookup(&index);
+}
+
+/*
+ * The same value, but the verifier forgets what it was: it follows every combination of known values
+ * through the code behind, and unrolled loops over a set's entries know very many.
+ */
+INLINE __u64 forget(__u64 value)
+{
+	__u32 index = 0;
+	struct scratch *memory = scratch.lookup(&index);
+
+	if (!memory)
+		return 0;
+	WRITE_ONCE(memory->value, value);
+	return READ_ONCE(memory->value);
+}
+
+INLINE struct crc32c_shift *crc32c_shift_get(__u32 index)
+{
+	return crc32c_shifts.lookup(&index);
+}
+
+INLINE struct token_bucket *reject_bucket_get(void)
+{
+	__u32 index = 0;
+
+	return reject_bucket.lookup(&index);
+}
+
+INLINE void call_slow_path(void *ctx, __u32 index)
+{
+	calls.call(ctx, index);
+}

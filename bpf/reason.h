@@ -9,8 +9,8 @@
 enum reason {
 	REASON_NONE = 0,		  /* not a Service's packet: passed untouched, not counted */
 	/* translated */
-	REASON_NEW = 1,			  /* first packet of a flow: backend chosen */
-	REASON_ESTABLISHED = 2,		  /* later packet of a known flow, towards the backend */
+	REASON_NEW = 1,			  /* a new flow: backend chosen; its first packet counts below as well */
+	REASON_ESTABLISHED = 2,		  /* packet of a known flow, towards the backend */
 	REASON_REPLY = 3,		  /* reply of a known flow, source restored */
 	REASON_SOCKET = 4,		  /* translated at the socket: connect or sendmsg */
 	/* rejected */
@@ -27,6 +27,8 @@ enum reason {
 	REASON_UNANSWERABLE = 39,	  /* would be refused, but cannot be answered (multicast, ICMP error) */
 	REASON_NO_SNAT_SOURCE = 40,	  /* must be masqueraded, but no address of this node is known for the way */
 	REASON_REWRITE_FAILED = 41,	  /* the kernel refused a change to the packet */
+	REASON_SLOW_PATH = 42,		  /* a program of the slow path could not be called */
+	REASON_CONTENTION = 43,		  /* other processors kept changing the same flow's entries */
 	/* passed with a reason */
 	REASON_TRUNCATED = 64,		  /* a header runs past the packet's end */
 	REASON_HEADER_CHAIN = 65,	  /* more IPv6 extension headers than are followed */

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What becomes of a new connection: the verdict table of a Service, for every hook the same.
+ * decide() reads maps and returns a verdict with its reason. It changes no packet and no map, so
+ * that the same source can be asked what it would do; decided() notes what has come true.
+ */
+#pragma once
+
+#include "hash.h"
+#include "maps.h"
+#include "packet.h"
+
+enum client_kind {
+	CLIENT_POD,	/* a pod of this node */
+	CLIENT_NODE,	/* a process of this node */
+	CLIENT_OUTSIDE, /* anyone else */
+};
+
+enum action {
+	ACTION_PASS,	  /* not ours: leave it as it is */
+	ACTION_TRANSLATE, /* to verdict.address and verdict.port */
+	ACTION_REJECT,	  /* answer at once: RST or ICMP port unreachable */
+	ACTION_DROP,	  /* silence */
+};
+
+struct verdict {
+	addr address;
+	__be16 port;
+	__u16 service_id;
+	__u32 backend_id;
+	__u32 affinity_timeout; /* ticks; 0: none */
+	__u8 action;
+	__u8 reason;
+	__u8 backend_flags;
+	__u8 masquerade;     /* the backend must see an address of this node */
+	__u8 keep_affinity;  /* a choice by policy Local, which must not replace the cluster's */
+};
+
+/* Is this address one of those that we translate from, or masquerade with? No: not a Service's. */
+INLINE int may_be_ours(const addr *address)
+{
+	__u32 bit = hash_filter(address);
+
+	return vip_filter_get(bit >> 6) >> (bit & 63) & 1;
+}
+
+INLINE int verdict_is(struct verdict *verdict, __u8 action, __u8 reason)
+{
+	verdict->action = action;
+	verdict->reason = reason;
+	return action;
+}
+
+INLINE int client_allowed(const struct packet *packet, __u16 service_id)
+{
+	struct source_range_key key = {};
+
+	key.prefix_length = 32 + sizeof(addr) * 8;
+	key.service_id = service_id;
+	key.address = packet->source;
+	return in_source_ranges(&key);
+}
+
+/* The client's remembered backend, if it may still be used by `set` (BACKEND_IN_…_SET). */
+INLINE __u32 affine_backend(const struct packet *packet, __u16 service_id, __u32 timeout, __u8 set,
+			    __u32 now, struct verdict *verdict)
+{
+	struct affinity_key key = {};
+
+	key.client = packet->source;
+	key.service_id = service_id;
+
+	struct affinity *affine = affinity_get(&key);
+
+	if (!affine || now - affine->last_used > timeout)
+		return 0;
+
+	struct backend *backend = backend_get(affine->backend_id);
+
+	if (!backend || backend->service_id != service_id)
+		return 0;
+	if (backend->flags & set)
+		return affine->backend_id;
+	/* valid for the cluster, only not on this node: others may rely on it */
+	verdict->keep_affinity = backend->flags & BACKEND_IN_CLUSTER_SET ? 1 : 0;
+	return 0;
+}
+
+/* The frontend of a packet; the entry for all other ports of a ClusterIP is second choice. */
+INLINE struct frontend *frontend_of(const struct packet *packet)
+{
+	struct frontend_key key = {};
+
+	key.address = packet->destination;
+	if (has_ports(packet->protocol)) {
+		key.port = packet->destination_port;
+		key.protocol = packet->protocol;
+
+		struct frontend *frontend = frontend_get(&key);
+
+		if (frontend)
+			return frontend;
+		key.port = 0;
+		key.protocol = 0;
+	}
+	return frontend_get(&key);
+}
+
+INLINE int decide(const struct packet *packet, int client, __u32 now, struct verdict *verdict)
+{
+	struct frontend *frontend = frontend_of(packet);
+
+	if (!frontend)
+		return verdict_is(verdict, ACTION_PASS, REASON_NONE);
+	if (frontend->kind == FRONTEND_UNSERVED)
+		/* an ICMP error about something of ours is no connection */
+		return packet->flags & PACKET_ICMP_ERROR ?
+			       verdict_is(verdict, ACTION_PASS, REASON_NONE) :
+			       verdict_is(verdict, ACTION_REJECT, REASON_UNSERVED_PORT);
+
+	__u16 service_id = frontend->service_id;
+	__u8 kind = frontend->kind;
+	int local = frontend->flags & FRONTEND_LOCAL;
+
+	verdict->service_id = service_id;
+	verdict->keep_affinity = 0;
+	verdict->masquerade = 0;
+	if ((frontend->flags & FRONTEND_SOURCE_RANGES) && !client_allowed(packet, service_id))
+		return verdict_is(verdict, ACTION_DROP, REASON_SOURCE_RANGE);
+
+	struct service *service = service_get(service_id);
+
+	if (!service || !(service->flags & SERVICE_HAS_ANY))
+		return verdict_is(verdict, ACTION_REJECT, REASON_NO_ENDPOINTS);
+
+	/* eTP Local: whoever is inside the cluster already takes the short way to any endpoint */
+	if (kind != FRONTEND_CLUSTER_IP && client != CLIENT_OUTSIDE)
+		local = 0;
+
+	__u64 region = local ? READ_ONCE(service->local) : READ_ONCE(service->cluster);
+	__u32 base = (__u32)region;
+	__u32 size = region >> 32;
+
+	if (size == 0)
+		return local ? verdict_is(verdict, ACTION_DROP, REASON_NO_LOCAL_ENDPOINTS) :
+			       verdict_is(verdict, ACTION_REJECT, REASON_NO_ENDPOINTS);
+
+	__u32 backend_id = 0;
+
+	verdict->affinity_timeout = service->affinity_timeout;
+	if (verdict->affinity_timeout)
+		backend_id = affine_backend(packet, service_id, verdict->affinity_timeout,
+					    local ? BACKEND_IN_LOCAL_SET : BACKEND_IN_CLUSTER_SET,
+					    now, verdict);
+	if (!backend_id) {
+		__u32 choice = hash_choice(&packet->source, packet->source_port,
+					   &packet->destination, packet->destination_port,
+					   packet->protocol);
+
+		backend_id = slot_get(base + choice % size);
+	}
+
+	struct backend *backend = backend_id ? backend_get(backend_id) : 0;
+
+	if (!backend)
+		return verdict_is(verdict, ACTION_DROP, REASON_NO_BACKEND);
+	verdict->backend_id = backend_id;
+	verdict->backend_flags = backend->flags;
+	verdict->address = backend->address;
+	verdict->port = backend->port;
+	/* Hairpin: a pod answers its own address without us, so it must see another one. */
+	if (client == CLIENT_POD && same_address(&verdict->address, &packet->source))
+		verdict->masquerade = 1;
+	/* From outside to another node: the reply must come back by this one. */
+	if (client == CLIENT_OUTSIDE && kind != FRONTEND_CLUSTER_IP && !local &&
+	    !(backend->flags & BACKEND_ON_NODE))
+		verdict->masquerade = 1;
+	return verdict_is(verdict, ACTION_TRANSLATE, REASON_NEW);
+}
+
+/* A new connection has come to be as decided: the client keeps to its backend from now on. */
+INLINE void decided(const struct packet *packet, const struct verdict *verdict, __u32 now)
+{
+	struct affinity_key key = {};
+	struct affinity value = {};
+
+	if (!verdict->affinity_timeout || verdict->keep_affinity)
+		return;
+	key.client = packet->source;
+	key.service_id = verdict->service_id;
+
+	struct affinity *affine = affinity_get(&key);
+
+	if (affine && affine->backend_id == verdict->backend_id) {
+		/* in place: an update of an LRU map costs many times as much */
+		WRITE_ONCE(affine->last_used, now);
+		return;
+	}
+	value.backend_id = verdict->backend_id;
+	value.last_used = now;
+	affinity_set(&key, &value);
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause)
+/*
+ * The programs, one function a hook. Compiled once per family; no policy here.
+ */
+#include "base.h"
+#include "layout.h"
+#include "reason.h"
+#include "maps.h"
+
+#include "new_flow.h"
+#include "pod.h"
+#include "reject.h"
+#include "sctp.h"
+#include "socket.h"
+
+/* TC, the host's side of a pod's interface */
+
+int pod_ingress(struct __sk_buff *skb)
+{
+	return from_pod(skb);
+}
+
+int pod_egress(struct __sk_buff *skb)
+{
+	return to_pod(skb);
+}
+
+/* TC, behind tail calls: see enum slow_path */
+
+int pod_new_flow(struct __sk_buff *skb)
+{
+	return new_flow(skb, CLIENT_POD);
+}
+
+int pod_new_snat(struct __sk_buff *skb)
+{
+	return new_snat_flow(skb, CLIENT_POD);
+}
+
+int pod_snat_reply(struct __sk_buff *skb)
+{
+	return hairpin_reply(skb);
+}
+
+int answer_refusal(struct __sk_buff *skb)
+{
+	return reject(skb);
+}
+
+int sctp_checksum(struct __sk_buff *skb)
+{
+	return mend_sctp_checksum(skb);
+}
+
+/* For the agent, by test runs: what time the data path has, and what a run costs by itself. */
+
+int clock(struct __sk_buff *skb)
+{
+	return TICK();
+}
+
+int empty(struct __sk_buff *skb)
+{
+	return TC_NEXT;
+}
+
+/* cgroup hooks */
+
+#if FAMILY == 4
+
+int connect4(struct bpf_sock_addr *ctx)
+{
+	return socket_names_peer(ctx, FORM_PLAIN, 1);
+}
+
+int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return socket_names_peer(ctx, FORM_PLAIN, 0);
+}
+
+int recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return socket_hears_peer(ctx, FORM_PLAIN);
+}
+
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	return socket_hears_peer(ctx, FORM_PLAIN);
+}
+
+#define FORM_IN_IPV6 FORM_MAPPED
+#else
+#define FORM_IN_IPV6 FORM_PLAIN
+#endif
+
+int connect6(struct bpf_sock_addr *ctx)
+{
+	return socket_names_peer(ctx, FORM_IN_IPV6, 1);
+}
+
+int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return socket_names_peer(ctx, FORM_IN_IPV6, 0);
+}
+
+int recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return socket_hears_peer(ctx, FORM_IN_IPV6);
+}
+
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	return socket_hears_peer(ctx, FORM_IN_IPV6);
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * A packet to one of our addresses that belongs to no flow: decide, remember, translate.
+ *
+ * Runs behind tail calls: first without SNAT, then, where that is needed, with it; the flow that
+ * stands in the end is left to the program for established flows, as if it had always been there.
+ * Whatever does not succeed at once (another CPU was faster, a source port is taken) is tried again
+ * by calling the program anew; the attempt's number chooses the port.
+ */
+#pragma once
+
+#include "decide.h"
+#include "translate.h"
+
+#define MAX_ATTEMPTS 24
+
+/* Ports to masquerade with: Linux' own default range for outgoing connections. */
+#define SNAT_PORT_FIRST 32768
+#define SNAT_PORTS 28232
+
+/* Does a socket of the node hold this connection? Listening ones do not count. */
+INLINE int node_socket_exists(struct __sk_buff *skb, const struct packet *packet,
+			      const addr *local, __be16 local_port, const struct verdict *verdict)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *socket;
+	int found;
+
+#if FAMILY == 4
+	tuple.ipv4.saddr = verdict->address.word[0];
+	tuple.ipv4.daddr = local->word[0];
+	tuple.ipv4.sport = verdict->port;
+	tuple.ipv4.dport = local_port;
+#define TUPLE_BYTES sizeof(tuple.ipv4)
+#else
+	__builtin_memcpy(tuple.ipv6.saddr, &verdict->address, sizeof(addr));
+	__builtin_memcpy(tuple.ipv6.daddr, local, sizeof(addr));
+	tuple.ipv6.sport = verdict->port;
+	tuple.ipv6.dport = local_port;
+#define TUPLE_BYTES sizeof(tuple.ipv6)
+#endif
+	if (packet->protocol == IPPROTO_TCP)
+		socket = bpf_sk_lookup_tcp(skb, &tuple, TUPLE_BYTES, BPF_F_CURRENT_NETNS, 0);
+	else if (packet->protocol == IPPROTO_UDP)
+		socket = bpf_sk_lookup_udp(skb, &tuple, TUPLE_BYTES, BPF_F_CURRENT_NETNS, 0);
+	else
+		return 0;
+	if (!socket)
+		return 0;
+	found = packet->protocol == IPPROTO_UDP || socket->state != BPF_TCP_LISTEN;
+	bpf_sk_release(socket);
+	return found;
+}
+
+INLINE __be16 snat_candidate(const struct packet *packet, __u32 attempt)
+{
+	return attempt == 0 ? packet->source_port :
+			      htons16(SNAT_PORT_FIRST + bpf_get_prandom_u32() % SNAT_PORTS);
+}
+
+/* Puts up the signpost for replies to `source`:`port`. */
+INLINE int create_signpost(const struct packet *packet, const struct verdict *verdict,
+			   const addr *source, __be16 port, __u32 now, struct flow_ref *ref)
+{
+	struct packet turned;
+	struct new_flow new;
+
+	turned.source = *source;
+	turned.source_port = port;
+	turned.destination = packet->source;
+	turned.destination_port = packet->source_port;
+	turned.protocol = packet->protocol;
+	new.packet = &turned;
+	new.backend = &verdict->address;
+	new.backend_port = verdict->port;
+	new.snat_port = port;
+	new.bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT | FLOW_TURNED;
+	return flow_create(&new, now, ref);
+}
+
+/* Its first fragment would have told which flow it belongs to. */
+INLINE int later_fragment_alone(struct __sk_buff *skb, struct packet *packet)
+{
+	/* as if for no port: finds what stands for all of a ClusterIP */
+	packet->source_port = packet->destination_port = 0;
+	return frontend_of(packet) ? drop(skb, REASON_LATER_FRAGMENT) : TC_NEXT;
+}
+
+INLINE int try_again(struct __sk_buff *skb, __u32 program, __u32 reason)
+{
+	__u32 attempt = skb->cb[CB_ATTEMPT];
+
+	if (attempt >= MAX_ATTEMPTS)
+		return drop(skb, reason);
+	skb->cb[CB_ATTEMPT] = attempt + 1;
+	return slow_path(skb, program);
+}
+
+INLINE int refuse(struct __sk_buff *skb, __u32 reason)
+{
+	skb->cb[CB_REASON] = reason;
+	return slow_path(skb, CALL_REJECT);
+}
+
+/* What is the same for flows with and without SNAT: anything but TRANSLATE ends here. */
+#define DECIDED_TO_TRANSLATE (-2)
+
+INLINE int decide_on(struct __sk_buff *skb, const struct packet *packet, int client, __u32 now,
+		     struct verdict *verdict)
+{
+	switch (decide(packet, client, now, verdict)) {
+	case ACTION_TRANSLATE:
+		return DECIDED_TO_TRANSLATE;
+	case ACTION_REJECT:
+		return refuse(skb, verdict->reason);
+	case ACTION_DROP:
+		return drop(skb, verdict->reason);
+	default:
+		return TC_NEXT;
+	}
+}
+
+INLINE void flow_from_verdict(const struct packet *packet, const struct verdict *verdict,
+			      struct new_flow *new)
+{
+	new->packet = packet;
+	new->backend = &verdict->address;
+	new->backend_port = verdict->port;
+	new->snat_port = 0;
+	new->bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT;
+}
+
+/* The flow stands. Its packet takes the way of all later ones. */
+INLINE int resume(struct __sk_buff *skb, const struct packet *packet,
+		  const struct verdict *verdict, __u32 now)
+{
+	decided(packet, verdict, now);
+	count_skb(skb, REASON_NEW);
+	count_service(verdict->service_id, 1, 0, 0);
+	return slow_path(skb, CALL_ESTABLISHED);
+}
+
+INLINE int new_flow(struct __sk_buff *skb, int client)
+{
+	struct packet packet;
+	struct verdict verdict;
+	struct flow_ref ref;
+	struct new_flow new;
+	struct way way = {};
+	__u32 now = TICK();
+	int parsed = read_packet(skb, &packet);
+
+	if (parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN)
+		return unreadable(skb, parsed);
+	if (packet.flags & PACKET_LATER_FRAGMENT)
+		return later_fragment_alone(skb, &packet);
+	if (parsed == PARSE_OK && flow_lookup(&packet, 1, now, &ref)) {
+		if (!flow_reused(ref.word, packet.flags))
+			return slow_path(skb, CALL_ESTABLISHED); /* another CPU was faster */
+		flow_close(&ref);
+	} else if (parsed == PARSE_OK && flow_lookup(&packet, 0, now, &ref)) {
+		return slow_path(skb, CALL_SNAT_REPLY);
+	}
+
+	int result = decide_on(skb, &packet, client, now, &verdict);
+
+	if (result != DECIDED_TO_TRANSLATE)
+		return result;
+	if (verdict.masquerade)
+		return slow_path(skb, CALL_NEW_SNAT_FLOW);
+	flow_from_verdict(&packet, &verdict, &new);
+
+	struct interface *interface = interface_get(skb->ifindex);
+
+	if (LINK_HEADER_BYTES && interface && interface->bridge &&
+	    find_bridged_way(skb, &packet, &verdict.address, interface->bridge, &way) !=
+		    BRIDGED_NOT)
+		new.bits |= FLOW_BRIDGED;
+
+	int created = flow_create(&new, now, &ref);
+
+	if (created == FLOW_CLASH) {
+		skb->cb[CB_ATTEMPT] = 1; /* the client's own port is what clashes */
+		return slow_path(skb, CALL_NEW_SNAT_FLOW);
+	}
+	if (created & FLOW_TABLE_FULL)
+		return drop(skb, REASON_FLOW_TABLE_FULL);
+	if (created != FLOW_CREATED)
+		return try_again(skb, CALL_NEW_FLOW, REASON_CONTENTION);
+	if (new.bits & FLOW_BRIDGED) {
+		struct way *place = way_of(&ref);
+
+		if (place)
+			*place = way;
+	}
+	return resume(skb, &packet, &verdict, now);
+}
+
+/*
+ * The backend must see another source: an address of this node where the verdict says masquerade;
+ * else the client's own, only from another port, because replies to this one belong to another flow.
+ */
+INLINE int new_snat_flow(struct __sk_buff *skb, int client)
+{
+	struct packet packet;
+	struct verdict verdict;
+	struct flow_ref ref;
+	struct flow_ref signpost;
+	struct new_flow new;
+	addr source;
+	__u32 source_id = 0;
+	__u32 now = TICK();
+
+	if (read_packet(skb, &packet) != PARSE_OK)
+		return drop(skb, REASON_SLOW_PATH);
+
+	int result = decide_on(skb, &packet, client, now, &verdict);
+
+	if (result != DECIDED_TO_TRANSLATE)
+		return result;
+	flow_from_verdict(&packet, &verdict, &new);
+	new.snat_port = snat_candidate(&packet, skb->cb[CB_ATTEMPT]);
+	source = packet.source;
+	if (verdict.masquerade) {
+		struct interface *interface = interface_get(skb->ifindex);
+		struct snat_source *found;
+
+		source_id = interface ? interface->source_id : 0;
+		found = source_id ? snat_source_get(source_id) : 0;
+		if (!found)
+			return drop(skb, REASON_NO_SNAT_SOURCE);
+		source = found->address;
+		if (node_socket_exists(skb, &packet, &source, new.snat_port, &verdict))
+			return try_again(skb, CALL_NEW_SNAT_FLOW, REASON_SNAT_PORTS);
+	}
+	new.bits |= FLOW_SNAT | (__u64)source_id << FLOW_SOURCE_SHIFT;
+	if (create_signpost(&packet, &verdict, &source, new.snat_port, now, &signpost) !=
+	    FLOW_CREATED)
+		return try_again(skb, CALL_NEW_SNAT_FLOW, REASON_SNAT_PORTS);
+
+	int created = flow_create(&new, now, &ref);
+
+	if (created != FLOW_CREATED) {
+		flow_close(&signpost);
+		/* from the start: what was contended may stand by now */
+		return created & FLOW_TABLE_FULL ?
+			       drop(skb, REASON_FLOW_TABLE_FULL) :
+			       try_again(skb, CALL_NEW_FLOW, REASON_CONTENTION);
+	}
+	return resume(skb, &packet, &verdict, now);
+}

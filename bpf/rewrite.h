@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Changes to an skb's addresses and ports, checksums included.
+ *
+ * The IP header's checksum is mended here (RFC 1624); the transport's by the kernel's helper, the
+ * only one who knows whether the field holds a checksum or, for a packet of a local socket, just
+ * the sum of the pseudo-header which the device completes. Addresses are part of that sum, ports
+ * are not: hence two calls. Direct writes come first, since the helper invalidates packet pointers.
+ */
+#pragma once
+
+#include "packet.h"
+
+/* One end of a packet: where it stands, and what shall stand there. */
+struct endpoint_change {
+	addr address;
+	__be16 port;
+	__u16 wanted; /* 0: leave this end */
+};
+
+/* RFC 1071 sums may be taken over words of any size and folded later. */
+INLINE __u64 sum_change(__u64 sum, __u32 old, __u32 new)
+{
+	return sum + (__u32)~old + new;
+}
+
+INLINE __u32 sum_fold32(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return sum;
+}
+
+INLINE __u16 sum_fold16(__u64 sum)
+{
+	__u32 folded = sum_fold32(sum);
+
+	folded = (folded & 0xffff) + (folded >> 16);
+	folded = (folded & 0xffff) + (folded >> 16);
+	return folded;
+}
+
+INLINE __u64 sum_address(__u64 sum, const addr *old, const addr *new)
+{
+#pragma unroll
+	for (int i = 0; i < ADDRESS_WORDS; i++)
+		sum = sum_change(sum, old->word[i], new->word[i]);
+	return sum;
+}
+
+#define IP_SOURCE (LINK_HEADER_BYTES + (FAMILY == 4 ? 12 : 8))
+#define IP_DESTINATION (IP_SOURCE + (int)sizeof(addr))
+
+INLINE void write_address(void *where, const addr *address)
+{
+	__be32 *words = where;
+
+#pragma unroll
+	for (int i = 0; i < ADDRESS_WORDS; i++)
+		words[i] = address->word[i];
+}
+
+/* Ranges of the transport's checksum field. */
+INLINE __u32 checksum_offset(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP ? 16 : 6; /* UDP */
+}
+
+/*
+ * Gives the packet new ends. Later fragments have no ports and no transport checksum. SCTP: the
+ * ports are written, its CRC32c is left to the caller (sctp.h).
+ * Returns 0, or -1 if the packet is too short for what it says it is or the kernel refuses.
+ */
+INLINE int rewrite(struct __sk_buff *skb, struct packet *packet,
+		   const struct endpoint_change *source, const struct endpoint_change *destination)
+{
+	void *data = (void *)(long)skb->data;
+	void *data_end = (void *)(long)skb->data_end;
+	__u32 l4 = packet->l4_offset & MAX_L4_OFFSET;
+	int ports = !(packet->flags & PACKET_LATER_FRAGMENT) && has_ports(packet->protocol);
+	__u64 address_sum = 0;
+	__u64 port_sum = 0;
+
+	if (data + IP_DESTINATION + sizeof(addr) > data_end)
+		return -1;
+	if (source->wanted) {
+		address_sum = sum_address(address_sum, &packet->source, &source->address);
+		write_address(data + IP_SOURCE, &source->address);
+	}
+	if (destination->wanted) {
+		address_sum = sum_address(address_sum, &packet->destination, &destination->address);
+		write_address(data + IP_DESTINATION, &destination->address);
+	}
+#if FAMILY == 4
+	struct iphdr *ip = data + LINK_HEADER_BYTES;
+
+	ip->check = ~sum_fold16((__u64)(__u16)~ip->check + address_sum);
+#endif
+	if (ports) {
+		__be16 *port = data + l4;
+
+		if ((void *)(port + 2) > data_end)
+			return -1;
+		if (source->wanted && source->port != packet->source_port) {
+			port_sum = sum_change(port_sum, packet->source_port, source->port);
+			port[0] = source->port;
+		}
+		if (destination->wanted && destination->port != packet->destination_port) {
+			port_sum = sum_change(port_sum, packet->destination_port, destination->port);
+			port[1] = destination->port;
+		}
+	}
+	if (!ports || packet->protocol == IPPROTO_SCTP)
+		return 0;
+
+	__u32 checksum = l4 + checksum_offset(packet->protocol);
+	__u64 flags = packet->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+
+	if (bpf_l4_csum_replace(skb, checksum, 0, sum_fold32(address_sum), flags | BPF_F_PSEUDO_HDR))
+		return -1;
+	if (port_sum &&
+	    bpf_l4_csum_replace(skb, checksum, 0, sum_fold32(port_sum), flags))
+		return -1;
+	return 0;
+}

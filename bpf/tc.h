@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What all TC programs share: reading a packet, and what they return.
+ *
+ * "Next" hands the packet to the next classifier and in the end to the stack, so that we live beside
+ * other people's filters. A packet that is no Service's leaves byte for byte as it came.
+ */
+#pragma once
+
+#include "count.h"
+#include "packet.h"
+
+#define TC_NEXT TC_ACT_UNSPEC
+
+/* indices in `calls` */
+enum slow_path {
+	CALL_NEW_FLOW = 0,
+	CALL_REJECT = 1,
+	CALL_SCTP = 2,
+	CALL_NEW_SNAT_FLOW = 3,
+	CALL_ESTABLISHED = 4,
+	CALL_SNAT_REPLY = 5,
+};
+
+/* what skb->cb carries from one of our programs to the next */
+enum control_block {
+	CB_ATTEMPT = 0,	    /* how often CALL_NEW_FLOW was tried for this packet */
+	CB_REASON = 1,	    /* CALL_REJECT: why */
+	CB_SCTP_CHANGE = 1, /* CALL_SCTP: exclusive-or of the old and new first 4 bytes */
+	CB_REDIRECT = 2,    /* CALL_SCTP: then send out by this interface; 0: next */
+};
+
+/* Enough for any headers that are followed. */
+#define PULL_BYTES 128
+
+INLINE int read_packet(struct __sk_buff *skb, struct packet *packet)
+{
+	__u32 linear = skb->data_end - skb->data;
+
+	/* headers in a page fragment, as some drivers deliver them */
+	if (UNLIKELY(linear < skb->len && linear < PULL_BYTES))
+		bpf_skb_pull_data(skb, skb->len < PULL_BYTES ? skb->len : PULL_BYTES);
+	return parse((void *)(long)skb->data, (void *)(long)skb->data_end, packet);
+}
+
+INLINE int drop(struct __sk_buff *skb, __u32 reason)
+{
+	count_skb(skb, reason);
+	return TC_ACT_SHOT;
+}
+
+INLINE int slow_path(struct __sk_buff *skb, __u32 index)
+{
+	call_slow_path(skb, index);
+	return drop(skb, REASON_SLOW_PATH);
+}
+
+/* A packet that could not be read to the end. Passed: it may be somebody else's business. */
+INLINE int unreadable(struct __sk_buff *skb, int parsed)
+{
+	count_skb(skb, parsed == PARSE_TRUNCATED ? REASON_TRUNCATED : REASON_HEADER_CHAIN);
+	return TC_NEXT;
+}
+
+#if LINK_HEADER_BYTES
+INLINE void swap_macs(struct __sk_buff *skb)
+{
+	struct ethhdr *ethernet = (void *)(long)skb->data;
+	__u8 mac[ETH_ALEN];
+
+	if ((void *)(ethernet + 1) > (void *)(long)skb->data_end)
+		return;
+	__builtin_memcpy(mac, ethernet->h_source, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_source, ethernet->h_dest, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_dest, mac, ETH_ALEN);
+}
+#else
+INLINE void swap_macs(struct __sk_buff *skb)
+{
+}
+#endif

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/* Packets of known flows at the TC hooks: there to the backend, back to the client. */
+#pragma once
+
+#include "flow.h"
+#include "fragment.h"
+#include "rewrite.h"
+#include "tc.h"
+#include "way.h"
+
+/* After a rewrite: out by `ifindex`, or on to the next classifier where that is 0. */
+INLINE int send_on(struct __sk_buff *skb, const struct packet *packet,
+		   const struct endpoint_change *source, const struct endpoint_change *destination,
+		   __u32 ifindex)
+{
+	if (UNLIKELY(packet->protocol == IPPROTO_SCTP)) {
+		__u32 change = 0;
+
+		if (source->wanted)
+			change |= packet->source_port ^ source->port;
+		if (destination->wanted)
+			change |= (__u32)(packet->destination_port ^ destination->port) << 16;
+		if (change && !(packet->flags & PACKET_LATER_FRAGMENT)) {
+			skb->cb[CB_SCTP_CHANGE] = change;
+			skb->cb[CB_REDIRECT] = ifindex;
+			return slow_path(skb, CALL_SCTP);
+		}
+	}
+	return ifindex ? bpf_redirect(ifindex, 0) : TC_NEXT;
+}
+
+/* What the backend sees as source of an SNATed flow: an address of this node, or the client's own. */
+INLINE int snat_change(const struct flow_ref *ref, struct endpoint_change *change)
+{
+	__u32 id = flow_source_id(ref->word);
+
+	change->wanted = 1;
+	change->port = ref->flow->snat_port;
+	change->address = ref->flow->client;
+	if (id) {
+		struct snat_source *source = snat_source_get(id);
+
+		if (!source)
+			return 0;
+		change->address = source->address;
+	}
+	return 1;
+}
+
+/* client -> VIP, on the interface that the client's packets come in by. */
+INLINE int translate_to_backend(struct __sk_buff *skb, struct packet *packet,
+				const struct flow_ref *ref, __u32 now)
+{
+	struct endpoint_change source = {};
+	struct endpoint_change destination;
+	__u32 service_id = flow_service_id(ref->word);
+	__u32 ifindex = 0;
+
+	destination.address = ref->flow->backend;
+	destination.port = ref->flow->backend_port;
+	destination.wanted = 1;
+	if (UNLIKELY(ref->word & FLOW_SNAT) && !snat_change(ref, &source))
+		return drop(skb, REASON_NO_SNAT_SOURCE);
+	if (UNLIKELY(!flow_unchanged(ref)))
+		return slow_path(skb, CALL_NEW_FLOW);
+
+	int tick = flow_touch(ref, packet->flags, 1, now);
+
+	if (UNLIKELY(packet->flags & PACKET_FIRST_FRAGMENT))
+		fragment_note(packet);
+	if (UNLIKELY(source.wanted && same_address(&destination.address, &packet->source))) {
+		/* hairpin: its source is the node's now, and must not reach the node's stack */
+		swap_macs(skb);
+		ifindex = skb->ifindex;
+	} else if (ref->word & FLOW_BRIDGED) {
+		take_bridged_way(skb, packet, ref, tick);
+	}
+	count_flow_skb(skb, REASON_ESTABLISHED, service_id);
+	if (rewrite(skb, packet, &source, &destination))
+		return drop(skb, REASON_REWRITE_FAILED);
+	return send_on(skb, packet, &source, &destination, ifindex);
+}
+
+/* A signpost was found: the flow that it stands for. Touches the signpost too. */
+INLINE int follow_signpost(const struct packet *packet, struct flow_ref *ref, __u32 now,
+			   struct endpoint_change *client)
+{
+	struct packet direct = *packet;
+
+	client->address = ref->flow->vip;
+	client->port = ref->flow->vip_port;
+	client->wanted = 1;
+	if (!flow_unchanged(ref))
+		return 0;
+	flow_touch(ref, 0, 0, now);
+
+	__be16 snat_port = packet->destination_port;
+	__u32 first, second;
+	__u64 protocol = flow_protocol_bits(packet->protocol);
+
+	direct.destination = client->address;
+	direct.destination_port = client->port;
+	flow_sets(&direct.destination, direct.destination_port, direct.protocol, &first, &second);
+	ref->flow = 0;
+#pragma unroll
+	for (int choice = 0; choice < 2; choice++) {
+		struct flow_set *entries = flow_set_get(choice ? second : first);
+
+		if (!entries)
+			return 0;
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			struct flow *flow = &entries->entry[i];
+			__u64 word = READ_ONCE(flow->word);
+
+			if (!ref->flow && flow_state(word) >= FLOW_LIVE &&
+			    (word & (3ULL << FLOW_PROTOCOL_SHIFT | FLOW_SNAT)) ==
+				    (protocol | FLOW_SNAT) &&
+			    flow->snat_port == snat_port &&
+			    flow->client_port == client->port &&
+			    flow->backend_port == packet->source_port &&
+			    same_address(&flow->client, &client->address) &&
+			    same_address(&flow->backend, &packet->source)) {
+				ref->flow = flow;
+				ref->word = word;
+				ref->set = choice ? second : first;
+				ref->slot = i;
+			}
+		}
+	}
+	return ref->flow != 0;
+}
+
+/* backend -> client: the source becomes the VIP again. `redirect`: the packet must not go on. */
+INLINE int translate_reply(struct __sk_buff *skb, struct packet *packet, struct flow_ref *ref,
+			   __u32 now, __u32 redirect)
+{
+	struct endpoint_change source;
+	struct endpoint_change destination = {};
+
+	if (UNLIKELY(ref->word & FLOW_TURNED) && !follow_signpost(packet, ref, now, &destination))
+		return TC_NEXT;
+	source.address = ref->flow->vip;
+	source.port = ref->flow->vip_port;
+	source.wanted = 1;
+
+	__u32 service_id = flow_service_id(ref->word);
+
+	if (UNLIKELY(!flow_unchanged(ref)))
+		return TC_NEXT;
+	flow_touch(ref, packet->flags, 0, now);
+	if (UNLIKELY(packet->flags & PACKET_FIRST_FRAGMENT))
+		fragment_note(packet);
+	if (UNLIKELY(redirect))
+		swap_macs(skb);
+	count_flow_skb(skb, REASON_REPLY, service_id);
+	if (rewrite(skb, packet, &source, &destination))
+		return drop(skb, REASON_REWRITE_FAILED);
+	return send_on(skb, packet, &source, &destination, redirect);
+}
