@@ -8,7 +8,6 @@ the agent attaches the new programs; only then `retire_old_builds` lets go of th
 
 import dataclasses
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -80,10 +79,10 @@ def retire_old_builds(bpffs: Path) -> list[str]:
 
 def _current(pins: Pins) -> str | None:
     try:
-        target = os.readlink(pins.current.path)
+        target = pins.current.path.readlink()
     except OSError:
         return None
-    return Path(target).name if pins.current.path.exists() else None
+    return target.name if pins.current.path.exists() else None
 
 
 def _compile(bpffs: Path, settings: Settings) -> None:

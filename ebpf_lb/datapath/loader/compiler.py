@@ -55,7 +55,7 @@ _SLOW_PATHS = {
 
 def programs(family: Family) -> dict[str, tuple[int, int]]:
     """Function -> program type and expected attach type (-1: none)."""
-    found = {name: (_SCHED_CLS, -1) for name in {*_TC_PROGRAMS, *_SLOW_PATHS.values()}}
+    found = dict.fromkeys({*_TC_PROGRAMS, *_SLOW_PATHS.values()}, (_SCHED_CLS, -1))
     for name, attach_type in _CGROUP_PROGRAMS.items():
         if family is Family.IPV4 or name.endswith("6"):
             found[name] = (_CGROUP_SOCK_ADDR, attach_type)
