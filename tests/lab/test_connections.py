@@ -99,6 +99,8 @@ def test_a_killed_agent_disturbs_no_stream(streams: Room, family: str) -> None:
         for node in before:
             lab.kill_agent(node)
         time.sleep(0.5)
+        logs = {node: lab.log(f"agent-{node}") for node in before}
+        ends = {node: log.stat().st_size for node, log in logs.items()}
         for node in before:
             lab.start_agent(node)
         lab.wait_for_agents()
@@ -109,3 +111,9 @@ def test_a_killed_agent_disturbs_no_stream(streams: Room, family: str) -> None:
         sender.kill()
         sender.wait()
     assert {node: maps(streams, node) for node in before} == before
+    for node, log in logs.items():
+        with log.open() as said:
+            said.seek(ends[node])
+            events = [json.loads(line) for line in said]
+        assert [e["compiled"] for e in events if e["event"] == "started"] == [False]
+        assert [e["writes"] for e in events if e["event"] == "synced"] == [0]
