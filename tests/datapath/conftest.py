@@ -1,0 +1,39 @@
+"""The programs in the kernel, compiled once a session under a bpffs folder of their own."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ebpf_lb.datapath.loader import ensure_loaded
+from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.model.values import Family
+from tests.datapath.kernel import Kernel
+
+# small tables: a test can read all of them, and fill them
+SETTINGS = Settings(flows=1024, affinity=1024, fragments=64, sockets=1024)
+
+
+@pytest.fixture(scope="session")
+def loaded_root() -> Iterator[Path]:
+    root = Path(f"/sys/fs/bpf/ebpf-lb-packets-{os.getpid()}")
+    try:
+        ensure_loaded(root, SETTINGS)
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _kernels(loaded_root: Path) -> dict[Family, Kernel]:
+    return {family: Kernel(loaded_root, family) for family in Family}
+
+
+@pytest.fixture(params=list(Family), ids=lambda family: family.directory)
+def kernel(request: pytest.FixtureRequest, _kernels: dict[Family, Kernel]) -> Iterator[Kernel]:
+    """Each test runs for both families, on empty maps."""
+    kernel = _kernels[request.param]
+    kernel.reset()
+    yield kernel

@@ -1,0 +1,166 @@
+"""The real programs, loaded once for all packet tests, and run on single packets.
+
+Maps are emptied between tests by taking every Service away and zeroing the tables that programs
+write, so that a test sees nothing of another.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ebpf_lb.datapath import clock, layout
+from ebpf_lb.datapath.libbpf import Map, Program
+from ebpf_lb.datapath.pins import Pins
+from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
+from ebpf_lb.model.values import Family, Protocol, parse_address
+from ebpf_lb.plan.forwarding import (
+    Backend,
+    Forwarding,
+    Frontend,
+    FrontendFlag,
+    FrontendKind,
+    ServicePortName,
+)
+from tests.support.packets import Packet, parse
+
+TC_NEXT, TC_SHOT, TC_REDIRECT = 0xFFFFFFFF, 2, 7
+LOOPBACK = 1  # the ifindex that test runs name by default
+NODE = {Family.IPV4: "172.30.0.11", Family.IPV6: "fd30::11"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a program made of a packet."""
+
+    verdict: int
+    packet: Packet
+    frame: bytes
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict == TC_NEXT
+
+    @property
+    def dropped(self) -> bool:
+        return self.verdict == TC_SHOT
+
+    @property
+    def redirected(self) -> bool:
+        return self.verdict == TC_REDIRECT
+
+
+class Kernel:
+    """One family's programs and maps."""
+
+    def __init__(self, root: Path, family: Family) -> None:
+        self.family = family
+        self.build = Pins(root).current
+        self.layout = layout.load(family)
+        self._programs: dict[str, Program] = {}
+        self._names = itertools.count()
+        self.maps = FamilyMaps.open(self.build, family)
+        self.reset()
+
+    def reset(self) -> None:
+        self.writer = FamilyWriter(self.maps, time.monotonic, clock.ticks_per_second())
+        self.writer.adopt()
+        self.writer.retain(())
+        for name in ("flows", "ways", "counters", "service_counters", "reject_bucket"):
+            with self.open(name) as table:
+                self._zero(table)
+        for name in ("affinity", "fragments", "sockets", "interfaces", "frontends"):
+            with self.open(name) as table:
+                for key in list(table.keys()):
+                    table.delete(key)
+        self.writer = FamilyWriter(self.maps, time.monotonic, clock.ticks_per_second())
+        self.writer.adopt()
+        self.writer.set_config(0, 0, 1000)
+        self.writer.set_crc32c_shifts()
+        self.writer.set_snat_source(1, parse_address(NODE[self.family]))
+        self.writer.set_interface(LOOPBACK, 0, 1)
+
+    def _zero(self, table: Map) -> None:
+        entries = table.max_entries
+        copies = table.stride * len(table.lookup(bytes(4)) or b"") // table.stride
+        value = bytes(copies)
+        for index in range(entries):
+            if (table.lookup(struct.pack("=I", index)) or b"").strip(b"\0"):
+                table.update(struct.pack("=I", index), value)
+
+    def open(self, name: str) -> Map:
+        scope = None if name == "reject_bucket" else self.family
+        return Map.open(self.build.maps(scope) / name)
+
+    def program(self, name: str) -> Program:
+        if name not in self._programs:
+            self._programs[name] = Program.open(self.build.programs(self.family) / name)
+        return self._programs[name]
+
+    def run(self, name: str, packet: Packet | bytes) -> Result:
+        frame = packet if isinstance(packet, bytes) else packet.frame()
+        done = self.program(name).test_run(frame)
+        return Result(done.retval, parse(done.data_out), done.data_out)
+
+    def service(
+        self,
+        frontend: str,
+        port: int,
+        backends: Iterable[tuple[str, int]],
+        *,
+        protocol: Protocol = Protocol.TCP,
+        kind: FrontendKind = FrontendKind.CLUSTER_IP,
+        flags: FrontendFlag = FrontendFlag(0),
+        local: Iterable[tuple[str, int]] = (),
+        has_any: bool | None = None,
+        affinity_timeout_s: int = 0,
+        name: str = "",
+    ) -> ServicePortName:
+        """Writes a Service with one frontend; `local` backends run on this node."""
+        here = set(local)
+        backends = set(backends) | here
+        service = ServicePortName("test", name or f"s{next(self._names)}", "", protocol)
+        self.writer.set(
+            Forwarding(
+                service,
+                self.family,
+                (Frontend(parse_address(frontend), port, kind, flags),),
+                tuple(sorted(Backend(parse_address(a), p, (a, p) in here) for a, p in backends)),
+                tuple(sorted(Backend(parse_address(a), p, True) for a, p in here)),
+                bool(backends) if has_any is None else has_any,
+                affinity_timeout_s,
+            )
+        )
+        return service
+
+    def flows(self) -> list[tuple[int, object]]:
+        """(word, entry) of every entry that is not free."""
+        found = []
+        unpack = self.layout.struct("flow_set").unpack
+        with self.open("flows") as table:
+            for _, value in table.items():
+                if value.strip(b"\0"):
+                    found += [(e.word, e) for e in unpack(value).entry if e.word >> 24 & 7]
+        return found
+
+    def count(self, reason: str) -> int:
+        """Packets counted under REASON_<reason>."""
+        number = next(n for n, v in self.layout.reasons.items() if v.name == f"REASON_{reason}")
+        with self.open("counters") as table:
+            value = table.lookup(struct.pack("=I", number)) or b""
+        return sum(
+            struct.unpack_from("=Q", value, at)[0] for at in range(0, len(value), table.stride)
+        )
+
+    def connections(self, service: ServicePortName) -> tuple[int, int, int]:
+        """Connections, packets and bytes of a Service port."""
+        with self.open("service_counters") as table:
+            value = table.lookup(struct.pack("=I", self.writer.service_id(service) or 0)) or b""
+            copies = [
+                struct.unpack_from("=QQQ", value, at) for at in range(0, len(value), table.stride)
+            ]
+        return tuple(map(sum, zip(*copies, strict=True)))  # type: ignore[return-value]

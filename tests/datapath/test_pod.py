@@ -1,0 +1,317 @@
+"""The life of a packet at a pod's interface: there, back, refused, its own backend, in fragments."""
+
+import struct
+from dataclasses import dataclass
+
+import pytest
+
+from ebpf_lb.model.values import Family, Protocol
+from tests.datapath.kernel import NODE, Kernel
+from tests.support.packets import (
+    ACK,
+    CLIENT_MAC,
+    FIN,
+    GATEWAY_MAC,
+    ICMP,
+    ICMPV6,
+    RST,
+    SCTP,
+    SYN,
+    TCP,
+    UDP,
+    Packet,
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """Addresses of one family."""
+
+    client: str
+    vip: str
+    other_vip: str
+    backend: str
+    other_backend: str
+    outside: str
+
+
+WORLDS = {
+    Family.IPV4: World(
+        "10.244.1.2", "10.96.0.20", "10.96.0.21", "10.244.2.7", "10.244.2.8", "192.0.2.9"
+    ),
+    Family.IPV6: World(
+        "fd00:10:244:1::2",
+        "fd00:10:96::20",
+        "fd00:10:96::21",
+        "fd00:10:244:2::7",
+        "fd00:10:244:2::8",
+        "2001:db8::9",
+    ),
+}
+PROTOCOLS = [Protocol.TCP, Protocol.UDP, Protocol.SCTP]
+INIT_CHUNK = struct.pack("!BBHIIHHI", 1, 0, 20, 7, 65535, 5, 5, 9)
+
+
+@pytest.fixture
+def world(kernel: Kernel) -> World:
+    return WORLDS[kernel.family]
+
+
+def first(world: World, protocol: int = TCP, port: int = 80, source_port: int = 40000) -> Packet:
+    payload = {TCP: b"", UDP: b"hello", SCTP: INIT_CHUNK}[protocol]
+    return Packet(world.client, world.vip, source_port, port, protocol, payload=payload)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
+@pytest.mark.parametrize("target_port", [80, 9376])
+def test_there_and_back(kernel: Kernel, world: World, protocol: Protocol, target_port: int) -> None:
+    service = kernel.service(world.vip, 80, [(world.backend, target_port)], protocol=protocol)
+    sent = first(world, protocol)
+
+    there = kernel.run("pod_ingress", sent)
+    assert there.passed and there.packet.valid
+    assert there.packet == sent.but(destination=world.backend, destination_port=target_port)
+
+    answer = there.packet.reply(ttl=61)
+    back = kernel.run("pod_egress", answer)
+    assert back.passed and back.packet.valid
+    assert back.packet == answer.but(source=world.vip, source_port=80)
+
+    again = kernel.run("pod_ingress", sent.but(flags=ACK, payload=sent.payload + b"more"))
+    assert again.packet.valid and again.packet.destination == world.backend
+    assert len(kernel.flows()) == 1
+    connections, packets, _ = kernel.connections(service)
+    assert (connections, packets) == (1, 3)
+    assert kernel.count("NEW") == 1
+    assert kernel.count("ESTABLISHED") == 2
+    assert kernel.count("REPLY") == 1
+
+
+def test_what_is_no_services_leaves_as_it_came(kernel: Kernel, world: World) -> None:
+    kernel.service(world.vip, 80, [(world.backend, 80)])
+    sent = first(world).but(destination=world.outside, payload=b"x" * 100)
+    for program in ("pod_ingress", "pod_egress"):
+        result = kernel.run(program, sent)
+        assert result.passed and result.frame == sent.frame()
+    assert not kernel.flows()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
+def test_without_endpoints_it_is_refused(kernel: Kernel, world: World, protocol: Protocol) -> None:
+    kernel.service(world.vip, 80, [], protocol=protocol)
+    sent = first(world, protocol)
+    for round_ in range(3):
+        answer = kernel.run("pod_ingress", sent)
+        assert answer.redirected and answer.packet.valid
+        got = answer.packet
+        assert (got.source, got.destination) == (world.vip, world.client)
+        assert (got.source_mac, got.destination_mac) == (GATEWAY_MAC, CLIENT_MAC)
+        if protocol is Protocol.TCP:
+            assert got.flags == RST | ACK
+            assert got.acknowledged == sent.sequence + 1
+            assert (got.source_port, got.destination_port) == (80, 40000)
+        else:
+            assert got.protocol == (ICMP if kernel.family is Family.IPV4 else ICMPV6)
+            kind = b"\3\3" if kernel.family is Family.IPV4 else b"\1\4"
+            assert got.payload[:2] == kind
+            quoted = got.payload[8:]
+            assert sent.frame()[14 : 14 + len(quoted)][8:] == quoted[8:]
+        assert kernel.count("NO_ENDPOINTS") == round_ + 1
+    assert not kernel.flows()
+
+
+def test_data_to_nowhere_is_reset_where_it_stands(kernel: Kernel, world: World) -> None:
+    """RFC 9293: a segment with ACK is answered from the sequence number it acknowledges."""
+    kernel.service(world.vip, 80, [])
+    sent = first(world).but(flags=ACK, acknowledged=77, payload=b"data")
+    got = kernel.run("pod_ingress", sent).packet
+    assert got.valid and got.flags == RST and got.sequence == 77
+    assert kernel.run("pod_ingress", sent.but(flags=RST)).dropped
+
+
+def test_other_ports_of_a_cluster_ip_are_refused(kernel: Kernel, world: World) -> None:
+    kernel.service(world.vip, 80, [(world.backend, 80)])
+    refused = kernel.run("pod_ingress", first(world, port=81))
+    assert refused.redirected and refused.packet.flags == RST | ACK
+    echo = Packet(
+        world.client,
+        world.vip,
+        protocol=ICMP if kernel.family is Family.IPV4 else ICMPV6,
+        payload=(b"\x08\0" if kernel.family is Family.IPV4 else b"\x80\0") + bytes(30),
+    )
+    assert kernel.run("pod_ingress", echo).redirected
+    error = echo.but(payload=(b"\3\1" if kernel.family is Family.IPV4 else b"\1\1") + bytes(60))
+    assert kernel.run("pod_ingress", error).passed
+    assert kernel.count("UNSERVED_PORT") == 2
+
+
+def test_the_nodes_answers_are_limited(kernel: Kernel, world: World) -> None:
+    kernel.service(world.vip, 80, [])
+    kernel.writer.set_config(0, 0, 5)
+    results = [kernel.run("pod_ingress", first(world, source_port=p)) for p in range(1000, 1020)]
+    assert sum(result.redirected for result in results) == 5
+    assert kernel.count("REJECT_LIMIT") == 15
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
+def test_hairpin(kernel: Kernel, world: World, protocol: Protocol) -> None:
+    """A pod that is its own backend sees the node, and its answer goes back to itself."""
+    kernel.service(world.vip, 80, [(world.client, 9376)], protocol=protocol)
+    sent = first(world, protocol)
+    there = kernel.run("pod_ingress", sent)
+    assert there.redirected and there.packet.valid
+    assert there.packet.source == NODE[kernel.family]
+    assert there.packet.source_port == sent.source_port
+    assert (there.packet.destination, there.packet.destination_port) == (world.client, 9376)
+    assert there.packet.destination_mac == CLIENT_MAC
+    assert kernel.run("pod_egress", there.packet).frame == there.frame
+
+    answer = there.packet.reply(source_mac=CLIENT_MAC, destination_mac=GATEWAY_MAC)
+    back = kernel.run("pod_ingress", answer)
+    assert back.redirected and back.packet.valid
+    assert (back.packet.source, back.packet.source_port) == (world.vip, 80)
+    assert (back.packet.destination, back.packet.destination_port) == (world.client, 40000)
+    assert back.packet.destination_mac == CLIENT_MAC
+    again = kernel.run("pod_ingress", sent.but(flags=ACK))
+    assert again.redirected and again.packet.source == NODE[kernel.family]
+
+
+def test_two_vips_with_one_backend_from_one_client_port(kernel: Kernel, world: World) -> None:
+    kernel.service(world.vip, 80, [(world.backend, 80)], protocol=Protocol.UDP)
+    kernel.service(world.other_vip, 80, [(world.backend, 80)], protocol=Protocol.UDP)
+    one = first(world, UDP)
+    two = one.but(destination=world.other_vip)
+    there_one, there_two = kernel.run("pod_ingress", one), kernel.run("pod_ingress", two)
+    assert there_one.packet.destination == there_two.packet.destination == world.backend
+    assert there_one.packet.source_port == 40000
+    assert there_two.packet.source_port != 40000
+    assert there_two.packet.source == world.client and there_two.packet.valid
+    for sent, there in ((one, there_one), (two, there_two)):
+        back = kernel.run("pod_egress", there.packet.reply())
+        assert back.packet.valid and back.passed
+        assert back.packet == there.packet.reply(
+            source=sent.destination, source_port=80, destination_port=40000
+        )
+
+
+def test_a_connection_stays_when_its_backend_leaves(kernel: Kernel, world: World) -> None:
+    kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
+    sent = first(world)
+    kernel.run("pod_egress", kernel.run("pod_ingress", sent).packet.reply())
+    kernel.service(world.vip, 80, [(world.other_backend, 80)], name="web")
+    assert kernel.run("pod_ingress", sent.but(flags=ACK)).packet.destination == world.backend
+    # a SYN again on an open connection is a retransmission
+    assert kernel.run("pod_ingress", sent).packet.destination == world.backend
+    fresh = kernel.run("pod_ingress", sent.but(source_port=40001))
+    assert fresh.packet.destination == world.other_backend
+
+
+@pytest.mark.parametrize("end", ["client's FIN", "client's RST", "both FINs"])
+def test_a_tuple_used_again_is_a_new_connection(kernel: Kernel, world: World, end: str) -> None:
+    kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
+    sent = first(world)
+    answer = kernel.run("pod_ingress", sent).packet.reply()
+    kernel.run("pod_egress", answer)
+    flags = RST if "RST" in end else FIN | ACK
+    kernel.run("pod_ingress", sent.but(flags=flags))
+    if "both" in end:
+        kernel.run("pod_egress", answer.but(flags=FIN | ACK))
+    kernel.service(world.vip, 80, [(world.other_backend, 80)], name="web")
+    assert kernel.run("pod_ingress", sent.but(flags=ACK)).packet.destination == world.backend
+    assert kernel.run("pod_ingress", sent).packet.destination == world.other_backend
+    assert len(kernel.flows()) == 1
+
+
+def test_choices_are_spread_evenly(kernel: Kernel, world: World) -> None:
+    backends = [(world.backend[:-1] + str(n), 80) for n in range(1, 5)]
+    kernel.service(world.vip, 80, backends)
+    chosen = [
+        kernel.run("pod_ingress", first(world, source_port=port)).packet.destination
+        for port in range(20000, 20400)
+    ]
+    shares = [chosen.count(address) for address, _ in backends]
+    # four sigma of a binomial with p = 1/4 and n = 400 is 35
+    assert all(65 <= share <= 135 for share in shares), shares
+
+
+def test_affinity(kernel: Kernel, world: World) -> None:
+    backends = [(world.backend[:-1] + str(n), 80) for n in range(1, 9)]
+    service = dict(affinity_timeout_s=60, name="sticky")
+    kernel.service(world.vip, 80, backends, **service)
+    chosen = {
+        kernel.run("pod_ingress", first(world, source_port=port)).packet.destination
+        for port in range(20000, 20030)
+    }
+    assert len(chosen) == 1
+    (sticky,) = chosen
+    rest = [backend for backend in backends if backend[0] != sticky]
+    kernel.service(world.vip, 80, rest, **service)
+    after = {
+        kernel.run("pod_ingress", first(world, source_port=port)).packet.destination
+        for port in range(21000, 21030)
+    }
+    assert len(after) == 1 and after != chosen
+
+
+def test_udp_in_fragments(kernel: Kernel, world: World) -> None:
+    kernel.service(world.vip, 53, [(world.backend, 5353)], protocol=Protocol.UDP)
+    whole = first(world, UDP, port=53).but(payload=bytes(range(256)) * 10)
+    datagram = whole.transport()
+    parts = [datagram[at : at + 1024] for at in range(0, len(datagram), 1024)]
+
+    def fragments(packet: Packet, parts: list[bytes]) -> list[Packet]:
+        frames = []
+        for number, part in enumerate(parts):
+            shape = (number * 1024, number + 1 < len(parts))
+            if number:
+                frames.append(packet.but(fragment=shape, payload=part))
+            else:
+                frames.append(packet.but(fragment=shape, payload=part[8:]))
+        return frames
+
+    # the first fragment carries length and checksum of the whole datagram
+    frames = [packet.frame() for packet in fragments(whole, parts)]
+    place = 14 + (20 if kernel.family is Family.IPV4 else 48) + 6
+    frames[0] = frames[0][: place - 2] + datagram[4:8] + frames[0][place + 2 :]
+
+    assert kernel.run("pod_ingress", frames[1]).dropped
+    assert kernel.count("LATER_FRAGMENT") == 1
+    out = [kernel.run("pod_ingress", frame) for frame in frames]
+    assert all(result.passed and result.packet.destination == world.backend for result in out)
+    body = b"".join(r.frame[place - 6 :] for r in out)
+    joined = whole.but(destination=world.backend, destination_port=5353)
+    assert body == joined.transport()
+
+
+def test_udp_without_checksum_stays_without(kernel: Kernel, world: World) -> None:
+    if kernel.family is Family.IPV6:
+        sent = first(world, UDP)  # there it is mandatory
+    else:
+        sent = first(world, UDP).but(udp_checksum=False)
+    kernel.service(world.vip, 80, [(world.backend, 9376)], protocol=Protocol.UDP)
+    result = kernel.run("pod_ingress", sent)
+    assert result.packet.valid and result.packet.udp_checksum == sent.udp_checksum
+
+
+def test_an_unwritten_sctp_checksum_stays_unwritten(kernel: Kernel, world: World) -> None:
+    kernel.service(world.vip, 80, [(world.backend, 9376)], protocol=Protocol.SCTP)
+    sent = first(world, SCTP)
+    frame = sent.frame()
+    place = len(frame) - len(sent.payload) - 4
+    result = kernel.run("pod_ingress", frame[:place] + bytes(4) + frame[place + 4 :])
+    assert result.packet.destination_port == 9376
+    assert result.frame[place : place + 4] == bytes(4)
+
+
+def test_syn_flood_costs_no_established_connection(kernel: Kernel, world: World) -> None:
+    kernel.service(world.vip, 80, [(world.backend, 80)])
+    established = [first(world, source_port=port) for port in range(30000, 30100)]
+    for sent in established:
+        kernel.run("pod_egress", kernel.run("pod_ingress", sent).packet.reply())
+    for port in range(1024, 1024 + 4000):
+        kernel.run("pod_ingress", first(world, source_port=port))
+    kernel.service(world.vip, 80, [(world.other_backend, 80)], name="s0")
+    for sent in established:
+        there = kernel.run("pod_ingress", sent.but(flags=ACK))
+        assert there.packet.destination == world.backend
+    assert len(kernel.flows()) <= 1024
