@@ -19,6 +19,7 @@ from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
 from ebpf_lb.model.values import Family, Protocol, parse_address
 from ebpf_lb.plan.forwarding import (
+    NO_FLAGS,
     Backend,
     Forwarding,
     Frontend,
@@ -114,7 +115,7 @@ class Kernel:
         *,
         protocol: Protocol = Protocol.TCP,
         kind: FrontendKind = FrontendKind.CLUSTER_IP,
-        flags: FrontendFlag = FrontendFlag(0),
+        flags: FrontendFlag = NO_FLAGS,
         local: Iterable[tuple[str, int]] = (),
         has_any: bool | None = None,
         affinity_timeout_s: int = 0,

@@ -1,4 +1,4 @@
-"""The life of a packet at a pod's interface: there, back, refused, its own backend, in fragments."""
+"""A packet's life at a pod's interface: there, back, refused, its own backend, in fragments."""
 
 import struct
 from dataclasses import dataclass
@@ -16,7 +16,6 @@ from tests.support.packets import (
     ICMPV6,
     RST,
     SCTP,
-    SYN,
     TCP,
     UDP,
     Packet,
@@ -236,7 +235,7 @@ def test_choices_are_spread_evenly(kernel: Kernel, world: World) -> None:
 
 def test_affinity(kernel: Kernel, world: World) -> None:
     backends = [(world.backend[:-1] + str(n), 80) for n in range(1, 9)]
-    service = dict(affinity_timeout_s=60, name="sticky")
+    service = {"affinity_timeout_s": 60, "name": "sticky"}
     kernel.service(world.vip, 80, backends, **service)
     chosen = {
         kernel.run("pod_ingress", first(world, source_port=port)).packet.destination

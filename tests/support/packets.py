@@ -43,8 +43,8 @@ def packed(address: str) -> bytes:
 class Packet:
     """One packet. `payload` is what follows the transport header (of other protocols: everything).
 
-    fragment: (offset in bytes, more to come) or None. extensions: IPv6 extension headers, ready made,
-    each with the number that announces it. udp_checksum False: zero on the wire.
+    fragment: (offset in bytes, more to come) or None. extensions: IPv6 extension headers, ready
+    made, each with the number that announces it. udp_checksum False: zero on the wire.
     """
 
     source: str
