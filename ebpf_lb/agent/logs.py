@@ -14,6 +14,7 @@ def configure(level: str, form: str) -> Any:
     shared: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _order,
     ]
     last: list[Any] = (
         [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)]
@@ -31,3 +32,9 @@ def configure(level: str, form: str) -> Any:
     # libraries of ours complain through the standard library: urllib3 about each failed attempt
     logging.basicConfig(level=logging.CRITICAL)
     return structlog.get_logger()
+
+
+def _order(logger: Any, method: str, event: Any) -> Any:
+    """What people look for first comes first."""
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event")}
+    return {**first, **event}

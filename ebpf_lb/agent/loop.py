@@ -88,14 +88,22 @@ class Loop:
 
     def run(self) -> None:
         """Until `stop`."""
+        self.begin()
+        while not self._stopping:
+            self.step()
+
+    def begin(self) -> None:
+        """What is to do before the first event."""
         view = self._look_around()
         if not self._attach_late:
             self._parts.attachments.begin(view)
-        while not self._stopping:
-            for event in self._inbox.take(self._wait_s()):
-                self._handle(event)
-            self._sync_if_due()
-            self._keep_house_if_due()
+
+    def step(self) -> None:
+        """Waits for something to do, and does what is due."""
+        for event in self._inbox.take(self._wait_s()):
+            self._handle(event)
+        self._sync_if_due()
+        self._keep_house_if_due()
 
     # events
 

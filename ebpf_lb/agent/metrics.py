@@ -7,7 +7,14 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -35,6 +42,7 @@ class Metrics:
     """Counters that the agent keeps itself."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the lines, for nobody
         self.registry = CollectorRegistry()
         registry, prefix = self.registry, "kubeproxy_sync_proxy_rules_"
         self._duration = Histogram(

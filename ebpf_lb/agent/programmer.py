@@ -4,6 +4,7 @@ New and changed Service ports are written before those that are no more wanted a
 address that moves from one to another is then never without an owner.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -39,6 +40,8 @@ class Part(NamedTuple):
 
 
 class Refusal(NamedTuple):
+    """Of which Service something is not as it should be, and why."""
+
     key: ObjectKey
     sentence: str
 
@@ -52,8 +55,9 @@ class Programmer:
         self._writers = writers
         self._clock = clock
         self._log = log
-        self._parts: dict[ObjectKey, tuple[Part, ...]] = {}  # what may be in the maps
-        self._unwanted: list[tuple[ObjectKey, Part]] = []
+        # what may be in the maps, in one family or in both: small, for there are many Services
+        self._names: dict[ObjectKey, tuple[ServicePortName, ...]] = {}
+        self._unwanted: dict[Part, ObjectKey] = {}
         self._refused: dict[Part | ObjectKey, Refusal] = {}
         self._without_local: dict[str, set[Part]] = {"internal": set(), "external": set()}
         self._retry_until = 0.0
@@ -78,7 +82,7 @@ class Programmer:
     @property
     def services(self) -> int:
         """Services of which something is in the maps."""
-        return len(self._parts)
+        return len(self._names)
 
     def without_local_endpoints(self, policy: str) -> int:
         """Service ports with traffic policy Local and endpoints, but none on this node."""
@@ -92,9 +96,14 @@ class Programmer:
             for forwarding in forwardings
             if forwarding.family in self._writers
         }
-        for part in self._parts.get(key, ()):
+        known = self._names.get(key, ())
+        for family, name in itertools.product(self._writers, known):
+            part = Part(family, name)
             if part not in wanted:
-                self._unwanted.append((key, part))
+                self._unwanted[part] = key
+        new = {part.name for part in wanted}.difference(known)
+        if new:
+            self._names[key] = tuple(sorted(new.union(known)))
         for part, forwarding in wanted.items():
             self._account(part, forwarding)
             try:
@@ -103,8 +112,6 @@ class Programmer:
                 self._refuse(part, key, str(error))
             else:
                 self._accept(part)
-        parts = self._parts.get(key, ())
-        self._keep(key, (*wanted, *(part for part in parts if part not in wanted)))
 
     def fail(self, key: ObjectKey, sentence: str) -> None:
         """The Service cannot even be planned: what is in the maps of it stays."""
@@ -112,35 +119,32 @@ class Programmer:
 
     def remove_unwanted(self) -> None:
         """What earlier calls of `program` found to be no more wanted."""
-        unwanted, self._unwanted = self._unwanted, []
-        for key, part in unwanted:
+        unwanted, self._unwanted = self._unwanted, {}
+        removed = set()
+        for part, key in unwanted.items():
             try:
                 self._writers[part.family].delete(part.name)
             except NotProgrammed as error:
                 self._refuse(part, key, str(error))
                 continue
+            removed.add(part)
             self._refused.pop(part, None)
             for parts in self._without_local.values():
                 parts.discard(part)
-            self._keep(key, tuple(other for other in self._parts[key] if other != part))
+        for key in dict.fromkeys(unwanted.values()):
+            self._forget(key, removed)
 
     def retain(self) -> None:
         """Removes all that was in the maps before and that no Service asked for since. What belongs
         to a Service that could not be planned stays."""
-        for family, writer in self._writers.items():
-            names = {
-                part.name
-                for parts in self._parts.values()
-                for part in parts
-                if part.family is family
-            }
-            names.update(
-                name
-                for name in writer.names()
-                if ObjectKey(name.namespace, name.name) in self._refused
-            )
+        for writer in self._writers.values():
+            asked_for = []
+            for name in writer.names():
+                key = ObjectKey(name.namespace, name.name)
+                if name in self._names.get(key, ()) or key in self._refused:
+                    asked_for.append(name)
             try:
-                writer.retain(names)
+                writer.retain(asked_for)
             except NotProgrammed as error:
                 self._log.error("old entries stay", error=str(error))
 
@@ -161,11 +165,17 @@ class Programmer:
         self._retry_at = now + RETRY_INTERVAL_S
         return list(dict.fromkeys(refusal.key for refusal in self._refused.values()))
 
-    def _keep(self, key: ObjectKey, parts: tuple[Part, ...]) -> None:
-        if parts:
-            self._parts[key] = parts
+    def _forget(self, key: ObjectKey, removed: set[Part]) -> None:
+        """Those names of which no family holds anything any more."""
+        left = tuple(
+            name
+            for name in self._names[key]
+            if not all(Part(family, name) in removed for family in self._writers)
+        )
+        if left:
+            self._names[key] = left
         else:
-            self._parts.pop(key, None)
+            del self._names[key]
 
     def _refuse(self, part: Part | ObjectKey, key: ObjectKey, sentence: str) -> None:
         before = self._refused.get(part)

@@ -1,0 +1,197 @@
+"""Parts that write down what is asked of them, and a clock that stands until it is turned."""
+
+import builtins
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+from ebpf_lb.agent.attachments import Attachments, SourceNumbers
+from ebpf_lb.agent.config import Config
+from ebpf_lb.agent.inbox import Inbox
+from ebpf_lb.agent.loop import Loop, Parts
+from ebpf_lb.agent.metrics import Metrics
+from ebpf_lb.agent.programmer import Programmer
+from ebpf_lb.agent.roles import Address, Facts, Link
+from ebpf_lb.datapath.attach import AttachError
+from ebpf_lb.datapath.writer import NotProgrammed
+from ebpf_lb.model.values import Family, parse_address
+from ebpf_lb.plan.cluster import Cluster, NodeView
+from ebpf_lb.plan.forwarding import Forwarding, ServicePortName
+
+NODE4 = parse_address("172.30.0.11")
+ETH0 = Link(2, "eth0", "", 0, False)
+CNI0 = Link(3, "cni0", "bridge", 0, False)
+VETH4 = Link(4, "veth4", "veth", 3, True)
+VETH5 = Link(5, "veth5", "veth", 3, True)
+POD4 = parse_address("10.244.1.1")
+
+
+def facts(*links: Link, more: tuple[Address, ...] = ()) -> Facts:
+    """A node with an uplink, a bridge and these."""
+    addresses = (Address(2, NODE4, 0), Address(3, POD4, 0), *more)
+    known = {link.index: link for link in (ETH0, CNI0, *links)}
+    return Facts(known, addresses, frozenset({(Family.IPV4, 2)}))
+
+
+class Clock:
+    """Seconds, turned by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Log:
+    """Lines of a log: event and fields."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def __getattr__(self, level: str) -> Any:
+        return lambda event, **fields: self.lines.append((level, event, fields))
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [fields for _, name, fields in self.lines if name == event]
+
+
+class Writer:
+    """A family's maps: holds Forwardings, has room for so many, and can be made to fail."""
+
+    def __init__(self, family: Family, held: Collection[Forwarding] = ()) -> None:
+        self.family = family
+        self.held = {forwarding.name: forwarding for forwarding in held}
+        self.room = 1000
+        self.stats: Counter[str] = Counter()
+        self.calls: list[str] = []
+        self.entries: dict[int, tuple[int, int]] = {}
+        self.sources: dict[int, bytes] = {}
+        self.broken: builtins.set[ServicePortName] = builtins.set()
+
+    def set(self, forwarding: Forwarding) -> None:
+        name = forwarding.name
+        full = name not in self.held and len(self.held) >= self.room
+        if full or name in self.broken:
+            self.calls.append(f"refuse {name}")
+            raise NotProgrammed(name, self.family, "no room")
+        if self.held.get(name) != forwarding:
+            self.held[name] = forwarding
+            self.stats["services"] += 1
+            self.calls.append(f"set {name}")
+
+    def delete(self, name: ServicePortName) -> None:
+        if name in self.broken:
+            self.calls.append(f"refuse {name}")
+            raise NotProgrammed(name, self.family, "removing: input/output error")
+        if self.held.pop(name, None):
+            self.stats["services"] += 1
+            self.calls.append(f"delete {name}")
+
+    def names(self) -> list[ServicePortName]:
+        return list(self.held)
+
+    def retain(self, names: Collection[ServicePortName]) -> None:
+        self.calls.append("retain")
+        for name in [name for name in self.held if name not in names]:
+            self.delete(name)
+
+    def housekeeping(self, now: float) -> None:
+        pass
+
+    def set_interface(self, ifindex: int, bridge: int = 0, source_id: int = 0) -> None:
+        self.calls.append(f"interface {ifindex}")
+        if self.entries.get(ifindex) != (bridge, source_id):
+            self.entries[ifindex] = (bridge, source_id)
+            self.stats["interfaces"] += 1
+
+    def delete_interface(self, ifindex: int) -> None:
+        if self.entries.pop(ifindex, None):
+            self.stats["interfaces"] += 1
+
+    def interfaces(self) -> "builtins.set[int]":
+        return builtins.set(self.entries)
+
+    def set_snat_source(self, source_id: int, address: bytes) -> None:
+        if self.sources.get(source_id) != address:
+            self.sources[source_id] = address
+            self.stats["snat_sources"] += 1
+
+
+class Control:
+    """TC hooks."""
+
+    def __init__(self, order: list[str]) -> None:
+        self.calls = order
+        self.gone: set[int] = set()
+        self.refusing: set[int] = set()
+        self.foreign: list[Any] = []
+
+    def attach(self, ifindex: int, role: str = "pod") -> bool:
+        if ifindex in self.refusing:
+            raise AttachError(f"Cannot attach to {ifindex}.")
+        if ifindex in self.gone:
+            return False
+        self.calls.append(f"attach {role} {ifindex}")
+        return True
+
+    def detach(self, ifindex: int) -> int:
+        self.calls.append(f"detach {ifindex}")
+        return 4
+
+    def ahead_of_us(self, ifindex: int) -> list[Any]:
+        return self.foreign
+
+
+class Agent:
+    """A loop with such parts. IPv4 alone, so that expectations stay short."""
+
+    def __init__(self, writer: Writer | None = None, *, late: bool = False) -> None:
+        self.clock, self.log = Clock(), Log()
+        self.writer = writer or Writer(Family.IPV4)
+        self.writer.calls.clear()
+        self.writer.stats.clear()
+        self.control = Control(self.writer.calls)
+        writers = {Family.IPV4: self.writer}
+        numbers = {Family.IPV4: SourceNumbers(self.writer.sources)}
+        self.programmer = Programmer(writers, self.clock, self.log)
+        self.attachments = Attachments(self.control, writers, numbers, self.log)
+        self.cluster = Cluster(NodeView("node1", "", ()))
+        self.inbox = Inbox(self.clock)
+        self.taken_over = 0
+        self.loop = Loop(
+            Config(node_name="node1"),
+            Parts(self.cluster, self.programmer, self.attachments, Metrics(), self.log),
+            self.inbox,
+            facts(VETH4),
+            self.clock,
+            attach_late=late,
+            when_complete=self._take_over,
+        )
+        self.loop.begin()
+
+    def _take_over(self) -> None:
+        self.taken_over += 1
+
+    @property
+    def calls(self) -> list[str]:
+        """What was done to Services since the last time."""
+        words = ("set", "delete", "refuse", "retain")
+        found = [call for call in self.writer.calls if call.split(" ")[0] in words]
+        self.writer.calls.clear()
+        return found
+
+    def tell(self, *events: Any) -> None:
+        """Events that come at once, a while after the last."""
+        self.clock.now += 0.5
+        self.tell_now(*events)
+
+    def tell_now(self, *events: Any) -> None:
+        for event in events:
+            self.inbox.put(event)
+        self.loop.step()
+
+    def second(self, seconds: float = 1.0) -> None:
+        """Time passes, and nothing happens."""
+        self.clock.now += seconds
+        self.loop.step()

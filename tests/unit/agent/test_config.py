@@ -1,0 +1,147 @@
+"""Where a value comes from, and how one that cannot be is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebpf_lb.agent.config import Config, ConfigError, cgroup_root, load
+from ebpf_lb.model.values import parse_network
+
+MOUNTS = "sysfs /sys sysfs rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    """Loads a configuration out of a file's text, an environment and flags."""
+    mounts = tmp_path / "mounts"
+    mounts.write_text(MOUNTS)
+
+    def call(
+        text: str | None = None,
+        environment: dict[str, str] | None = None,
+        **flags: str | None,
+    ) -> tuple[Config, list[str]]:
+        file = None
+        if text is not None:
+            file = tmp_path / "config.yaml"
+            file.write_text(text)
+        return load(flags, environment or {}, file, host_name=lambda: "Node-A", mounts=mounts)
+
+    return call
+
+
+def test_without_anything_the_machine_decides(read: Any) -> None:
+    config, warnings = read()
+    assert config.node_name == "node-a"  # as the kubelet spells it
+    assert config.cgroup == Path("/sys/fs/cgroup")
+    assert config.bpffs == Path("/sys/fs/bpf/ebpf-lb")
+    assert config.healthz_bind_address == ("0.0.0.0", 10256)
+    assert config.kubeconfig is None
+    assert warnings == []
+
+
+def test_a_flag_wins_over_the_environment_that_over_the_file(read: Any) -> None:
+    text = "nodeName: file\n"
+    environment = {"EBPF_LB_NODE_NAME": "environment"}
+    assert read(text)[0].node_name == "file"
+    assert read(text, environment)[0].node_name == "environment"
+    assert read(text, environment, node_name="flag")[0].node_name == "flag"
+    assert read(text, environment, node_name=None)[0].node_name == "environment"
+
+
+def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
+    networks = tuple(map(parse_network, ("10.244.0.0/16", "fd00::/48")))
+    from_file, _ = read(
+        'clusterCidrs: [10.244.0.0/16, "fd00::/48"]\n'
+        "nodePortAddresses: [primary]\n"
+        "masqueradeAll: true\n"
+        'healthzBindAddress: "[::]:1"\n'
+        'metricsBindAddress: ""\n'
+        "podInterfaces: [a*, b*]\n"
+        "dataPath: {flows: 4096, tcpSynS: 5}\n"
+    )
+    from_environment, _ = read(
+        environment={
+            "EBPF_LB_CLUSTER_CIDRS": "10.244.0.0/16,fd00::/48",
+            "EBPF_LB_NODE_PORT_ADDRESSES": "primary",
+            "EBPF_LB_MASQUERADE_ALL": "yes",
+            "EBPF_LB_HEALTHZ_BIND_ADDRESS": "[::]:1",
+            "EBPF_LB_METRICS_BIND_ADDRESS": "",
+            "EBPF_LB_POD_INTERFACES": "a*,b*",
+            "EBPF_LB_FLOWS": "4096",
+            "EBPF_LB_TCP_SYN_S": "5",
+        }
+    )
+    assert from_file == from_environment
+    assert from_file.cluster_cidrs == networks
+    assert from_file.node_port_addresses == ("primary",)
+    assert from_file.masquerade_all
+    assert from_file.healthz_bind_address == ("::", 1)
+    assert from_file.metrics_bind_address is None
+    assert from_file.pod_interfaces == ("a*", "b*")
+    assert (from_file.settings.flows, from_file.settings.tcp_syn_s) == (4096, 5)
+
+
+def test_unknown_keys_are_told_and_tolerated(read: Any) -> None:
+    config, warnings = read("nodeNmae: x\nnodeName: y\ndataPath: {flow: 3}\n")
+    assert config.node_name == "y"
+    assert [warning.split(" ")[0] for warning in warnings] == ["nodeNmae", "dataPath.flow"]
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "flags", "words"),
+    [
+        ("clusterCidrs: [x]", {}, {}, ["clusterCidrs", "config.yaml", "'x'", "CIDR"]),
+        ("clusterCidrs: 3", {}, {}, ["clusterCidrs", "3 is no list"]),
+        ("listPageSize: 0", {}, {}, ["listPageSize", "between 1 and 100000"]),
+        ("listPageSize: true", {}, {}, ["listPageSize", "no whole number"]),
+        ("masqueradeAll: maybe", {}, {}, ["masqueradeAll", "neither true nor false"]),
+        ("logLevel: loud", {}, {}, ["logLevel", "debug, info, warning, error"]),
+        ("healthzBindAddress: ::1:80", {}, {}, ["healthzBindAddress", "'::1:80'"]),
+        ("nodePortAddresses: [primary, 10.0.0.0/8]", {}, {}, ["nodePortAddresses", "primary"]),
+        ("dataPath: {services: 70000}", {}, {}, ["dataPath.services", "65536"]),
+        ("dataPath: 3", {}, {}, ["dataPath", "keys and values"]),
+        ("- a\n- b", {}, {}, ["config.yaml", "keys and values"]),
+        ("a: [", {}, {}, ["config.yaml", "line", "YAML"]),
+        (None, {"EBPF_LB_FLOWS": "many"}, {}, ["EBPF_LB_FLOWS", "'many'"]),
+        (None, {}, {"cluster_cidrs": "10.0.0.1"}, ["--cluster-cidr", "'10.0.0.1'"]),
+        (None, {}, {"node_name": " "}, ["--node-name"]),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_sentence(
+    read: Any,
+    text: str | None,
+    environment: dict[str, str],
+    flags: dict[str, str],
+    words: list[str],
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(text, environment, **flags)
+    sentence = str(caught.value)
+    assert all(word in sentence for word in words), sentence
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Cannot read .*missing.yaml: No such file"):
+        load({}, {}, tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("mounts", "expected"),
+    [
+        (MOUNTS, Path("/sys/fs/cgroup")),
+        ("cgroup2 /a cgroup2 rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n",
+         Path("/sys/fs/cgroup")),
+        ("tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n",
+         Path("/sys/fs/cgroup/unified")),
+        ("cgroup2 /a\\040b cgroup2 rw 0 0\n", Path("/a b")),
+        ("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n", None),
+    ],
+)  # fmt: skip
+def test_where_cgroup_version_2_is(tmp_path: Path, mounts: str, expected: Path | None) -> None:
+    file = tmp_path / "mounts"
+    file.write_text(mounts)
+    assert cgroup_root(file) == expected
