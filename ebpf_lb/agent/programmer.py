@@ -178,6 +178,8 @@ class Programmer:
             del self._names[key]
 
     def _refuse(self, part: Part | ObjectKey, key: ObjectKey, sentence: str) -> None:
+        if not self._refused:
+            self._retry_at = self._clock() + RETRY_INTERVAL_S
         before = self._refused.get(part)
         self._refused[part] = Refusal(key, sentence)
         if before is None or before.sentence != sentence:
