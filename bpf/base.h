@@ -60,4 +60,21 @@ INLINE int same_address(const addr *a, const addr *b)
 /* The other header names only 32 bits of the cookie. */
 static __u64 (*socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
 
+/* That one has too few arguments there. */
+static long (*redirect_neigh)(__u32 ifindex, void *params, int params_bytes, __u64 flags) =
+	(void *)BPF_FUNC_redirect_neigh;
+
 #define TICK() ((__u32)(bpf_jiffies64() >> TICK_SHIFT))
+
+/*
+ * The same value, but the verifier forgets what it was: it follows every combination of known values
+ * through all code behind, and unrolled loops know very many. `unknown` is any value that it does not
+ * know; that its exclusive-or with its own copy is zero escapes verifier and compiler alike.
+ */
+INLINE __u64 forget(__u64 value, __u64 unknown)
+{
+	__u64 copy = unknown;
+
+	asm volatile("" : "+r"(copy));
+	return value ^ unknown ^ copy;
+}

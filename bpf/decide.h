@@ -11,10 +11,14 @@
 #include "packet.h"
 
 enum client_kind {
-	CLIENT_POD,	/* a pod of this node */
-	CLIENT_NODE,	/* a process of this node */
-	CLIENT_OUTSIDE, /* anyone else */
+	CLIENT_POD,	  /* a pod of this node */
+	CLIENT_NODE,	  /* a process of this node */
+	CLIENT_OTHER_POD, /* a pod of another node */
+	CLIENT_OUTSIDE,	  /* anyone else */
 };
+
+/* The number in snat_sources of the node's preferred source, which stands for the node itself. */
+#define NODE_SOURCE_ID 1
 
 enum action {
 	ACTION_PASS,	  /* not ours: leave it as it is */
@@ -106,6 +110,16 @@ INLINE struct frontend *frontend_of(const struct packet *packet)
 	return frontend_get(&key);
 }
 
+/* Who is it that comes in by an uplink? */
+INLINE int remote_client(const struct packet *packet)
+{
+	struct network_key key = {};
+
+	key.prefix_length = sizeof(addr) * 8;
+	key.address = packet->source;
+	return in_pod_networks(&key) ? CLIENT_OTHER_POD : CLIENT_OUTSIDE;
+}
+
 INLINE int decide(const struct packet *packet, int client, __u32 now, struct verdict *verdict)
 {
 	struct frontend *frontend = frontend_of(packet);
@@ -171,9 +185,11 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 	/* Hairpin: a pod answers its own address without us, so it must see another one. */
 	if (client == CLIENT_POD && same_address(&verdict->address, &packet->source))
 		verdict->masquerade = 1;
-	/* From outside to another node: the reply must come back by this one. */
-	if (client == CLIENT_OUTSIDE && kind != FRONTEND_CLUSTER_IP && !local &&
-	    !(backend->flags & BACKEND_ON_NODE))
+	/*
+	 * In by an uplink and out to another node: the reply would bypass this one, which alone can
+	 * restore its source. (To a backend here, the client's address is kept: replies cross us anyway.)
+	 */
+	if (client >= CLIENT_OTHER_POD && !(verdict->backend_flags & BACKEND_ON_NODE))
 		verdict->masquerade = 1;
 	return verdict_is(verdict, ACTION_TRANSLATE, REASON_NEW);
 }

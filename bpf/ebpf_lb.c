@@ -12,6 +12,7 @@
 #include "reject.h"
 #include "sctp.h"
 #include "socket.h"
+#include "uplink.h"
 
 /* TC, the host's side of a pod's interface */
 
@@ -25,21 +26,48 @@ int pod_egress(struct __sk_buff *skb)
 	return to_pod(skb);
 }
 
+/* TC, uplinks and tunnel devices */
+
+int uplink_ingress(struct __sk_buff *skb)
+{
+	return from_outside(skb);
+}
+
+int uplink_egress(struct __sk_buff *skb)
+{
+	return to_outside(skb);
+}
+
 /* TC, behind tail calls: see enum slow_path */
 
 int pod_new_flow(struct __sk_buff *skb)
 {
-	return new_flow(skb, CLIENT_POD);
+	return new_flow(skb, HOOK_FROM_POD);
 }
 
 int pod_new_snat(struct __sk_buff *skb)
 {
-	return new_snat_flow(skb, CLIENT_POD);
+	return new_snat_flow(skb, HOOK_FROM_POD);
 }
 
-int pod_snat_reply(struct __sk_buff *skb)
+int pod_reply(struct __sk_buff *skb)
 {
-	return hairpin_reply(skb);
+	return reply_from_pod(skb);
+}
+
+int uplink_new_flow(struct __sk_buff *skb)
+{
+	return new_flow(skb, HOOK_FROM_OUTSIDE);
+}
+
+int uplink_new_snat(struct __sk_buff *skb)
+{
+	return new_snat_flow(skb, HOOK_FROM_OUTSIDE);
+}
+
+int uplink_reply(struct __sk_buff *skb)
+{
+	return reply_from_outside(skb);
 }
 
 int answer_refusal(struct __sk_buff *skb)

@@ -153,6 +153,8 @@ INLINE int flow_find_in_set(__u32 set, const struct packet *packet, int towards_
 {
 	struct flow_set *entries = flow_set_get(set);
 	__u64 protocol = flow_protocol_bits(packet->protocol);
+	__u64 found = 0;
+	__u32 slot = 0;
 
 	if (!entries)
 		return 0;
@@ -163,14 +165,18 @@ INLINE int flow_find_in_set(__u32 set, const struct packet *packet, int towards_
 
 		if (flow_matches(flow, word, packet, protocol, towards_backend) &&
 		    !flow_expired(word, now)) {
-			ref->flow = flow;
-			ref->word = word;
-			ref->set = set;
-			ref->slot = i;
-			return 1;
+			found = word;
+			slot = i;
+			break;
 		}
 	}
-	return 0;
+	if (!found)
+		return 0;
+	ref->set = set;
+	ref->slot = forget(slot, now) & 3;
+	ref->flow = &entries->entry[ref->slot];
+	ref->word = found;
+	return 1;
 }
 
 /* The flow that a packet belongs to. ref->flow is 0 where there is none. */
@@ -308,7 +314,7 @@ INLINE __u64 flow_room(__u32 set, __u32 choice, __u32 now, __u64 best)
 			(__u64)flow_dispensable(READ_ONCE(entries->entry[i].word), now) << 8 |
 			(7 - (choice * 4 + i));
 
-		best = forget(candidate > best ? candidate : best);
+		best = forget(candidate > best ? candidate : best, now);
 	}
 	return best;
 }
@@ -375,7 +381,8 @@ INLINE int flow_contend(__u32 set, __u32 choice, __u32 place, const struct new_f
 	for (int i = 0; i < 4; i++)
 		result = forget(result |
 				flow_contend_one(&entries->entry[i], choice * 4 + i, place, new,
-						 protocol, now));
+						 protocol, now),
+				now);
 	return result;
 }
 

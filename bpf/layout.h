@@ -199,8 +199,3 @@ struct crc32c_shift {
 struct token_bucket {
 	__u64 state; /* see reject.h */
 };
-
-/* Room for values that the verifier need not follow: see forget() in maps.h. */
-struct scratch {
-	__u64 value;
-};

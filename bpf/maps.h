@@ -53,8 +53,6 @@ BPF_F_TABLE("hash:" PIN "/names", u32, struct service_name, names, SERVICES_MAX,
 BPF_F_TABLE("percpu_array:" PIN "/counters", u32, struct counter, counters, REASONS_MAX, 0);
 /* Programs count by Service. */
 BPF_F_TABLE("percpu_array:" PIN "/service_counters", u32, struct service_counter, service_counters, SERVICES_MAX, 0);
-/* A program's own, for the time of one run. */
-BPF_F_TABLE("percpu_array:" PIN "/scratch", u32, struct scratch, scratch, 1, 0);
 /* Agent writes. One entry. */
 BPF_F_TABLE("array:" PIN "/config", u32, struct config, config, 1, 0);
 /* Agent writes once: the CRC32c of a message lengthened by 2^index zero bytes. */
@@ -171,21 +169,6 @@ INLINE struct config *config_get(void)
 	__u32 index = 0;
 
 	return config.lookup(&index);
-}
-
-/*
- * The same value, but the verifier forgets what it was: it follows every combination of known values
- * through the code behind, and unrolled loops over a set's entries know very many.
- */
-INLINE __u64 forget(__u64 value)
-{
-	__u32 index = 0;
-	struct scratch *memory = scratch.lookup(&index);
-
-	if (!memory)
-		return 0;
-	WRITE_ONCE(memory->value, value);
-	return READ_ONCE(memory->value);
 }
 
 INLINE struct crc32c_shift *crc32c_shift_get(__u32 index)

@@ -105,9 +105,13 @@ INLINE int refuse(struct __sk_buff *skb, __u32 reason)
 /* What is the same for flows with and without SNAT: anything but TRANSLATE ends here. */
 #define DECIDED_TO_TRANSLATE (-2)
 
-INLINE int decide_on(struct __sk_buff *skb, const struct packet *packet, int client, __u32 now,
+INLINE int decide_on(struct __sk_buff *skb, const struct packet *packet, int hook, __u32 now,
 		     struct verdict *verdict)
 {
+	int client = hook == HOOK_FROM_POD   ? CLIENT_POD :
+		     hook == HOOK_TO_OUTSIDE ? CLIENT_NODE :
+					       remote_client(packet);
+
 	switch (decide(packet, client, now, verdict)) {
 	case ACTION_TRANSLATE:
 		return DECIDED_TO_TRANSLATE;
@@ -132,15 +136,23 @@ INLINE void flow_from_verdict(const struct packet *packet, const struct verdict 
 
 /* The flow stands. Its packet takes the way of all later ones. */
 INLINE int resume(struct __sk_buff *skb, const struct packet *packet,
-		  const struct verdict *verdict, __u32 now)
+		  const struct verdict *verdict, __u32 now, int hook)
 {
 	decided(packet, verdict, now);
 	count_skb(skb, REASON_NEW);
 	count_service(verdict->service_id, 1, 0, 0);
-	return slow_path(skb, CALL_ESTABLISHED);
+	return slow_path(skb, CALL_ESTABLISHED + calls_of(hook));
 }
 
-INLINE int new_flow(struct __sk_buff *skb, int client)
+INLINE void keep_way(const struct flow_ref *ref, const struct way *way)
+{
+	struct way *place = way_of(ref->set, ref->slot);
+
+	if (place)
+		*place = *way;
+}
+
+INLINE int new_flow(struct __sk_buff *skb, int hook)
 {
 	struct packet packet;
 	struct verdict verdict;
@@ -156,57 +168,73 @@ INLINE int new_flow(struct __sk_buff *skb, int client)
 		return later_fragment_alone(skb, &packet);
 	if (parsed == PARSE_OK && flow_lookup(&packet, 1, now, &ref)) {
 		if (!flow_reused(ref.word, packet.flags))
-			return slow_path(skb, CALL_ESTABLISHED); /* another CPU was faster */
+			/* another CPU was faster */
+			return slow_path(skb, CALL_ESTABLISHED + calls_of(hook));
 		flow_close(&ref);
-	} else if (parsed == PARSE_OK && flow_lookup(&packet, 0, now, &ref)) {
-		return slow_path(skb, CALL_SNAT_REPLY);
+	} else if (hook != HOOK_TO_OUTSIDE && parsed == PARSE_OK &&
+		   flow_lookup(&packet, 0, now, &ref)) {
+		return slow_path(skb, CALL_REPLY + calls_of(hook));
 	}
 
-	int result = decide_on(skb, &packet, client, now, &verdict);
+	int result = decide_on(skb, &packet, hook, now, &verdict);
 
 	if (result != DECIDED_TO_TRANSLATE)
 		return result;
 	if (verdict.masquerade)
-		return slow_path(skb, CALL_NEW_SNAT_FLOW);
+		return slow_path(skb, CALL_NEW_SNAT_FLOW + calls_of(hook));
 	flow_from_verdict(&packet, &verdict, &new);
-
-	struct interface *interface = interface_get(skb->ifindex);
-
-	if (LINK_HEADER_BYTES && interface && interface->bridge &&
-	    find_bridged_way(skb, &packet, &verdict.address, interface->bridge, &way) !=
-		    BRIDGED_NOT)
+	if (hook == HOOK_FROM_POD &&
+	    find_bridged_way(skb, &packet.source, &verdict.address, packet.protocol, &way))
 		new.bits |= FLOW_BRIDGED;
 
 	int created = flow_create(&new, now, &ref);
 
 	if (created == FLOW_CLASH) {
 		skb->cb[CB_ATTEMPT] = 1; /* the client's own port is what clashes */
-		return slow_path(skb, CALL_NEW_SNAT_FLOW);
+		return slow_path(skb, CALL_NEW_SNAT_FLOW + calls_of(hook));
 	}
 	if (created & FLOW_TABLE_FULL)
 		return drop(skb, REASON_FLOW_TABLE_FULL);
 	if (created != FLOW_CREATED)
-		return try_again(skb, CALL_NEW_FLOW, REASON_CONTENTION);
-	if (new.bits & FLOW_BRIDGED) {
-		struct way *place = way_of(&ref);
+		return try_again(skb, CALL_NEW_FLOW + calls_of(hook), REASON_CONTENTION);
+	keep_way(&ref, &way);
+	return resume(skb, &packet, &verdict, now, hook);
+}
 
-		if (place)
-			*place = way;
+/*
+ * The number of the address to masquerade with: that of the interface which the packet leaves by.
+ * A hairpin leaves by the one it came from.
+ */
+INLINE __u32 masquerade_source(struct __sk_buff *skb, const struct packet *packet,
+			       const struct verdict *verdict, int hook)
+{
+	__u32 ifindex = skb->ifindex;
+	struct interface *interface;
+
+	if (hook != HOOK_FROM_POD) {
+		struct way way = {};
+
+		if (find_way(skb, &packet->source, &verdict->address, packet->protocol,
+			     skb->ifindex, 0, &way) == ROUTE_NONE)
+			return 0;
+		ifindex = way.ifindex;
 	}
-	return resume(skb, &packet, &verdict, now);
+	interface = interface_get(ifindex);
+	return interface && interface->source_id ? interface->source_id : NODE_SOURCE_ID;
 }
 
 /*
  * The backend must see another source: an address of this node where the verdict says masquerade;
  * else the client's own, only from another port, because replies to this one belong to another flow.
  */
-INLINE int new_snat_flow(struct __sk_buff *skb, int client)
+INLINE int new_snat_flow(struct __sk_buff *skb, int hook)
 {
 	struct packet packet;
 	struct verdict verdict;
 	struct flow_ref ref;
 	struct flow_ref signpost;
 	struct new_flow new;
+	struct way unknown = {};
 	addr source;
 	__u32 source_id = 0;
 	__u32 now = TICK();
@@ -214,7 +242,7 @@ INLINE int new_snat_flow(struct __sk_buff *skb, int client)
 	if (read_packet(skb, &packet) != PARSE_OK)
 		return drop(skb, REASON_SLOW_PATH);
 
-	int result = decide_on(skb, &packet, client, now, &verdict);
+	int result = decide_on(skb, &packet, hook, now, &verdict);
 
 	if (result != DECIDED_TO_TRANSLATE)
 		return result;
@@ -222,21 +250,21 @@ INLINE int new_snat_flow(struct __sk_buff *skb, int client)
 	new.snat_port = snat_candidate(&packet, skb->cb[CB_ATTEMPT]);
 	source = packet.source;
 	if (verdict.masquerade) {
-		struct interface *interface = interface_get(skb->ifindex);
 		struct snat_source *found;
 
-		source_id = interface ? interface->source_id : 0;
+		source_id = masquerade_source(skb, &packet, &verdict, hook);
 		found = source_id ? snat_source_get(source_id) : 0;
 		if (!found)
 			return drop(skb, REASON_NO_SNAT_SOURCE);
 		source = found->address;
 		if (node_socket_exists(skb, &packet, &source, new.snat_port, &verdict))
-			return try_again(skb, CALL_NEW_SNAT_FLOW, REASON_SNAT_PORTS);
+			return try_again(skb, CALL_NEW_SNAT_FLOW + calls_of(hook), REASON_SNAT_PORTS);
 	}
 	new.bits |= FLOW_SNAT | (__u64)source_id << FLOW_SOURCE_SHIFT;
 	if (create_signpost(&packet, &verdict, &source, new.snat_port, now, &signpost) !=
 	    FLOW_CREATED)
-		return try_again(skb, CALL_NEW_SNAT_FLOW, REASON_SNAT_PORTS);
+		return try_again(skb, CALL_NEW_SNAT_FLOW + calls_of(hook), REASON_SNAT_PORTS);
+	keep_way(&signpost, &unknown);
 
 	int created = flow_create(&new, now, &ref);
 
@@ -245,7 +273,8 @@ INLINE int new_snat_flow(struct __sk_buff *skb, int client)
 		/* from the start: what was contended may stand by now */
 		return created & FLOW_TABLE_FULL ?
 			       drop(skb, REASON_FLOW_TABLE_FULL) :
-			       try_again(skb, CALL_NEW_FLOW, REASON_CONTENTION);
+			       try_again(skb, CALL_NEW_FLOW + calls_of(hook), REASON_CONTENTION);
 	}
-	return resume(skb, &packet, &verdict, now);
+	keep_way(&ref, &unknown);
+	return resume(skb, &packet, &verdict, now, hook);
 }

@@ -168,6 +168,8 @@ INLINE int parse(void *data, void *data_end, struct packet *packet)
 			known = 1;
 		}
 	}
+	if (UNLIKELY(offset != LINK_HEADER_BYTES + sizeof(*ip)))
+		offset = forget(offset, ip->payload_len) & 0xffff;
 	packet->protocol = next;
 	packet->l4_offset = offset;
 	if (UNLIKELY(!known || offset > MAX_L4_OFFSET - sizeof(struct tcphdr)))

@@ -26,12 +26,12 @@ INLINE int from_pod(struct __sk_buff *skb)
 	__u32 now = TICK();
 
 	if (LIKELY(flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags)))
-		return translate_to_backend(skb, &packet, &ref, now);
+		return translate_to_backend(skb, &packet, &ref, now, HOOK_FROM_POD);
 	return slow_path(skb, CALL_NEW_FLOW);
 }
 
-/* The pod was its own backend, and answers the node's address that it saw. */
-INLINE int hairpin_reply(struct __sk_buff *skb)
+/* To an address of the node that the pod took for its client: the pod was its own backend. */
+INLINE int reply_from_pod(struct __sk_buff *skb)
 {
 	struct packet packet;
 	struct flow_ref ref;
@@ -39,7 +39,7 @@ INLINE int hairpin_reply(struct __sk_buff *skb)
 
 	if (read_packet(skb, &packet) != PARSE_OK || !flow_lookup(&packet, 0, now, &ref))
 		return TC_NEXT;
-	return translate_reply(skb, &packet, &ref, now, skb->ifindex);
+	return translate_reply(skb, &packet, &ref, now, HOOK_FROM_POD);
 }
 
 INLINE int to_pod(struct __sk_buff *skb)
@@ -58,5 +58,5 @@ INLINE int to_pod(struct __sk_buff *skb)
 
 	if (!flow_lookup(&packet, 0, now, &ref))
 		return TC_NEXT;
-	return translate_reply(skb, &packet, &ref, now, 0);
+	return translate_reply(skb, &packet, &ref, now, HOOK_TO_POD);
 }

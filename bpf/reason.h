@@ -29,6 +29,8 @@ enum reason {
 	REASON_REWRITE_FAILED = 41,	  /* the kernel refused a change to the packet */
 	REASON_SLOW_PATH = 42,		  /* a program of the slow path could not be called */
 	REASON_CONTENTION = 43,		  /* other processors kept changing the same flow's entries */
+	REASON_NO_ROUTE = 44,		  /* the node has no route to the backend, or back to the client */
+	REASON_HOP_LIMIT = 45,		  /* hop limit reached on the way through this node */
 	/* passed with a reason */
 	REASON_TRUNCATED = 64,		  /* a header runs past the packet's end */
 	REASON_HEADER_CHAIN = 65,	  /* more IPv6 extension headers than are followed */

@@ -27,16 +27,16 @@ INLINE int mend_sctp_checksum(struct __sk_buff *skb)
 {
 	struct packet packet;
 	__u32 value = skb->cb[CB_SCTP_CHANGE];
-	__u32 ifindex = skb->cb[CB_REDIRECT];
+	__u32 where = skb->cb[CB_REDIRECT];
 
 	if (read_packet(skb, &packet) != PARSE_OK)
 		return drop(skb, REASON_REWRITE_FAILED);
 
 	__u32 length = transport_bytes((void *)(long)skb->data, (void *)(long)skb->data_end, &packet);
-	__u32 where = (packet.l4_offset & MAX_L4_OFFSET) + SCTP_CHECKSUM;
+	__u32 place = (packet.l4_offset & MAX_L4_OFFSET) + SCTP_CHECKSUM;
 	__u32 checksum = 0;
 
-	if (bpf_skb_load_bytes(skb, where, &checksum, sizeof(checksum)))
+	if (bpf_skb_load_bytes(skb, place, &checksum, sizeof(checksum)))
 		return drop(skb, REASON_REWRITE_FAILED);
 	/* zero: the sender's device was to fill it in, and will */
 	if (checksum) {
@@ -52,8 +52,8 @@ INLINE int mend_sctp_checksum(struct __sk_buff *skb)
 			value = crc32c_shift_by(value, shift);
 		}
 		checksum ^= value;
-		if (bpf_skb_store_bytes(skb, where, &checksum, sizeof(checksum), 0))
+		if (bpf_skb_store_bytes(skb, place, &checksum, sizeof(checksum), 0))
 			return drop(skb, REASON_REWRITE_FAILED);
 	}
-	return ifindex ? bpf_redirect(ifindex, 0) : TC_NEXT;
+	return send_by(where);
 }

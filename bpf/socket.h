@@ -85,9 +85,6 @@ INLINE void remember_peer(__u64 cookie, const struct packet *packet, const struc
 	socket_peer_set(&key, &peer);
 }
 
-/* The node's preferred source stands for it wherever a client is asked for. */
-#define NODE_SOURCE_ID 1
-
 INLINE int socket_names_peer(struct bpf_sock_addr *ctx, int form, int connecting)
 {
 	struct packet packet = {};

@@ -12,23 +12,56 @@
 
 #define TC_NEXT TC_ACT_UNSPEC
 
-/* indices in `calls` */
+/* Where a program runs. Always a constant, so that code for other hooks is not even compiled. */
+enum hook {
+	HOOK_FROM_POD,	   /* ingress of a pod's interface */
+	HOOK_TO_POD,	   /* egress of it */
+	HOOK_FROM_OUTSIDE, /* ingress of an uplink or tunnel */
+	HOOK_TO_OUTSIDE,   /* egress of it: also what the node's own sockets send */
+};
+
+/* Indices in `calls`. The first four exist for each hook at which connections begin. */
 enum slow_path {
 	CALL_NEW_FLOW = 0,
-	CALL_REJECT = 1,
-	CALL_SCTP = 2,
-	CALL_NEW_SNAT_FLOW = 3,
-	CALL_ESTABLISHED = 4,
-	CALL_SNAT_REPLY = 5,
+	CALL_NEW_SNAT_FLOW = 1,
+	CALL_ESTABLISHED = 2,
+	CALL_REPLY = 3,
+	CALLS_OF_POD = 0,
+	CALLS_OF_OUTSIDE = 4,
+	CALLS_OF_NODE = 8,
+	CALL_REJECT = 12,
+	CALL_SCTP = 13,
 };
+
+INLINE __u32 calls_of(int hook)
+{
+	return hook == HOOK_FROM_OUTSIDE ? CALLS_OF_OUTSIDE :
+	       hook == HOOK_TO_OUTSIDE	 ? CALLS_OF_NODE :
+					   CALLS_OF_POD;
+}
 
 /* what skb->cb carries from one of our programs to the next */
 enum control_block {
 	CB_ATTEMPT = 0,	    /* how often CALL_NEW_FLOW was tried for this packet */
 	CB_REASON = 1,	    /* CALL_REJECT: why */
 	CB_SCTP_CHANGE = 1, /* CALL_SCTP: exclusive-or of the old and new first 4 bytes */
-	CB_REDIRECT = 2,    /* CALL_SCTP: then send out by this interface; 0: next */
+	CB_REDIRECT = 2,    /* CALL_SCTP: and then: see send_by() */
 };
+
+/*
+ * Where a packet goes when all is done. 0: on to the next classifier. Else out by the interface of
+ * this number, with the link header as it is or, with the bit, with one that the kernel makes.
+ */
+#define SEND_NEIGHBOUR 0x80000000U
+
+INLINE int send_by(__u32 where)
+{
+	if (!where)
+		return TC_NEXT;
+	if (where & SEND_NEIGHBOUR)
+		return redirect_neigh(where & ~SEND_NEIGHBOUR, 0, 0, 0);
+	return bpf_redirect(where, 0);
+}
 
 /* Enough for any headers that are followed. */
 #define PULL_BYTES 128

@@ -8,10 +8,10 @@
 #include "tc.h"
 #include "way.h"
 
-/* After a rewrite: out by `ifindex`, or on to the next classifier where that is 0. */
+/* After a rewrite: the rest of the checksum where that is SCTP's, and off it goes. */
 INLINE int send_on(struct __sk_buff *skb, const struct packet *packet,
 		   const struct endpoint_change *source, const struct endpoint_change *destination,
-		   __u32 ifindex)
+		   __u32 where)
 {
 	if (UNLIKELY(packet->protocol == IPPROTO_SCTP)) {
 		__u32 change = 0;
@@ -22,11 +22,11 @@ INLINE int send_on(struct __sk_buff *skb, const struct packet *packet,
 			change |= (__u32)(packet->destination_port ^ destination->port) << 16;
 		if (change && !(packet->flags & PACKET_LATER_FRAGMENT)) {
 			skb->cb[CB_SCTP_CHANGE] = change;
-			skb->cb[CB_REDIRECT] = ifindex;
+			skb->cb[CB_REDIRECT] = where;
 			return slow_path(skb, CALL_SCTP);
 		}
 	}
-	return ifindex ? bpf_redirect(ifindex, 0) : TC_NEXT;
+	return send_by(where);
 }
 
 /* What the backend sees as source of an SNATed flow: an address of this node, or the client's own. */
@@ -47,14 +47,14 @@ INLINE int snat_change(const struct flow_ref *ref, struct endpoint_change *chang
 	return 1;
 }
 
-/* client -> VIP, on the interface that the client's packets come in by. */
+/* client -> VIP, where the client's packets come in. */
 INLINE int translate_to_backend(struct __sk_buff *skb, struct packet *packet,
-				const struct flow_ref *ref, __u32 now)
+				const struct flow_ref *ref, __u32 now, int hook)
 {
 	struct endpoint_change source = {};
 	struct endpoint_change destination;
 	__u32 service_id = flow_service_id(ref->word);
-	__u32 ifindex = 0;
+	__u32 where = 0;
 
 	destination.address = ref->flow->backend;
 	destination.port = ref->flow->backend_port;
@@ -62,23 +62,37 @@ INLINE int translate_to_backend(struct __sk_buff *skb, struct packet *packet,
 	if (UNLIKELY(ref->word & FLOW_SNAT) && !snat_change(ref, &source))
 		return drop(skb, REASON_NO_SNAT_SOURCE);
 	if (UNLIKELY(!flow_unchanged(ref)))
-		return slow_path(skb, CALL_NEW_FLOW);
+		return slow_path(skb, CALL_NEW_FLOW + calls_of(hook));
 
 	int tick = flow_touch(ref, packet->flags, 1, now);
 
 	if (UNLIKELY(packet->flags & PACKET_FIRST_FRAGMENT))
 		fragment_note(packet);
-	if (UNLIKELY(source.wanted && same_address(&destination.address, &packet->source))) {
-		/* hairpin: its source is the node's now, and must not reach the node's stack */
-		swap_macs(skb);
-		ifindex = skb->ifindex;
-	} else if (ref->word & FLOW_BRIDGED) {
-		take_bridged_way(skb, packet, ref, tick);
+	if (hook == HOOK_FROM_POD) {
+		if (UNLIKELY(source.wanted &&
+			     same_address(&destination.address, &packet->source))) {
+			/* hairpin: its source is the node's now */
+			swap_macs(skb);
+			where = skb->ifindex;
+		} else if (ref->word & FLOW_BRIDGED) {
+			take_bridged_way(skb, packet, ref, &destination.address, tick);
+		}
+	} else if (hook == HOOK_TO_OUTSIDE || flow_source_id(ref->word)) {
+		struct way *way = way_of(ref->set, ref->slot);
+
+		if (!pass_hop(skb))
+			return drop(skb, REASON_HOP_LIMIT);
+		if (way)
+			where = take_way(skb, &packet->source, &destination.address,
+					 packet->protocol, way,
+					 hook == HOOK_TO_OUTSIDE ? BPF_FIB_LOOKUP_OUTPUT : 0, tick);
+		if (!where)
+			return drop(skb, REASON_NO_ROUTE);
 	}
 	count_flow_skb(skb, REASON_ESTABLISHED, service_id);
 	if (rewrite(skb, packet, &source, &destination))
 		return drop(skb, REASON_REWRITE_FAILED);
-	return send_on(skb, packet, &source, &destination, ifindex);
+	return send_on(skb, packet, &source, &destination, where);
 }
 
 /* A signpost was found: the flow that it stands for. Touches the signpost too. */
@@ -131,30 +145,50 @@ INLINE int follow_signpost(const struct packet *packet, struct flow_ref *ref, __
 	return ref->flow != 0;
 }
 
-/* backend -> client: the source becomes the VIP again. `redirect`: the packet must not go on. */
+/* backend -> client: the source becomes the VIP again. */
 INLINE int translate_reply(struct __sk_buff *skb, struct packet *packet, struct flow_ref *ref,
-			   __u32 now, __u32 redirect)
+			   __u32 now, int hook)
 {
 	struct endpoint_change source;
 	struct endpoint_change destination = {};
+	__u32 signpost_set = ref->set;
+	__u32 signpost_slot = ref->slot;
+	__u32 where = 0;
+	int turned = (ref->word & FLOW_TURNED) != 0;
 
-	if (UNLIKELY(ref->word & FLOW_TURNED) && !follow_signpost(packet, ref, now, &destination))
+	if (UNLIKELY(turned) && !follow_signpost(packet, ref, now, &destination))
 		return TC_NEXT;
 	source.address = ref->flow->vip;
 	source.port = ref->flow->vip_port;
 	source.wanted = 1;
 
 	__u32 service_id = flow_service_id(ref->word);
+	__u32 source_id = flow_source_id(ref->word);
 
 	if (UNLIKELY(!flow_unchanged(ref)))
 		return TC_NEXT;
-	flow_touch(ref, packet->flags, 0, now);
+
+	int tick = flow_touch(ref, packet->flags, 0, now);
+
 	if (UNLIKELY(packet->flags & PACKET_FIRST_FRAGMENT))
 		fragment_note(packet);
-	if (UNLIKELY(redirect))
+	if (hook == HOOK_FROM_POD && turned && same_address(&destination.address, &packet->source)) {
 		swap_macs(skb);
+		where = skb->ifindex;
+	} else if ((hook == HOOK_FROM_OUTSIDE || hook == HOOK_FROM_POD) && turned && source_id) {
+		/* from the node's address back to the VIP, which may be the node's as well */
+		struct way *way = way_of(signpost_set, signpost_slot);
+
+		if (!pass_hop(skb))
+			return drop(skb, REASON_HOP_LIMIT);
+		if (way)
+			where = take_way(skb, &source.address, &destination.address,
+					 packet->protocol, way, 0, tick);
+		if (!where)
+			return drop(skb, REASON_NO_ROUTE);
+	}
 	count_flow_skb(skb, REASON_REPLY, service_id);
 	if (rewrite(skb, packet, &source, &destination))
 		return drop(skb, REASON_REWRITE_FAILED);
-	return send_on(skb, packet, &source, &destination, redirect);
+	return send_on(skb, packet, &source, &destination, where);
 }

@@ -1,76 +1,98 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The way to a backend on the client's own bridge.
+ * How a packet gets where it must go when it may not, or need not, go through the stack.
  *
- * Such a backend's replies are bridged: they never come by the bridge's address. So the packets
- * towards it must be bridged as well, or the kernel's connection tracking, which looks at one way and
- * not at the other, calls the replies invalid. The packet gets the backend's MAC address and goes on.
- * While the neighbour is unknown, it takes the way through the stack, which then asks for it.
+ * A backend on the client's own bridge: its replies are bridged, they never come by the bridge's
+ * address. So the packets towards it must be bridged as well, or the kernel's connection tracking,
+ * which looks at one way and not at the other, calls the replies invalid. The packet gets the
+ * backend's MAC address and goes on. While the neighbour is unknown, it takes the way through the
+ * stack, which then asks for it.
+ *
+ * A packet whose source has become one of the node's own addresses: it would be a martian to the
+ * stack. It is sent out directly, as the kernel's routing table says, one hop older.
+ *
+ * Ways are kept beside their flow and asked for anew when a tick begins: routes and neighbours change.
  */
 #pragma once
 
 #include "flow.h"
 
-enum bridged {
-	BRIDGED_NOT,	 /* not on this bridge: the stack routes it */
-	BRIDGED_UNKNOWN, /* on this bridge, the neighbour is not known yet */
-	BRIDGED_KNOWN,
+enum route {
+	ROUTE_NONE,	 /* no route, or not through us */
+	ROUTE_UNKNOWN,	 /* out by way->ifindex; the neighbour is not known yet */
+	ROUTE_NEIGHBOUR, /* all known */
 };
 
-INLINE int find_bridged_way(struct __sk_buff *skb, const struct packet *packet,
-			    const addr *backend, __u32 bridge, struct way *way)
+/* Asks the kernel for the way from `source` to `destination`, as for a packet in by `ifindex`. */
+INLINE int find_way(struct __sk_buff *skb, const addr *source, const addr *destination,
+		    __u8 protocol, __u32 ifindex, __u32 flags, struct way *way)
 {
 	struct bpf_fib_lookup fib = {};
 
 	fib.family = ADDRESS_FAMILY;
-	fib.l4_protocol = packet->protocol;
-	fib.ifindex = bridge;
+	fib.l4_protocol = protocol;
+	fib.ifindex = ifindex;
 #if FAMILY == 4
-	fib.ipv4_src = packet->source.word[0];
-	fib.ipv4_dst = backend->word[0];
+	fib.ipv4_src = source->word[0];
+	fib.ipv4_dst = destination->word[0];
 #else
-	__builtin_memcpy(fib.ipv6_src, &packet->source, sizeof(addr));
-	__builtin_memcpy(fib.ipv6_dst, backend, sizeof(addr));
+	__builtin_memcpy(fib.ipv6_src, source, sizeof(addr));
+	__builtin_memcpy(fib.ipv6_dst, destination, sizeof(addr));
 #endif
-	int result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	int result = bpf_fib_lookup(skb, &fib, sizeof(fib), flags);
 
-	if ((result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH) ||
-	    fib.ifindex != bridge)
-		return BRIDGED_NOT;
+	way->ifindex = fib.ifindex;
 	if (result == BPF_FIB_LKUP_RET_NO_NEIGH)
-		return BRIDGED_UNKNOWN;
+		return ROUTE_UNKNOWN;
+	if (result != BPF_FIB_LKUP_RET_SUCCESS)
+		return ROUTE_NONE;
 	__builtin_memcpy(way->destination_mac, fib.dmac, ETH_ALEN);
 	__builtin_memcpy(way->source_mac, fib.smac, ETH_ALEN);
-	way->ifindex = bridge;
-	return BRIDGED_KNOWN;
+	return ROUTE_NEIGHBOUR;
 }
 
-INLINE struct way *way_of(const struct flow_ref *ref)
+INLINE struct way *way_of(__u32 set, __u32 slot)
 {
-	struct way_set *ways = way_set_get(ref->set);
+	struct way_set *ways = way_set_get(set);
 
-	return ways ? &ways->entry[ref->slot & 3] : 0;
+	return ways ? &ways->entry[slot & 3] : 0;
 }
 
-/* Before a packet of a BRIDGED flow goes on. `refresh`: ask the kernel again, neighbours change. */
+/*
+ * Is the backend on the bridge that the packet's interface is a port of? `way` then holds the
+ * neighbour, or 0 for its interface while that is unknown.
+ */
+INLINE int find_bridged_way(struct __sk_buff *skb, const addr *client, const addr *backend,
+			    __u8 protocol, struct way *way)
+{
+	struct interface *interface = interface_get(skb->ifindex);
+	__u32 bridge = interface ? interface->bridge : 0;
+	int route;
+
+	if (!LINK_HEADER_BYTES || !bridge)
+		return 0;
+	route = find_way(skb, client, backend, protocol, bridge, 0, way);
+	if (route == ROUTE_NONE || way->ifindex != bridge)
+		return 0;
+	if (route == ROUTE_UNKNOWN)
+		way->ifindex = 0;
+	return 1;
+}
+
+/* Before a packet of a BRIDGED flow goes on. */
 INLINE void take_bridged_way(struct __sk_buff *skb, const struct packet *packet,
-			     const struct flow_ref *ref, int refresh)
+			     const struct flow_ref *ref, const addr *backend, int tick)
 {
-	struct way *way = way_of(ref);
+	struct way *way = way_of(ref->set, ref->slot);
 
 	if (!way)
 		return;
-	if (UNLIKELY(refresh || !way->ifindex)) {
-		struct interface *interface = interface_get(skb->ifindex);
-		addr backend = ref->flow->backend;
+	if (UNLIKELY(tick || !way->ifindex)) {
 		struct way found = {};
 
-		if (interface && interface->bridge &&
-		    find_bridged_way(skb, packet, &backend, interface->bridge, &found) ==
-			    BRIDGED_KNOWN)
-			*way = found;
-		else
-			way->ifindex = 0;
+		if (!find_bridged_way(skb, &packet->source, backend, packet->protocol, &found))
+			found.ifindex = 0;
+		*way = found;
 	}
 	if (way->ifindex) {
 		struct ethhdr *ethernet = (void *)(long)skb->data;
@@ -78,4 +100,59 @@ INLINE void take_bridged_way(struct __sk_buff *skb, const struct packet *packet,
 		if ((void *)(ethernet + 1) <= (void *)(long)skb->data_end)
 			__builtin_memcpy(ethernet->h_dest, way->destination_mac, ETH_ALEN);
 	}
+}
+
+/* One hop older. Returns 0 if it must not live on. */
+INLINE int pass_hop(struct __sk_buff *skb)
+{
+	void *header = (void *)(long)skb->data + LINK_HEADER_BYTES;
+	void *data_end = (void *)(long)skb->data_end;
+#if FAMILY == 4
+	struct iphdr *ip = header;
+
+	if ((void *)(ip + 1) > data_end || ip->ttl <= 1)
+		return 0;
+
+	__u32 check = ip->check + htons16(0x0100);
+
+	ip->check = check + (check >= 0xffff); /* RFC 1141, as the kernel does it */
+	ip->ttl--;
+#else
+	struct ipv6hdr *ip = header;
+
+	if ((void *)(ip + 1) > data_end || ip->hop_limit <= 1)
+		return 0;
+	ip->hop_limit--;
+#endif
+	return 1;
+}
+
+/*
+ * Prepares a packet for being sent directly towards `destination`, by the way kept at `place`.
+ * Returns where, for send_by(); 0 where there is no way.
+ */
+INLINE __u32 take_way(struct __sk_buff *skb, const addr *source, const addr *destination,
+		      __u8 protocol, struct way *place, __u32 flags, int tick)
+{
+	if (UNLIKELY(tick || !place->ifindex)) {
+		struct way found = {};
+		int route = find_way(skb, source, destination, protocol, skb->ifindex, flags, &found);
+
+		if (route == ROUTE_NONE)
+			return 0;
+		if (route == ROUTE_UNKNOWN) {
+			place->ifindex = 0;
+			return found.ifindex | SEND_NEIGHBOUR;
+		}
+		*place = found;
+	}
+#if LINK_HEADER_BYTES
+	struct ethhdr *ethernet = (void *)(long)skb->data;
+
+	if ((void *)(ethernet + 1) > (void *)(long)skb->data_end)
+		return 0;
+	__builtin_memcpy(ethernet->h_dest, place->destination_mac, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_source, place->source_mac, ETH_ALEN);
+#endif
+	return place->ifindex;
 }

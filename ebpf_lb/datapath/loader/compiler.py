@@ -41,15 +41,26 @@ _CGROUP_PROGRAMS = {
     "getpeername4": 29,
     "getpeername6": 30,
 }
-_TC_PROGRAMS = ("pod_ingress", "pod_egress", "clock", "empty")
+_TC_PROGRAMS = (
+    "pod_ingress",
+    "pod_egress",
+    "uplink_ingress",
+    "uplink_egress",
+    "clock",
+    "empty",
+)
 # enum slow_path in bpf/tc.h -> the function behind it
 _SLOW_PATHS = {
     0: "pod_new_flow",
-    1: "answer_refusal",
-    2: "sctp_checksum",
-    3: "pod_new_snat",
-    4: "pod_ingress",
-    5: "pod_snat_reply",
+    1: "pod_new_snat",
+    2: "pod_ingress",
+    3: "pod_reply",
+    4: "uplink_new_flow",
+    5: "uplink_new_snat",
+    6: "uplink_ingress",
+    7: "uplink_reply",
+    12: "answer_refusal",
+    13: "sctp_checksum",
 }
 
 
