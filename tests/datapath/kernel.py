@@ -17,7 +17,7 @@ from ebpf_lb.datapath import clock, layout
 from ebpf_lb.datapath.libbpf import Map, Program
 from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
-from ebpf_lb.model.values import Family, Protocol, parse_address
+from ebpf_lb.model.values import Family, Network, Protocol, parse_address
 from ebpf_lb.plan.forwarding import (
     NO_FLAGS,
     Backend,
@@ -53,6 +53,11 @@ class Result:
     @property
     def redirected(self) -> bool:
         return self.verdict == TC_REDIRECT
+
+
+def _context(ifindex: int) -> bytes:
+    """struct __sk_buff with nothing but the interface's number."""
+    return bytes(40) + struct.pack("=I", ifindex) + bytes(148)
 
 
 class Kernel:
@@ -102,9 +107,10 @@ class Kernel:
             self._programs[name] = Program.open(self.build.programs(self.family) / name)
         return self._programs[name]
 
-    def run(self, name: str, packet: Packet | bytes) -> Result:
+    def run(self, name: str, packet: Packet | bytes, ifindex: int = LOOPBACK) -> Result:
+        """Runs a program on a packet, as on the interface of that number."""
         frame = packet if isinstance(packet, bytes) else packet.frame()
-        done = self.program(name).test_run(frame)
+        done = self.program(name).test_run(frame, ctx_in=_context(ifindex))
         return Result(done.retval, parse(done.data_out), done.data_out)
 
     def service(
@@ -119,6 +125,7 @@ class Kernel:
         local: Iterable[tuple[str, int]] = (),
         has_any: bool | None = None,
         affinity_timeout_s: int = 0,
+        source_ranges: Iterable[Network] = (),
         name: str = "",
     ) -> ServicePortName:
         """Writes a Service with one frontend; `local` backends run on this node."""
@@ -134,6 +141,7 @@ class Kernel:
                 tuple(sorted(Backend(parse_address(a), p, True) for a, p in here)),
                 bool(backends) if has_any is None else has_any,
                 affinity_timeout_s,
+                tuple(source_ranges),
             )
         )
         return service

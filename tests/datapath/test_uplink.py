@@ -1,0 +1,272 @@
+"""A packet's life at an uplink: outside clients, backends here and elsewhere, and the way back.
+
+Runs in a network namespace with the routes and neighbours of a node, since the way out is asked of
+the kernel.
+"""
+
+import ctypes
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ebpf_lb.model.values import Family, Protocol, parse_network
+from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
+from tests.datapath.kernel import NODE, Kernel, Result
+from tests.support.packets import ACK, RST, TCP, UDP, Packet
+
+_CLONE_NEWNET = 0x40000000
+ROUTER_MAC, NODE2_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+NODE_PORT, LOCAL = FrontendKind.NODE_PORT, FrontendFlag.LOCAL
+
+
+@dataclass(frozen=True)
+class World:
+    node: str
+    client: str
+    other_pod: str
+    local_pod: str
+    remote_pod: str
+
+
+WORLDS = {
+    Family.IPV4: World(NODE[Family.IPV4], "192.0.2.9", "10.244.3.5", "10.244.1.2", "10.244.2.7"),
+    Family.IPV6: World(
+        NODE[Family.IPV6],
+        "2001:db8::9",
+        "fd00:10:244:3::5",
+        "fd00:10:244:1::2",
+        "fd00:10:244:2::7",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def uplink() -> Iterator[int]:
+    """A node's namespace, entered by the whole test process; yields the uplink's ifindex."""
+    name = f"ebpf-lb-uplink-{os.getpid()}"
+    home = os.open("/proc/self/ns/net", os.O_RDONLY)
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", "-n", name, *words], check=True)
+
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        ip("link", "set", "lo", "up")
+        ip("link", "add", "up0", "type", "veth", "peer", "name", "peer0")
+        ip("link", "set", "up0", "address", "02:00:00:00:00:11", "up")
+        ip("link", "set", "peer0", "up")
+        ip("link", "add", "cni0", "type", "bridge")
+        ip("link", "set", "cni0", "up")
+        for address in (f"{NODE[Family.IPV4]}/24", f"{NODE[Family.IPV6]}/64"):
+            ip("addr", "add", address, "dev", "up0", *(["nodad"] if ":" in address else []))
+        for hop, mac in (("1", ROUTER_MAC), ("12", NODE2_MAC)):
+            ip("neigh", "add", f"172.30.0.{hop}", "lladdr", mac, "dev", "up0")
+            ip("neigh", "add", f"fd30::{hop}", "lladdr", mac, "dev", "up0")
+        ip("route", "add", "default", "via", "172.30.0.1")
+        ip("route", "add", "10.244.2.0/24", "via", "172.30.0.12")
+        ip("route", "add", "10.244.1.0/24", "dev", "cni0")
+        ip("-6", "route", "add", "default", "via", "fd30::1")
+        ip("-6", "route", "add", "fd00:10:244:2::/64", "via", "fd30::12")
+        ip("-6", "route", "add", "fd00:10:244:1::/64", "dev", "cni0")
+        place = os.open(f"/run/netns/{name}", os.O_RDONLY)
+        assert libc.setns(place, _CLONE_NEWNET) == 0
+        os.close(place)
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+        yield socket.if_nametoindex("up0")
+    finally:
+        assert libc.setns(home, _CLONE_NEWNET) == 0
+        os.close(home)
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Runs uplink programs as on the uplink."""
+
+    kernel: Kernel
+    ifindex: int
+
+    def __call__(self, name: str, packet: Packet) -> Result:
+        return self.kernel.run(name, packet, self.ifindex)
+
+
+@pytest.fixture
+def hook(kernel: Kernel, uplink: int) -> Hook:
+    kernel.writer.set_interface(uplink, 0, 1)
+    cidr = "10.244.0.0/16" if kernel.family is Family.IPV4 else "fd00:10:244::/48"
+    kernel.writer.set_pod_networks([parse_network(cidr)])
+    return Hook(kernel, uplink)
+
+
+@pytest.fixture
+def world(kernel: Kernel) -> World:
+    return WORLDS[kernel.family]
+
+
+def first(world: World, protocol: int = TCP, source_port: int = 40000) -> Packet:
+    payload = b"hello" if protocol == UDP else b""
+    return Packet(world.client, world.node, source_port, 30080, protocol, payload=payload)
+
+
+def mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+@pytest.mark.parametrize("protocol", list(Protocol), ids=lambda p: p.name)
+def test_backend_on_this_node_sees_the_client(hook: Hook, world: World, protocol: Protocol) -> None:
+    hook.kernel.service(
+        world.node, 30080, [], local=[(world.local_pod, 80)], protocol=protocol, kind=NODE_PORT
+    )
+    sent = first(world, protocol).but(payload=bytes([1, 0, 0, 4] * 5))
+    there = hook("uplink_ingress", sent)
+    assert there.passed and there.packet.valid
+    assert there.packet == sent.but(destination=world.local_pod, destination_port=80)
+    answer = there.packet.reply()
+    back = hook("uplink_egress", answer)
+    assert back.passed and back.packet.valid
+    assert back.packet == answer.but(source=world.node, source_port=30080)
+
+
+@pytest.mark.parametrize("protocol", list(Protocol), ids=lambda p: p.name)
+@pytest.mark.parametrize("client", ["client", "other_pod"])
+def test_backend_on_another_node(hook: Hook, world: World, protocol: Protocol, client: str) -> None:
+    """Cross-node SNAT: in and out by the uplink, past the stack, one hop older each time."""
+    hook.kernel.service(
+        world.node, 30080, [(world.remote_pod, 80)], protocol=protocol, kind=NODE_PORT
+    )
+    sent = first(world, protocol).but(
+        source=getattr(world, client), payload=bytes([1, 0, 0, 4] * 5)
+    )
+    there = hook("uplink_ingress", sent)
+    assert there.redirected and there.packet.valid
+    assert there.packet == sent.but(
+        source=world.node,
+        destination=world.remote_pod,
+        destination_port=80,
+        ttl=sent.ttl - 1,
+        source_mac=mac("02:00:00:00:00:11"),
+        destination_mac=mac(NODE2_MAC),
+    )
+    assert hook("uplink_egress", there.packet).frame == there.frame
+    answer = there.packet.reply(ttl=62)
+    back = hook("uplink_ingress", answer)
+    assert back.redirected and back.packet.valid
+    assert back.packet == answer.but(
+        source=world.node,
+        source_port=30080,
+        destination=sent.source,
+        destination_port=40000,
+        ttl=61,
+        source_mac=mac("02:00:00:00:00:11"),
+        destination_mac=mac(ROUTER_MAC),
+    )
+    again = hook("uplink_ingress", sent.but(flags=ACK))
+    assert again.redirected and again.packet.source == world.node
+    assert hook.kernel.count("NEW") == 1
+
+
+def test_hop_limit_ends_here(hook: Hook, world: World) -> None:
+    hook.kernel.service(world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT)
+    assert hook("uplink_ingress", first(world).but(ttl=1)).dropped
+    assert hook.kernel.count("HOP_LIMIT") == 1
+
+
+def test_source_ports_do_not_collide(hook: Hook, world: World) -> None:
+    """Two clients with one port, masqueraded towards one backend, get two ports."""
+    hook.kernel.service(world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT)
+    clients = [first(world), first(world).but(source=world.other_pod)]
+    there = [hook("uplink_ingress", sent).packet for sent in clients]
+    assert there[0].source_port == 40000 != there[1].source_port
+    for sent, got in zip(clients, there, strict=True):
+        back = hook("uplink_ingress", got.reply()).packet
+        assert (back.destination, back.destination_port) == (sent.source, 40000)
+
+
+def test_a_port_of_the_nodes_own_is_left_to_it(hook: Hook, world: World) -> None:
+    hook.kernel.service(
+        world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT, protocol=Protocol.UDP
+    )
+    family = socket.AF_INET if hook.kernel.family is Family.IPV4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as own:
+        own.bind((world.node, 40000))
+        own.connect((world.remote_pod, 80))
+        there = hook("uplink_ingress", first(world, UDP))
+    assert there.redirected and there.packet.source_port != 40000
+
+
+class TestTrafficPolicyLocal:
+    def service(self, hook: Hook, world: World, *, here: bool) -> None:
+        hook.kernel.service(
+            world.node,
+            30080,
+            [(world.remote_pod, 80)],
+            local=[(world.local_pod, 80)] if here else [],
+            kind=NODE_PORT,
+            flags=LOCAL,
+        )
+
+    def test_only_backends_here(self, hook: Hook, world: World) -> None:
+        self.service(hook, world, here=True)
+        for port in range(1000, 1030):
+            got = hook("uplink_ingress", first(world, source_port=port)).packet
+            assert (got.source, got.destination) == (world.client, world.local_pod)
+
+    def test_none_here_is_silence(self, hook: Hook, world: World) -> None:
+        self.service(hook, world, here=False)
+        assert hook("uplink_ingress", first(world)).dropped
+        assert hook.kernel.count("NO_LOCAL_ENDPOINTS") == 1
+
+    def test_pods_take_the_short_way(self, hook: Hook, world: World) -> None:
+        self.service(hook, world, here=False)
+        there = hook.kernel.run("pod_ingress", first(world).but(source=world.local_pod))
+        assert there.passed and there.packet.destination == world.remote_pod
+        assert there.packet.source == world.local_pod
+
+    def test_no_endpoint_anywhere_is_refused(self, hook: Hook, world: World) -> None:
+        hook.kernel.service(world.node, 30080, [], kind=NODE_PORT, flags=LOCAL)
+        got = hook("uplink_ingress", first(world))
+        assert got.redirected and got.packet.flags == RST | ACK
+
+
+def test_source_ranges(hook: Hook, world: World) -> None:
+    ranges = ["192.0.2.0/28"] if hook.kernel.family is Family.IPV4 else ["2001:db8::/120"]
+    hook.kernel.service(
+        world.node,
+        30080,
+        [],
+        local=[(world.local_pod, 80)],
+        kind=FrontendKind.LOAD_BALANCER,
+        flags=FrontendFlag.SOURCE_RANGES,
+        source_ranges=[parse_network(text) for text in ranges],
+    )
+    assert hook("uplink_ingress", first(world)).packet.destination == world.local_pod
+    stranger = "192.0.2.77" if hook.kernel.family is Family.IPV4 else "2001:db8:1::9"
+    assert hook("uplink_ingress", first(world).but(source=stranger)).dropped
+    assert hook.kernel.count("SOURCE_RANGE") == 1
+
+
+def test_what_is_no_services_leaves_as_it_came(hook: Hook, world: World) -> None:
+    hook.kernel.service(world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT)
+    for sent in (
+        first(world).but(destination_port=22),
+        first(world).but(destination=world.local_pod),
+        first(world, UDP),
+    ):
+        for program in ("uplink_ingress", "uplink_egress"):
+            result = hook(program, sent)
+            assert result.passed and result.frame == sent.frame()
+    assert not hook.kernel.flows()
+
+
+def test_without_route_nothing_goes_astray(hook: Hook, world: World) -> None:
+    nowhere = "10.99.0.1" if hook.kernel.family is Family.IPV4 else "fd99::1"
+    subprocess.run(["ip", "route", "add", "prohibit", f"{nowhere}"], check=True)
+    hook.kernel.service(world.node, 30080, [(nowhere, 80)], kind=NODE_PORT)
+    assert hook("uplink_ingress", first(world)).dropped
