@@ -3,6 +3,7 @@
 import io
 import subprocess
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,6 +66,9 @@ class FakeLab:
             for n in (1, 2, 3)
         ]
 
+    def log(self, process: str) -> Path:
+        return Path("/run/logs", process)
+
     def agent_healthy(self, _: str) -> bool:
         return True
 
@@ -87,8 +91,8 @@ def test_a_service_that_works() -> None:
 @pytest.mark.parametrize(
     ("answering", "complaint"),
     [
-        (["hostnames-1", "hostnames-2"], "hostnames-3 did not answer from a pod over IPv4"),
-        ([], "160 connections got no answer"),
+        (["hostnames-1", "hostnames-2"], "not every pod answered each way, and 0 connections"),
+        ([], "160 connections got no answer: look into /run/logs"),
     ],
 )
 def test_a_service_that_does_not(
