@@ -70,6 +70,21 @@ int uplink_reply(struct __sk_buff *skb)
 	return reply_from_outside(skb);
 }
 
+int node_established(struct __sk_buff *skb)
+{
+	return from_node(skb);
+}
+
+int node_new_flow(struct __sk_buff *skb)
+{
+	return new_flow(skb, HOOK_TO_OUTSIDE);
+}
+
+int node_new_snat(struct __sk_buff *skb)
+{
+	return new_snat_flow(skb, HOOK_TO_OUTSIDE);
+}
+
 int answer_refusal(struct __sk_buff *skb)
 {
 	return reject(skb);

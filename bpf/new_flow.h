@@ -96,9 +96,11 @@ INLINE int try_again(struct __sk_buff *skb, __u32 program, __u32 reason)
 	return slow_path(skb, program);
 }
 
-INLINE int refuse(struct __sk_buff *skb, __u32 reason)
+INLINE int refuse(struct __sk_buff *skb, __u32 reason, int hook)
 {
 	skb->cb[CB_REASON] = reason;
+	/* the node's own socket hears it as if it had come in from there */
+	skb->cb[CB_SEND] = hook == HOOK_TO_OUTSIDE ? SEND_INWARDS : 0;
 	return slow_path(skb, CALL_REJECT);
 }
 
@@ -116,7 +118,7 @@ INLINE int decide_on(struct __sk_buff *skb, const struct packet *packet, int hoo
 	case ACTION_TRANSLATE:
 		return DECIDED_TO_TRANSLATE;
 	case ACTION_REJECT:
-		return refuse(skb, verdict->reason);
+		return refuse(skb, verdict->reason, hook);
 	case ACTION_DROP:
 		return drop(skb, verdict->reason);
 	default:
@@ -171,7 +173,7 @@ INLINE int new_flow(struct __sk_buff *skb, int hook)
 			/* another CPU was faster */
 			return slow_path(skb, CALL_ESTABLISHED + calls_of(hook));
 		flow_close(&ref);
-	} else if (hook != HOOK_TO_OUTSIDE && parsed == PARSE_OK &&
+	} else if (hook == HOOK_FROM_POD && parsed == PARSE_OK &&
 		   flow_lookup(&packet, 0, now, &ref)) {
 		return slow_path(skb, CALL_REPLY + calls_of(hook));
 	}
@@ -215,7 +217,7 @@ INLINE __u32 masquerade_source(struct __sk_buff *skb, const struct packet *packe
 		struct way way = {};
 
 		if (find_way(skb, &packet->source, &verdict->address, packet->protocol,
-			     skb->ifindex, 0, &way) == ROUTE_NONE)
+			     skb->ifindex, &way) == ROUTE_NONE)
 			return 0;
 		ifindex = way.ifindex;
 	}

@@ -292,6 +292,7 @@ INLINE int reject(struct __sk_buff *skb)
 {
 	struct packet packet;
 	__u32 reason = skb->cb[CB_REASON];
+	__u32 inwards = skb->cb[CB_SEND];
 	int parsed = read_packet(skb, &packet);
 	int failed;
 
@@ -309,5 +310,5 @@ INLINE int reject(struct __sk_buff *skb)
 	if (failed)
 		return drop(skb, REASON_REWRITE_FAILED);
 	swap_macs(skb);
-	return bpf_redirect(skb->ifindex, 0);
+	return send_by(skb->ifindex | inwards);
 }

@@ -27,7 +27,7 @@ INLINE int mend_sctp_checksum(struct __sk_buff *skb)
 {
 	struct packet packet;
 	__u32 value = skb->cb[CB_SCTP_CHANGE];
-	__u32 where = skb->cb[CB_REDIRECT];
+	__u32 where = skb->cb[CB_SEND];
 
 	if (read_packet(skb, &packet) != PARSE_OK)
 		return drop(skb, REASON_REWRITE_FAILED);

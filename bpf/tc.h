@@ -45,22 +45,25 @@ enum control_block {
 	CB_ATTEMPT = 0,	    /* how often CALL_NEW_FLOW was tried for this packet */
 	CB_REASON = 1,	    /* CALL_REJECT: why */
 	CB_SCTP_CHANGE = 1, /* CALL_SCTP: exclusive-or of the old and new first 4 bytes */
-	CB_REDIRECT = 2,    /* CALL_SCTP: and then: see send_by() */
+	CB_SEND = 2,	    /* CALL_SCTP: and then; CALL_REJECT: bits only: see send_by() */
 };
 
 /*
  * Where a packet goes when all is done. 0: on to the next classifier. Else out by the interface of
- * this number, with the link header as it is or, with the bit, with one that the kernel makes.
+ * this number, with the link header as it is; or with one that the kernel makes; or in by it, as if
+ * it had been received there.
  */
 #define SEND_NEIGHBOUR 0x80000000U
+#define SEND_INWARDS 0x40000000U
+#define SEND_IFINDEX 0x3fffffffU
 
 INLINE int send_by(__u32 where)
 {
 	if (!where)
 		return TC_NEXT;
 	if (where & SEND_NEIGHBOUR)
-		return redirect_neigh(where & ~SEND_NEIGHBOUR, 0, 0, 0);
-	return bpf_redirect(where, 0);
+		return redirect_neigh(where & SEND_IFINDEX, 0, 0, 0);
+	return bpf_redirect(where & SEND_IFINDEX, where & SEND_INWARDS ? BPF_F_INGRESS : 0);
 }
 
 /* Enough for any headers that are followed. */

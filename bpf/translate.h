@@ -22,7 +22,7 @@ INLINE int send_on(struct __sk_buff *skb, const struct packet *packet,
 			change |= (__u32)(packet->destination_port ^ destination->port) << 16;
 		if (change && !(packet->flags & PACKET_LATER_FRAGMENT)) {
 			skb->cb[CB_SCTP_CHANGE] = change;
-			skb->cb[CB_REDIRECT] = where;
+			skb->cb[CB_SEND] = where;
 			return slow_path(skb, CALL_SCTP);
 		}
 	}
@@ -80,12 +80,11 @@ INLINE int translate_to_backend(struct __sk_buff *skb, struct packet *packet,
 	} else if (hook == HOOK_TO_OUTSIDE || flow_source_id(ref->word)) {
 		struct way *way = way_of(ref->set, ref->slot);
 
-		if (!pass_hop(skb))
+		if (hook != HOOK_TO_OUTSIDE && !pass_hop(skb))
 			return drop(skb, REASON_HOP_LIMIT);
 		if (way)
 			where = take_way(skb, &packet->source, &destination.address,
-					 packet->protocol, way,
-					 hook == HOOK_TO_OUTSIDE ? BPF_FIB_LOOKUP_OUTPUT : 0, tick);
+					 packet->protocol, way, tick);
 		if (!where)
 			return drop(skb, REASON_NO_ROUTE);
 	}
@@ -183,9 +182,22 @@ INLINE int translate_reply(struct __sk_buff *skb, struct packet *packet, struct 
 			return drop(skb, REASON_HOP_LIMIT);
 		if (way)
 			where = take_way(skb, &source.address, &destination.address,
-					 packet->protocol, way, 0, tick);
+					 packet->protocol, way, tick);
 		if (!where)
 			return drop(skb, REASON_NO_ROUTE);
+	}
+	if (hook == HOOK_FROM_POD && !turned) {
+		/*
+		 * The client is the node, which spoke to the VIP by an uplink. From there it expects
+		 * the answer: a strict reverse-path filter takes it from nowhere else.
+		 */
+		struct way way = {};
+
+		if (find_way(skb, &packet->destination, &source.address, packet->protocol,
+			     skb->ifindex, &way) == ROUTE_NEIGHBOUR) {
+			set_macs(skb, way.source_mac, way.destination_mac);
+			where = way.ifindex | SEND_INWARDS;
+		}
 	}
 	count_flow_skb(skb, REASON_REPLY, service_id);
 	if (rewrite(skb, packet, &source, &destination))

@@ -29,9 +29,10 @@ INLINE int from_outside(struct __sk_buff *skb)
 
 	if (LIKELY(flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags)))
 		return translate_to_backend(skb, &packet, &ref, now, HOOK_FROM_OUTSIDE);
-	return slow_path(skb, CALL_NEW_FLOW + CALLS_OF_OUTSIDE);
+	return slow_path(skb, CALL_REPLY + CALLS_OF_OUTSIDE);
 }
 
+/* To an address of ours, but not towards a backend: back from one, to what was SNATed or the node. */
 INLINE int reply_from_outside(struct __sk_buff *skb)
 {
 	struct packet packet;
@@ -43,7 +44,7 @@ INLINE int reply_from_outside(struct __sk_buff *skb)
 	if (UNLIKELY(packet.flags & PACKET_LATER_FRAGMENT) && !fragment_recall(&packet))
 		return TC_NEXT;
 	if (!flow_lookup(&packet, 0, now, &ref))
-		return TC_NEXT;
+		return slow_path(skb, CALL_NEW_FLOW + CALLS_OF_OUTSIDE);
 	return translate_reply(skb, &packet, &ref, now, HOOK_FROM_OUTSIDE);
 }
 
@@ -53,7 +54,13 @@ INLINE int to_outside(struct __sk_buff *skb)
 	struct flow_ref ref;
 	int parsed = read_packet(skb, &packet);
 
-	if (UNLIKELY(parsed != PARSE_OK))
+	if (UNLIKELY(parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN))
+		return TC_NEXT;
+	if (UNLIKELY(may_be_ours(&packet.destination))) {
+		skb->cb[CB_ATTEMPT] = 0;
+		return slow_path(skb, CALL_ESTABLISHED + CALLS_OF_NODE);
+	}
+	if (UNLIKELY(parsed == PARSE_OTHER))
 		return TC_NEXT;
 	if (UNLIKELY(packet.flags & PACKET_LATER_FRAGMENT) && !fragment_recall(&packet))
 		return TC_NEXT;
@@ -63,4 +70,19 @@ INLINE int to_outside(struct __sk_buff *skb)
 	if (flow_lookup(&packet, 0, now, &ref))
 		return translate_reply(skb, &packet, &ref, now, HOOK_TO_OUTSIDE);
 	return TC_NEXT;
+}
+
+/* What the node itself sends to a frontend, untranslated by the socket. */
+INLINE int from_node(struct __sk_buff *skb)
+{
+	struct packet packet;
+	struct flow_ref ref;
+	__u32 now = TICK();
+	int parsed = read_packet(skb, &packet);
+
+	if (parsed == PARSE_OK &&
+	    (!(packet.flags & PACKET_LATER_FRAGMENT) || fragment_recall(&packet)) &&
+	    flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags))
+		return translate_to_backend(skb, &packet, &ref, now, HOOK_TO_OUTSIDE);
+	return slow_path(skb, CALL_NEW_FLOW + CALLS_OF_NODE);
 }

@@ -25,7 +25,7 @@ enum route {
 
 /* Asks the kernel for the way from `source` to `destination`, as for a packet in by `ifindex`. */
 INLINE int find_way(struct __sk_buff *skb, const addr *source, const addr *destination,
-		    __u8 protocol, __u32 ifindex, __u32 flags, struct way *way)
+		    __u8 protocol, __u32 ifindex, struct way *way)
 {
 	struct bpf_fib_lookup fib = {};
 
@@ -39,7 +39,7 @@ INLINE int find_way(struct __sk_buff *skb, const addr *source, const addr *desti
 	__builtin_memcpy(fib.ipv6_src, source, sizeof(addr));
 	__builtin_memcpy(fib.ipv6_dst, destination, sizeof(addr));
 #endif
-	int result = bpf_fib_lookup(skb, &fib, sizeof(fib), flags);
+	int result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 
 	way->ifindex = fib.ifindex;
 	if (result == BPF_FIB_LKUP_RET_NO_NEIGH)
@@ -71,7 +71,7 @@ INLINE int find_bridged_way(struct __sk_buff *skb, const addr *client, const add
 
 	if (!LINK_HEADER_BYTES || !bridge)
 		return 0;
-	route = find_way(skb, client, backend, protocol, bridge, 0, way);
+	route = find_way(skb, client, backend, protocol, bridge, way);
 	if (route == ROUTE_NONE || way->ifindex != bridge)
 		return 0;
 	if (route == ROUTE_UNKNOWN)
@@ -100,6 +100,16 @@ INLINE void take_bridged_way(struct __sk_buff *skb, const struct packet *packet,
 		if ((void *)(ethernet + 1) <= (void *)(long)skb->data_end)
 			__builtin_memcpy(ethernet->h_dest, way->destination_mac, ETH_ALEN);
 	}
+}
+
+INLINE void set_macs(struct __sk_buff *skb, const __u8 *destination, const __u8 *source)
+{
+	struct ethhdr *ethernet = (void *)(long)skb->data;
+
+	if (!LINK_HEADER_BYTES || (void *)(ethernet + 1) > (void *)(long)skb->data_end)
+		return;
+	__builtin_memcpy(ethernet->h_dest, destination, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_source, source, ETH_ALEN);
 }
 
 /* One hop older. Returns 0 if it must not live on. */
@@ -132,11 +142,11 @@ INLINE int pass_hop(struct __sk_buff *skb)
  * Returns where, for send_by(); 0 where there is no way.
  */
 INLINE __u32 take_way(struct __sk_buff *skb, const addr *source, const addr *destination,
-		      __u8 protocol, struct way *place, __u32 flags, int tick)
+		      __u8 protocol, struct way *place, int tick)
 {
 	if (UNLIKELY(tick || !place->ifindex)) {
 		struct way found = {};
-		int route = find_way(skb, source, destination, protocol, skb->ifindex, flags, &found);
+		int route = find_way(skb, source, destination, protocol, skb->ifindex, &found);
 
 		if (route == ROUTE_NONE)
 			return 0;
@@ -146,13 +156,6 @@ INLINE __u32 take_way(struct __sk_buff *skb, const addr *source, const addr *des
 		}
 		*place = found;
 	}
-#if LINK_HEADER_BYTES
-	struct ethhdr *ethernet = (void *)(long)skb->data;
-
-	if ((void *)(ethernet + 1) > (void *)(long)skb->data_end)
-		return 0;
-	__builtin_memcpy(ethernet->h_dest, place->destination_mac, ETH_ALEN);
-	__builtin_memcpy(ethernet->h_source, place->source_mac, ETH_ALEN);
-#endif
+	set_macs(skb, place->destination_mac, place->source_mac);
 	return place->ifindex;
 }

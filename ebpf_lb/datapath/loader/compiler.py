@@ -59,6 +59,9 @@ _SLOW_PATHS = {
     5: "uplink_new_snat",
     6: "uplink_ingress",
     7: "uplink_reply",
+    8: "node_new_flow",
+    9: "node_new_snat",
+    10: "node_established",
     12: "answer_refusal",
     13: "sctp_checksum",
 }
