@@ -61,8 +61,8 @@ INLINE int same_address(const addr *a, const addr *b)
 static __u64 (*socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
 
 /* That one has too few arguments there. */
-static long (*redirect_neigh)(__u32 ifindex, void *params, int params_bytes, __u64 flags) =
-	(void *)BPF_FUNC_redirect_neigh;
+static long (*redirect_neigh)(__u32 ifindex, void *params, int params_bytes,
+			      __u64 flags) = (void *)BPF_FUNC_redirect_neigh;
 
 #define TICK() ((__u32)(bpf_jiffies64() >> TICK_SHIFT))
 

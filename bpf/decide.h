@@ -36,8 +36,8 @@ struct verdict {
 	__u8 action;
 	__u8 reason;
 	__u8 backend_flags;
-	__u8 masquerade;     /* the backend must see an address of this node */
-	__u8 keep_affinity;  /* a choice by policy Local, which must not replace the cluster's */
+	__u8 masquerade;    /* the backend must see an address of this node */
+	__u8 keep_affinity; /* a choice by policy Local, which must not replace the cluster's */
 };
 
 /* Is this address one of those that we translate from, or masquerade with? No: not a Service's. */
@@ -167,9 +167,9 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 					    local ? BACKEND_IN_LOCAL_SET : BACKEND_IN_CLUSTER_SET,
 					    now, verdict);
 	if (!backend_id) {
-		__u32 choice = hash_choice(&packet->source, packet->source_port,
-					   &packet->destination, packet->destination_port,
-					   packet->protocol);
+		__u32 choice =
+			hash_choice(&packet->source, packet->source_port, &packet->destination,
+				    packet->destination_port, packet->protocol);
 
 		backend_id = slot_get(base + choice % size);
 	}

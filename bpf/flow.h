@@ -79,7 +79,9 @@ INLINE __u32 flow_state(__u64 word)
 
 INLINE __u64 flow_protocol_bits(__u8 protocol)
 {
-	return (protocol == IPPROTO_TCP ? 1ULL : protocol == IPPROTO_UDP ? 2ULL : 3ULL)
+	return (protocol == IPPROTO_TCP ? 1ULL :
+		protocol == IPPROTO_UDP ? 2ULL :
+					  3ULL)
 	       << FLOW_PROTOCOL_SHIFT;
 }
 
@@ -230,8 +232,7 @@ INLINE int flow_reused(__u64 word, __u8 packet_flags)
 {
 	__u32 state = flow_state(word);
 
-	return (packet_flags & PACKET_SYN) &&
-	       (state == FLOW_CLOSING || state == FLOW_ORIGINAL_FIN);
+	return (packet_flags & PACKET_SYN) && (state == FLOW_CLOSING || state == FLOW_ORIGINAL_FIN);
 }
 
 /*
@@ -278,7 +279,8 @@ enum flow_created {
 	FLOW_CREATED = 0,
 	FLOW_TABLE_FULL = 1,
 	FLOW_CONTENDED = 2, /* another CPU was faster somewhere: look up again */
-	FLOW_CLASH = 4,	    /* another flow of this client has this backend: only SNAT can tell replies apart */
+	FLOW_CLASH =
+		4, /* another flow of this client has this backend: only SNAT can tell replies apart */
 };
 
 #define NO_PLACE 8
@@ -310,9 +312,9 @@ INLINE __u64 flow_room(__u32 set, __u32 choice, __u32 now, __u64 best)
 		return best;
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
-		__u64 candidate =
-			(__u64)flow_dispensable(READ_ONCE(entries->entry[i].word), now) << 8 |
-			(7 - (choice * 4 + i));
+		__u64 candidate = (__u64)flow_dispensable(READ_ONCE(entries->entry[i].word), now)
+					  << 8 |
+				  (7 - (choice * 4 + i));
 
 		best = forget(candidate > best ? candidate : best, now);
 	}
@@ -337,8 +339,8 @@ INLINE int flow_rivalry(struct flow *flow, __u64 word, const struct new_flow *ne
 	if (!((word | new->bits) & FLOW_TURNED) && flow->vip_port == packet->destination_port &&
 	    same_address(&flow->vip, &packet->destination))
 		return RIVAL_SAME;
-	if (!(new->bits & FLOW_SNAT) && (word & (FLOW_SNAT | FLOW_TURNED)) != FLOW_SNAT &&
-	    flow->backend_port == new->backend_port && same_address(&flow->backend, new->backend))
+	if (!(new->bits &FLOW_SNAT) && (word & (FLOW_SNAT | FLOW_TURNED)) != FLOW_SNAT &&
+	    flow->backend_port == new->backend_port &&same_address(&flow->backend, new->backend))
 		return RIVAL_CLASH;
 	return RIVAL_NONE;
 }
@@ -379,9 +381,8 @@ INLINE int flow_contend(__u32 set, __u32 choice, __u32 place, const struct new_f
 		return FLOW_TABLE_FULL;
 #pragma unroll
 	for (int i = 0; i < 4; i++)
-		result = forget(result |
-				flow_contend_one(&entries->entry[i], choice * 4 + i, place, new,
-						 protocol, now),
+		result = forget(result | flow_contend_one(&entries->entry[i], choice * 4 + i, place,
+							  new, protocol, now),
 				now);
 	return result;
 }

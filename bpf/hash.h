@@ -40,7 +40,8 @@ INLINE __u32 hash_choice(const addr *client, __be16 client_port, const addr *vip
 			 __u8 protocol)
 {
 	return hash_tuple(client, client_port, protocol,
-			  hash_tuple(vip, vip_port, protocol, 0x5bf0363595e1cd1bULL)) >> 16;
+			  hash_tuple(vip, vip_port, protocol, 0x5bf0363595e1cd1bULL)) >>
+	       16;
 }
 
 /* The agent computes the same (ebpf_lb/datapath), see `vip_filter` in maps.h. */

@@ -19,8 +19,8 @@
 #define SNAT_PORTS 28232
 
 /* Does a socket of the node hold this connection? Listening ones do not count. */
-INLINE int node_socket_exists(struct __sk_buff *skb, const struct packet *packet,
-			      const addr *local, __be16 local_port, const struct verdict *verdict)
+INLINE int node_socket_exists(struct __sk_buff *skb, const struct packet *packet, const addr *local,
+			      __be16 local_port, const struct verdict *verdict)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
@@ -137,8 +137,8 @@ INLINE void flow_from_verdict(const struct packet *packet, const struct verdict 
 }
 
 /* The flow stands. Its packet takes the way of all later ones. */
-INLINE int resume(struct __sk_buff *skb, const struct packet *packet,
-		  const struct verdict *verdict, __u32 now, int hook)
+INLINE int resume(struct __sk_buff *skb, const struct packet *packet, const struct verdict *verdict,
+		  __u32 now, int hook)
 {
 	decided(packet, verdict, now);
 	count_skb(skb, REASON_NEW);
@@ -260,7 +260,8 @@ INLINE int new_snat_flow(struct __sk_buff *skb, int hook)
 			return drop(skb, REASON_NO_SNAT_SOURCE);
 		source = found->address;
 		if (node_socket_exists(skb, &packet, &source, new.snat_port, &verdict))
-			return try_again(skb, CALL_NEW_SNAT_FLOW + calls_of(hook), REASON_SNAT_PORTS);
+			return try_again(skb, CALL_NEW_SNAT_FLOW + calls_of(hook),
+					 REASON_SNAT_PORTS);
 	}
 	new.bits |= FLOW_SNAT | (__u64)source_id << FLOW_SOURCE_SHIFT;
 	if (create_signpost(&packet, &verdict, &source, new.snat_port, now, &signpost) !=

@@ -8,12 +8,12 @@
 #include "base.h"
 
 enum packet_flag {
-	PACKET_SYN = 1,		   /* TCP: opens a connection (SYN without ACK) */
+	PACKET_SYN = 1, /* TCP: opens a connection (SYN without ACK) */
 	PACKET_FIN = 2,
 	PACKET_RST = 4,
-	PACKET_FIRST_FRAGMENT = 8, /* has ports, and more fragments follow */
-	PACKET_LATER_FRAGMENT = 16,/* has none */
-	PACKET_ICMP_ERROR = 32,	   /* never to be answered by an ICMP error (RFC 1122, RFC 4443) */
+	PACKET_FIRST_FRAGMENT = 8,  /* has ports, and more fragments follow */
+	PACKET_LATER_FRAGMENT = 16, /* has none */
+	PACKET_ICMP_ERROR = 32,	    /* never to be answered by an ICMP error (RFC 1122, RFC 4443) */
 	PACKET_ACK = 64,
 };
 
@@ -29,10 +29,10 @@ struct packet {
 };
 
 enum parse_result {
-	PARSE_OK,	   /* TCP, UDP or SCTP, ports and all */
-	PARSE_OTHER,	   /* another protocol: addresses and protocol are known, ports are 0 */
-	PARSE_TRUNCATED,   /* a header runs past the packet's end, or contradicts it */
-	PARSE_HEADER_CHAIN,/* more or longer IPv6 extension headers than are followed */
+	PARSE_OK,	    /* TCP, UDP or SCTP, ports and all */
+	PARSE_OTHER,	    /* another protocol: addresses and protocol are known, ports are 0 */
+	PARSE_TRUNCATED,    /* a header runs past the packet's end, or contradicts it */
+	PARSE_HEADER_CHAIN, /* more or longer IPv6 extension headers than are followed */
 };
 
 #define MAX_EXTENSION_HEADERS 6
@@ -47,19 +47,25 @@ INLINE int has_ports(__u8 protocol)
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
 }
 
-INLINE int parse_ports(void *data, void *data_end, struct packet *packet)
+/*
+ * `declared`: how much follows the IP header by its own account; a frame may be padded beyond that,
+ * and padding is no header. 0 in the IP header stands for more than 16 bits can tell (BIG TCP).
+ */
+#define DECLARED_BIG 0x10000
+
+INLINE int parse_ports(void *data, void *data_end, int declared, struct packet *packet)
 {
 	__u32 offset = packet->l4_offset & MAX_L4_OFFSET;
 	__be16 *ports = data + offset;
 
-	if ((void *)(ports + 4) > data_end)
+	if ((void *)(ports + 4) > data_end || declared < 8)
 		return PARSE_TRUNCATED;
 	packet->source_port = ports[0];
 	packet->destination_port = ports[1];
 	if (packet->protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = data + offset;
 
-		if ((void *)(tcp + 1) > data_end)
+		if ((void *)(tcp + 1) > data_end || declared < (int)sizeof(*tcp))
 			return PARSE_TRUNCATED;
 		__u8 bits = ((__u8 *)tcp)[13];
 
@@ -70,7 +76,7 @@ INLINE int parse_ports(void *data, void *data_end, struct packet *packet)
 		/* ports, tag, checksum, and the first chunk's type: 13 bytes, chunks are 4 at least */
 		__u8 *chunk = data + offset + 12;
 
-		if ((void *)(chunk + 4) > data_end)
+		if ((void *)(chunk + 4) > data_end || declared < 16)
 			return PARSE_TRUNCATED;
 		/* INIT opens, ABORT and SHUTDOWN COMPLETE end an association (RFC 9260) */
 		packet->flags |= (*chunk == 1 ? PACKET_SYN : 0) |
@@ -113,7 +119,8 @@ INLINE int parse(void *data, void *data_end, struct packet *packet)
 			packet->flags |= PACKET_ICMP_ERROR;
 		return PARSE_OTHER;
 	}
-	return parse_ports(data, data_end, packet);
+	return parse_ports(data, data_end,
+			   ip->tot_len ? ntohs16(ip->tot_len) - ip->ihl * 4 : DECLARED_BIG, packet);
 }
 
 #else
@@ -187,7 +194,11 @@ INLINE int parse(void *data, void *data_end, struct packet *packet)
 			packet->flags |= PACKET_ICMP_ERROR;
 		return PARSE_OTHER;
 	}
-	return parse_ports(data, data_end, packet);
+	return parse_ports(data, data_end,
+			   ip->payload_len ? (int)(ntohs16(ip->payload_len) + LINK_HEADER_BYTES +
+						   sizeof(*ip) - offset) :
+					     DECLARED_BIG,
+			   packet);
 }
 
 #endif

@@ -97,7 +97,8 @@ INLINE void turn_ip_header(void *header, const struct packet *packet, __u32 payl
 #else
 	struct ipv6hdr *ip = header;
 
-	ip->payload_len = htons16(packet->l4_offset - LINK_HEADER_BYTES - sizeof(*ip) + payload_bytes);
+	ip->payload_len =
+		htons16(packet->l4_offset - LINK_HEADER_BYTES - sizeof(*ip) + payload_bytes);
 	ip->hop_limit = ANSWER_TTL;
 #endif
 	write_address(header + IP_SOURCE - LINK_HEADER_BYTES, &packet->destination);
@@ -192,8 +193,7 @@ INLINE int become_unreachable(struct __sk_buff *skb, struct packet *packet)
 	__u32 quote = l4 - LINK_HEADER_BYTES + 8;
 	const __u32 header = FAMILY == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	const __u32 added = header + 8;
-	int partial = packet->protocol == IPPROTO_UDP ?
-			      checksum_is_partial(skb, l4 + 6) :
+	int partial = packet->protocol == IPPROTO_UDP ? checksum_is_partial(skb, l4 + 6) :
 		      packet->protocol == IPPROTO_TCP ? checksum_is_partial(skb, l4 + 16) :
 							0;
 
@@ -212,7 +212,7 @@ INLINE int become_unreachable(struct __sk_buff *skb, struct packet *packet)
 #if LINK_HEADER_BYTES
 	if (bpf_skb_store_bytes(skb, 0, &ethernet, sizeof(ethernet), 0))
 		return -1;
-	/* where the old link header stood is inside the new headers now: all of it is written below */
+		/* where the old link header stood is inside the new headers now: all of it is written below */
 #endif
 	void *data = (void *)(long)skb->data;
 	void *data_end = (void *)(long)skb->data_end;
@@ -223,7 +223,7 @@ INLINE int become_unreachable(struct __sk_buff *skb, struct packet *packet)
 
 	if ((void *)(words + 1) > data_end)
 		return -1;
-	/* The device will make the sum of a partial transport part come out as zero. */
+		/* The device will make the sum of a partial transport part come out as zero. */
 #pragma unroll
 	for (int i = 0; i < QUOTE_MAX / 4; i++) {
 		if ((void *)(words + i + 1) > data_end || i * 4 >= quote)

@@ -106,7 +106,8 @@ INLINE int rewrite(struct __sk_buff *skb, struct packet *packet,
 			port[0] = source->port;
 		}
 		if (destination->wanted && destination->port != packet->destination_port) {
-			port_sum = sum_change(port_sum, packet->destination_port, destination->port);
+			port_sum =
+				sum_change(port_sum, packet->destination_port, destination->port);
 			port[1] = destination->port;
 		}
 	}
@@ -116,10 +117,10 @@ INLINE int rewrite(struct __sk_buff *skb, struct packet *packet,
 	__u32 checksum = l4 + checksum_offset(packet->protocol);
 	__u64 flags = packet->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 
-	if (bpf_l4_csum_replace(skb, checksum, 0, sum_fold32(address_sum), flags | BPF_F_PSEUDO_HDR))
+	if (bpf_l4_csum_replace(skb, checksum, 0, sum_fold32(address_sum),
+				flags | BPF_F_PSEUDO_HDR))
 		return -1;
-	if (port_sum &&
-	    bpf_l4_csum_replace(skb, checksum, 0, sum_fold32(port_sum), flags))
+	if (port_sum && bpf_l4_csum_replace(skb, checksum, 0, sum_fold32(port_sum), flags))
 		return -1;
 	return 0;
 }

@@ -32,7 +32,8 @@ INLINE int mend_sctp_checksum(struct __sk_buff *skb)
 	if (read_packet(skb, &packet) != PARSE_OK)
 		return drop(skb, REASON_REWRITE_FAILED);
 
-	__u32 length = transport_bytes((void *)(long)skb->data, (void *)(long)skb->data_end, &packet);
+	__u32 length =
+		transport_bytes((void *)(long)skb->data, (void *)(long)skb->data_end, &packet);
 	__u32 place = (packet.l4_offset & MAX_L4_OFFSET) + SCTP_CHECKSUM;
 	__u32 checksum = 0;
 

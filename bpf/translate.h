@@ -129,8 +129,7 @@ INLINE int follow_signpost(const struct packet *packet, struct flow_ref *ref, __
 			if (!ref->flow && flow_state(word) >= FLOW_LIVE &&
 			    (word & (3ULL << FLOW_PROTOCOL_SHIFT | FLOW_SNAT)) ==
 				    (protocol | FLOW_SNAT) &&
-			    flow->snat_port == snat_port &&
-			    flow->client_port == client->port &&
+			    flow->snat_port == snat_port && flow->client_port == client->port &&
 			    flow->backend_port == packet->source_port &&
 			    same_address(&flow->client, &client->address) &&
 			    same_address(&flow->backend, &packet->source)) {
@@ -171,7 +170,8 @@ INLINE int translate_reply(struct __sk_buff *skb, struct packet *packet, struct 
 
 	if (UNLIKELY(packet->flags & PACKET_FIRST_FRAGMENT))
 		fragment_note(packet);
-	if (hook == HOOK_FROM_POD && turned && same_address(&destination.address, &packet->source)) {
+	if (hook == HOOK_FROM_POD && turned &&
+	    same_address(&destination.address, &packet->source)) {
 		swap_macs(skb);
 		where = skb->ifindex;
 	} else if ((hook == HOOK_FROM_OUTSIDE || hook == HOOK_FROM_POD) && turned && source_id) {
