@@ -225,7 +225,7 @@ INLINE int become_unreachable(struct __sk_buff *skb, struct packet *packet)
 		return -1;
 		/* The device will make the sum of a partial transport part come out as zero. */
 #pragma unroll
-	for (int i = 0; i < QUOTE_MAX / 4; i++) {
+	for (__u32 i = 0; i < QUOTE_MAX / 4; i++) {
 		if ((void *)(words + i + 1) > data_end || i * 4 >= quote)
 			break;
 		if (!partial || i * 4 < l4 - LINK_HEADER_BYTES)
