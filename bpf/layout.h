@@ -9,8 +9,10 @@
  */
 #pragma once
 
+/* clang-format off: one field a line, comments wherever they need to stand */
+
 enum frontend_kind {
-	FRONTEND_UNSERVED = 0, /* a ClusterIP's other ports: REJECT */
+	FRONTEND_UNSERVED = 0,	    /* a ClusterIP's other ports: REJECT */
 	FRONTEND_CLUSTER_IP = 1,
 	FRONTEND_NODE_PORT = 2,
 	FRONTEND_LOAD_BALANCER = 3,
@@ -39,7 +41,7 @@ struct frontend {
 
 /* bits of service.flags */
 enum service_flag {
-	SERVICE_HAS_ANY = 1, /* some endpoint anywhere is usable; else REJECT */
+	SERVICE_HAS_ANY = 1,	/* some endpoint anywhere is usable; else REJECT */
 };
 
 /*
@@ -122,8 +124,8 @@ struct snat_source {
 
 /* What we must know of an interface before sending by it. */
 struct interface {
-	__u32 bridge;	/* its bridge's ifindex; 0: none */
-	__u8 source_id; /* the entry in snat_sources for packets that leave here; 0: none */
+	__u32 bridge;	    /* its bridge's ifindex; 0: none */
+	__u8 source_id;	    /* the entry in snat_sources for packets that leave here; 0: none */
 	__u8 pad[3];
 };
 
