@@ -2,7 +2,7 @@
 
                       client1 (172.31.0.2)
                          |  outside
-                       router
+                       router ........ cloud: LoadBalancers' addresses, routes to them
                          |  underlay (172.30.0.0/24)
          +---------------+---------------+---------------+
       control          node1           node2           node3
@@ -35,10 +35,13 @@ Used from Python as the command line uses it (`from ebpf_lb.lab.cluster import L
         the keywords say otherwise; on a node `ebpf-lb maps dump` finds the node's own maps.
     lab.entered(host)                          context manager: this *thread* is in the host's
                                                network namespace (sockets made there stay there)
+    lab.routes() -> dict                       external address -> {"nodes": [...], "pinned": bool}
+    lab.route(address, node)                   pins the way to it; None: the cloud decides again
     lab.start_agent(node) stop_agent(node) kill_agent(node)  by SIGTERM, by SIGKILL; wait for it
     lab.agent_healthy(node) -> bool            /healthz on the node answers 200
     lab.wait_for_agents(timeout_s=60, only=None)  of all nodes whose agent was started, or of one
     lab.kubeconfig(node=None) -> str           the text of a kubeconfig
-    lab.log(process) -> pathlib.Path           "apiserver", "kubelet", "agent-node1", "pods/NS_NAME"
+    lab.log(process) -> pathlib.Path           "apiserver", "kubelet", "cloud", "agent-node1",
+                                               "pods/NS_NAME"
     lab.status() -> dict                       what `ebpf-lb lab status -o json` prints
 """

@@ -23,6 +23,7 @@ from ebpf_lb.lab import (
     state,
     topology,
 )
+from ebpf_lb.lab.cloud import requests as cloud
 from ebpf_lb.lab.names import BPFFS, LABS, LabNames, NodeNames, clients
 from ebpf_lb.lab.objects.apply import apply_files, delete_files
 from ebpf_lb.lab.objects.client import Client
@@ -106,6 +107,7 @@ class Lab:
         for host in ["admin", *(node.name for node in self._nodes(options))]:
             kubeconfig.write(names, options, host)
         services.start_kubelet(names, self._recorder(kept, services.KUBELET))
+        services.start_cloud(names, self._recorder(kept, services.CLOUD))
         if options.proxy == "ebpf-lb":
             progress("starting an agent on each node")
             for node in self._nodes(options):
@@ -258,6 +260,20 @@ class Lab:
         assert netns is not None
         with namespaces.entered(netns):
             yield
+
+    # --- outside
+
+    def routes(self) -> dict[str, dict[str, Any]]:
+        """External address -> {"nodes": its nodes' names, "pinned": whether `route` said so}."""
+        state.State.load(self.names)
+        return cloud.ask(self.names.cloud_socket, {})
+
+    def route(self, address: str, node: str | None) -> dict[str, dict[str, Any]]:
+        """Pins the way to an external address to a node; with None the cloud decides again. Yields
+        the routes as they are now. Raises NoSuchHostError, CloudError."""
+        if node is not None:
+            self.node(node)
+        return cloud.ask(self.names.cloud_socket, {"address": address, "node": node})
 
     # --- agents
 

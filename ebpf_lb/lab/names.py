@@ -46,6 +46,7 @@ UNDERLAY = _segment("172.30.0.0/24", "fd30::/64")
 OUTSIDE = _segment("172.31.0.0/24", "fd31::/64")
 PODS = _segment("10.244.0.0/16", "fd00:10:244::/48")
 SERVICES = _segment("10.96.0.0/16", "fd00:10:96::/112")
+LOAD_BALANCERS = _segment("172.29.0.0/24", "fd29::/112")  # the cloud's to give
 ROUTER_HOST, CONTROL_HOST, NODE_HOST, CLIENT_HOST = 1, 10, 10, 1  # node1 is .11, client1 is .2
 API_PORT = 6443
 UNDERLAY_BRIDGE = "underlay"
@@ -143,6 +144,10 @@ class LabNames:
     @property
     def api_socket(self) -> Path:
         return self.dir / "api.sock"
+
+    @property
+    def cloud_socket(self) -> Path:
+        return self.dir / "cloud.sock"
 
     @property
     def pod_records(self) -> Path:

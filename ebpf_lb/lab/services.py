@@ -1,5 +1,5 @@
-"""The lab's own processes: API server, kubelet, and an agent a node. What each is started with, and
-how one sees that it serves."""
+"""The lab's own processes: API server, kubelet, cloud, and an agent a node. What each is started
+with, and how one sees that it serves."""
 
 import http.client
 import sys
@@ -22,6 +22,7 @@ from ebpf_lb.lab.processes import Place, Process, spawn
 
 API_SERVER = "apiserver"
 KUBELET = "kubelet"
+CLOUD = "cloud"
 HEALTH_PORT = 10256  # kube-proxy's
 
 # A node of a lab is small: a table for 65,536 connections instead of a million.
@@ -72,6 +73,12 @@ def start_kubelet(names: LabNames, record: Record) -> Process:
     argv = [sys.executable, "-m", "ebpf_lb.lab.kubelet", names.name]
     place = Place(None, names.cgroup / KUBELET, {})
     return spawn(place, argv, names.log(KUBELET), record=record)
+
+
+def start_cloud(names: LabNames, record: Record) -> Process:
+    """On the router, whose routes it keeps."""
+    argv = [sys.executable, "-m", "ebpf_lb.lab.cloud", names.name]
+    return spawn(host_place(names, "router"), argv, names.log(CLOUD), record=record)
 
 
 def start_agent(node: NodeNames, record: Record) -> Process:

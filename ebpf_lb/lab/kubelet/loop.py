@@ -18,14 +18,13 @@ from ebpf_lb.lab import namespaces
 from ebpf_lb.lab.kubelet import manifest, sandbox, status
 from ebpf_lb.lab.names import LabNames
 from ebpf_lb.lab.objects.client import ApiError, Client
+from ebpf_lb.lab.objects.follow import follow
 from ebpf_lb.lab.options import Options
 from ebpf_lb.lab.pods import Pod
 
 log = logging.getLogger("kubelet")
 
 _PODS = "/api/v1/pods"
-_WATCH_S = 300
-_RETRY_S = 0.3
 _START_AGAIN_S = 2
 
 Object = dict[str, Any]
@@ -51,42 +50,12 @@ class Kubelet:
         self._events: queue.Queue[list[Object] | Object] = queue.Queue()
 
     def run(self) -> None:
-        threading.Thread(target=self._follow, name="watch", daemon=True).start()
+        threading.Thread(
+            target=follow, args=(self._client, _PODS, self._events.put), name="watch", daemon=True
+        ).start()
         while True:
             self._handle(self._next_events())
             self._do_timed()
-
-    # --- the watching thread
-
-    def _follow(self) -> None:
-        """Puts whole lists and single watch events into the queue."""
-        while True:
-            try:
-                listed = self._client.get(_PODS)
-                self._events.put(listed["items"])
-                version = listed["metadata"]["resourceVersion"]
-                while True:
-                    version = self._watch(version)
-            except ApiError as error:
-                if error.status != 410:  # 410: too old a version, which a list mends
-                    log.warning("API server: %s", error)
-            except (OSError, http.client.HTTPException) as error:
-                log.warning("API server does not answer: %s", error)
-            time.sleep(_RETRY_S)
-
-    def _watch(self, version: str) -> str:
-        """One watch request; yields the version to go on from."""
-        for event in self._client.watch(_PODS, version, _WATCH_S):
-            if event["type"] == "ERROR":
-                raise ApiError(
-                    event["object"].get("code", 500),
-                    event["object"].get("reason", ""),
-                    event["object"].get("message", ""),
-                )
-            version = event["object"]["metadata"]["resourceVersion"]
-            if event["type"] != "BOOKMARK":
-                self._events.put(event)
-        return version
 
     # --- the working thread
 
