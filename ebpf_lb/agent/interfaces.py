@@ -107,17 +107,16 @@ class Network:
     def _apply(self, data: bytes) -> None:
         routes_changed = False
         for message in self._marshal.parse(data):
-            match message["event"]:
-                case "RTM_NEWLINK":
-                    self._link(message, gone=False)
-                case "RTM_DELLINK":
-                    self._link(message, gone=True)
-                case "RTM_NEWADDR":
-                    self._address(message, gone=False)
-                case "RTM_DELADDR":
-                    self._address(message, gone=True)
-                case "RTM_NEWROUTE" | "RTM_DELROUTE":
-                    routes_changed |= any(_ways_out(message))
+            event = message["event"]
+            if event in ("RTM_NEWROUTE", "RTM_DELROUTE"):
+                routes_changed |= any(_ways_out(message))
+                continue
+            if event in ("RTM_NEWLINK", "RTM_DELLINK"):
+                self._link(message, gone=event == "RTM_DELLINK")
+            elif event in ("RTM_NEWADDR", "RTM_DELADDR"):
+                self._address(message, gone=event == "RTM_DELADDR")
+            # IPv4's routes go without a word with their interface's last address or when it is down
+            routes_changed |= message.get("index") in {out for _, out in self._routes}
         if routes_changed:
             # two routes may leave by one interface, and one of them may go: look, do not count
             self._routes.clear()
