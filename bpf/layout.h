@@ -9,7 +9,7 @@
  */
 #pragma once
 
-/* clang-format off: one field a line, comments wherever they need to stand */
+/* clang-format off */
 
 enum frontend_kind {
 	FRONTEND_UNSERVED = 0,	    /* a ClusterIP's other ports: REJECT */

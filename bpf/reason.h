@@ -6,7 +6,8 @@
  */
 #pragma once
 
-/* clang-format off: one reason a line */
+/* One reason a line. */
+/* clang-format off */
 enum reason {
 	REASON_NONE = 0,		  /* not a Service's packet: passed untouched, not counted */
 	/* translated */
