@@ -1,4 +1,5 @@
-"""Keeps interfaces as the network view asks: their entries in the maps, and our programs on them.
+"""Keeps the kernel as the network view asks: interfaces' entries in the maps and our programs on
+them, the node's addresses to masquerade with, and the pods' networks.
 
 An entry is written before the programs that read it are attached. Nothing is taken off an interface
 when the agent ends.
@@ -9,9 +10,10 @@ from typing import Any, Protocol
 
 from ebpf_lb.agent.roles import Interface, NetworkView, Role
 from ebpf_lb.datapath.attach import AttachError
-from ebpf_lb.model.values import Family, family_of
+from ebpf_lb.datapath.writer import NODE_SOURCE_ID
+from ebpf_lb.model.values import Family, Network, family_of
 
-_LAST_NUMBER = 255
+_NUMBERS = range(NODE_SOURCE_ID + 1, 256)
 
 
 class Control(Protocol):
@@ -29,23 +31,24 @@ class InterfaceTables(Protocol):
     def delete_interface(self, ifindex: int) -> None: ...
     def interfaces(self) -> set[int]: ...
     def set_snat_source(self, source_id: int, address: bytes) -> None: ...
+    def set_pod_networks(self, networks: Iterable[Network]) -> None: ...
 
 
 class SourceNumbers:
-    """Which number stands for which address in `snat_sources`.
+    """Which number stands for which address in `snat_sources`, beside NODE_SOURCE_ID.
 
     Flows keep the number, so one that is in the kernel keeps its meaning over restarts, and as
     long as there are unused ones none is given another.
     """
 
     def __init__(self, held: Mapping[int, bytes]) -> None:
-        self._numbers = {address: number for number, address in held.items()}
+        self._numbers = {a: number for number, a in held.items() if number in _NUMBERS}
 
     def number(self, address: bytes) -> int:
         number = self._numbers.pop(address, 0)  # and to the end: the first is the longest unasked
         if not number:
             taken = set(self._numbers.values())
-            free = (one for one in range(1, _LAST_NUMBER + 1) if one not in taken)
+            free = (one for one in _NUMBERS if one not in taken)
             number = next(free, 0) or self._numbers.pop(next(iter(self._numbers)))
         self._numbers[address] = number
         return number
@@ -68,12 +71,12 @@ class Attachments:
         self._wanted: Mapping[int, Interface] = {}
         self._done: dict[int, Interface] = {}
         self._failed: dict[int, str] = {}
+        self._pod_networks: tuple[Network, ...] | None = None
         self._attaching = False
 
-    @property
-    def attached(self) -> list[str]:
-        """Names of the interfaces with our programs on."""
-        return sorted(one.name for one in self._done.values() if one.role is Role.POD)
+    def attached(self, role: Role) -> list[str]:
+        """Names of the interfaces that have this role's programs on."""
+        return sorted(one.name for one in self._done.values() if one.role is role)
 
     @property
     def failed(self) -> Mapping[int, str]:
@@ -81,17 +84,22 @@ class Attachments:
         return self._failed
 
     def begin(self, view: NetworkView) -> None:
-        """Forgets interfaces that went while no agent ran, and attaches from now on."""
+        """Forgets interfaces that went, or lost their role, while no agent ran, and attaches from
+        now on."""
         self._attaching = True
         for writer in self._writers.values():
             for index in writer.interfaces() - view.interfaces.keys():
+                self._control.detach(index)
                 writer.delete_interface(index)
         self.apply(view)
 
     def apply(self, view: NetworkView) -> None:
         """Does what differs from the last time."""
         for address in view.primary:
-            self._source_id(family_of(address), address)
+            writer = self._writers.get(family_of(address))
+            if writer is not None:
+                writer.set_snat_source(NODE_SOURCE_ID, address)
+        self._set_pod_networks(view.pod_networks)
         self._wanted = view.interfaces
         if not self._attaching:
             return
@@ -127,14 +135,13 @@ class Attachments:
 
     def _change_role(self, interface: Interface, before: Interface | None) -> None:
         index = interface.index
-        if interface.role is not Role.POD:
-            # nothing runs on uplinks as yet; what was a pod's until now keeps no program
+        if not interface.role.has_programs:
             if before is not None:
                 self._control.detach(index)
             return
         if not self._control.attach(index, interface.role.value):
             return  # gone; its disappearance is on the way to us
-        self._log.debug("attached", interface=interface.name, bridge=interface.bridge)
+        self._log.debug("attached", interface=interface.name, role=interface.role.value)
         for foreign in self._control.ahead_of_us(index):
             self._log.warning(
                 "a foreign filter runs before ours and may end the chain",
@@ -148,11 +155,19 @@ class Attachments:
     def _forget(self, index: int) -> None:
         interface = self._done.pop(index)
         self._failed.pop(index, None)
-        if interface.role is Role.POD:
+        if interface.role.has_programs:
             self._control.detach(index)  # it may be there still, as something else
         for writer in self._writers.values():
             writer.delete_interface(index)
         self._log.debug("forgotten", interface=interface.name)
+
+    def _set_pod_networks(self, networks: tuple[Network, ...] | None) -> None:
+        """Unknown ones stay as they are: at a restart the Node object comes a little later."""
+        if networks is None or networks == self._pod_networks:
+            return
+        for family, writer in self._writers.items():
+            writer.set_pod_networks(one for one in networks if one.family is family)
+        self._pod_networks = networks
 
     def _source_id(self, family: Family, address: bytes) -> int:
         writer = self._writers.get(family)

@@ -43,6 +43,9 @@ class Config:
     cgroup: the node's root in cgroup version 2; None: the node's own processes are not served at
         their sockets.
     pod_interfaces: shell patterns of the names that pods' interfaces have on the host.
+    uplink_interfaces: of those by which outside clients or other nodes come, where it does not show
+        by a default route, an address or the kind of device.
+    ignored_interfaces: of those that are left alone.
     node_port_addresses: where NodePorts answer: networks, or "primary"; empty: on all addresses.
     masquerade_all: ClusterIP traffic, too, gets an address of the node as its source.
     filter_preference: ours among a hook's TC filters; lower ones run first.
@@ -59,6 +62,8 @@ class Config:
     bpffs: Annotated[Path, parsers.path] = Path("/sys/fs/bpf/ebpf-lb")
     cgroup: Annotated[Path | None, parsers.path] = None
     pod_interfaces: Annotated[tuple[str, ...], parsers.words] = POD_INTERFACES
+    uplink_interfaces: Annotated[tuple[str, ...], parsers.words] = ()
+    ignored_interfaces: Annotated[tuple[str, ...], parsers.words] = ()
     node_port_addresses: Annotated[
         tuple[Network | Literal["primary"], ...], parsers.node_port_addresses
     ] = ()

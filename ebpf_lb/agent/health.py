@@ -40,16 +40,17 @@ class Health:
 
     def healthz(self) -> Answer:
         eligible = self._eligible()
-        body = self._body(self._prompt())
+        body = self._body(self.prompt())
         body["nodeEligible"] = eligible
-        well = self._prompt() and self._complete() and eligible
+        well = self.prompt() and self._complete() and eligible
         return Answer(200 if well else 503, json.dumps(body))
 
     def livez(self) -> Answer:
-        prompt = self._prompt()
+        prompt = self.prompt()
         return Answer(200 if prompt else 503, json.dumps(self._body(prompt)))
 
-    def _prompt(self) -> bool:
+    def prompt(self) -> bool:
+        """Whether the maps follow the cluster: no change has waited too long for them."""
         since = self._waiting_since()
         return since is None or self._clock() - since < LONGEST_WAIT_S
 

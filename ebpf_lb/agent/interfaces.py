@@ -29,6 +29,7 @@ _RECEIVE_BUFFER_BYTES = 1 << 20
 _MESSAGE_BYTES = 1 << 16
 _MAIN_TABLE = 254
 _UNICAST = 1
+_ETHERNET = 1  # ARPHRD_ETHER: linux/if_arp.h
 _FAMILIES = {int(socket.AF_INET): Family.IPV4, int(socket.AF_INET6): Family.IPV6}
 # IFA_F_SECONDARY (for IPv6: TEMPORARY), DADFAILED, DEPRECATED, TENTATIVE: linux/if_addr.h
 _PASSING = 0x01 | 0x08 | 0x20 | 0x40
@@ -141,6 +142,7 @@ class Network:
             kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
             master=message.get_attr("IFLA_MASTER") or 0,
             peer_elsewhere=message.get_attr("IFLA_LINK_NETNSID") is not None,
+            ethernet=message["ifi_type"] == _ETHERNET,
         )
 
     def _address(self, message: Any, *, gone: bool) -> None:
@@ -153,7 +155,11 @@ class Network:
             return
         flags = message.get_attr("IFA_FLAGS") or message["flags"]
         self._addresses[index, address] = Address(
-            index, address, message["scope"], bool(flags & _PASSING)
+            index,
+            address,
+            message["scope"],
+            passing=bool(flags & _PASSING),
+            alone=message["prefixlen"] == len(address) * 8,
         )
 
 

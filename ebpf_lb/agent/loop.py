@@ -13,10 +13,11 @@ from typing import Any
 from ebpf_lb.agent import roles
 from ebpf_lb.agent.attachments import Attachments
 from ebpf_lb.agent.config import Config
+from ebpf_lb.agent.health_checks import HealthCheckServers
 from ebpf_lb.agent.inbox import Inbox, NetworkChanged, Wake
 from ebpf_lb.agent.metrics import Metrics
 from ebpf_lb.agent.programmer import Programmer
-from ebpf_lb.agent.roles import Facts
+from ebpf_lb.agent.roles import Facts, Patterns, Role
 from ebpf_lb.kube import resources
 from ebpf_lb.kube.watch import Changed, Deleted, Listed, Problem
 from ebpf_lb.model.key import ObjectKey
@@ -39,13 +40,15 @@ class Parts:
     cluster: Cluster
     programmer: Programmer
     attachments: Attachments
+    health_checks: HealthCheckServers
     metrics: Metrics
     log: Any
 
 
 class Loop:
     """`attach_late`: the maps are new and empty; programs are attached when they are filled.
-    `clock`: monotonic seconds. `when_complete` is called once, after the first complete sync."""
+    `preferred`: the node's addresses of last time, until its Node object is known. `clock`:
+    monotonic seconds. `when_complete` is called once, after the first complete sync."""
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Loop:
         facts: Facts,
         clock: Callable[[], float],
         *,
+        preferred: tuple[bytes, ...] = (),
         attach_late: bool = False,
         when_complete: Callable[[], None] = lambda: None,
     ) -> None:
@@ -65,7 +69,10 @@ class Loop:
         self._clock = clock
         self._attach_late = attach_late
         self._when_complete = when_complete
-        self._node = Node(config.node_name)
+        self._patterns = Patterns(
+            config.pod_interfaces, config.uplink_interfaces, config.ignored_interfaces
+        )
+        self._node = Node(config.node_name, addresses=preferred)
         self._node_known = False
         self._missing = set(_KINDS)  # kinds not yet listed
         self._conflicts: dict[ObjectKey, list[str]] = {}
@@ -175,7 +182,9 @@ class Loop:
     def _look_around(self) -> roles.NetworkView:
         """Interfaces and addresses as they are now; the cluster's plans follow from the latter."""
         config, node = self._config, self._node
-        view = roles.view(self._facts, config.pod_interfaces, node.addresses)
+        own_pods = node.pod_networks if self._node_known else None
+        pod_networks = config.cluster_cidrs or own_pods
+        view = roles.view(self._facts, self._patterns, node.addresses, pod_networks)
         networks = [one for one in config.node_port_addresses if isinstance(one, Network)]
         self._parts.cluster.set_node(
             NodeView(
@@ -183,7 +192,7 @@ class Loop:
                 node.zone,
                 nodeport_addresses(
                     view.addresses,
-                    primary=node.addresses or view.primary,
+                    primary=view.primary,
                     networks=networks,
                     only_primary="primary" in config.node_port_addresses,
                 ),
@@ -228,6 +237,7 @@ class Loop:
         first = not self.complete
         if first:
             self._complete()
+        self._parts.health_checks.apply()
         written = programmer.writes - writes
         if written:
             programmer.note_changes()
@@ -243,6 +253,7 @@ class Loop:
         try:
             forwardings = cluster.plan(key)
             conflicts = cluster.problems(key)
+            self._parts.health_checks.set(key, cluster.health_checks(key))
             programmer.program(key, forwardings)
         except Exception as error:  # a mistake of ours about one Service is not the others' loss
             log.exception("internal error", service=str(key))
@@ -273,6 +284,8 @@ class Loop:
         programmer.housekeeping()
         if attachments.failed:
             attachments.retry()
+        if self._parts.health_checks.failed:
+            self._parts.health_checks.retry()
         again = programmer.to_retry() if self.complete else []
         if again:
             self._sync(again)
@@ -288,6 +301,10 @@ class Loop:
             "services": programmer.services,
             "notProgrammed": sorted({one.sentence for one in list(programmer.refused.values())}),
             "conflicts": sorted({text for all_ in list(self._conflicts.values()) for text in all_}),
-            "interfaces": self._parts.attachments.attached,
+            "interfaces": self._parts.attachments.attached(Role.POD),
+            "uplinks": self._parts.attachments.attached(Role.UPLINK),
             "interfaceProblems": sorted(set(self._parts.attachments.failed.values())),
+            "healthCheckProblems": sorted(
+                f"{key}: {text}" for key, text in list(self._parts.health_checks.failed.items())
+            ),
         }

@@ -137,6 +137,32 @@ class ProgrammerCollector(Collector):
         yield writes
 
 
+class HealthChecks(Protocol):
+    """What is asked of the HealthCheckServers here."""
+
+    @property
+    def ports(self) -> int: ...
+    @property
+    def failed(self) -> Sized: ...
+
+
+class HealthCheckCollector(Collector):
+    """Services' healthCheckNodePorts."""
+
+    def __init__(self, checks: HealthChecks) -> None:
+        self._checks = checks
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "ebpf_lb_health_check_ports", "healthCheckNodePorts served.", value=self._checks.ports
+        )
+        yield GaugeMetricFamily(
+            "ebpf_lb_health_check_ports_failed",
+            "healthCheckNodePorts that cannot be served; the log says why.",
+            value=len(self._checks.failed),
+        )
+
+
 class MapCollector(Collector):
     """What the programs counted, and how full the maps are. Services that nothing was counted for
     are left out: with ten thousand of them that keeps pages, and us, small."""

@@ -4,6 +4,10 @@ A pod's interface is one end of a pair whose other end is in another network nam
 uplink of a machine that is itself a namespace, and a point-to-point CNI gives the node's end an
 address (the pods' gateway): neither the kind nor an address tells them apart. What does: by an
 uplink a default route leaves, or it carries an address by which the cluster knows the node.
+
+Of the others, what is called like a pod's is one; tunnels to other nodes are uplinks, and so is
+what carries an address and leads somewhere. A bridge leads to pods, unless a device of the machine
+is a port of it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,9 +15,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
 
-from ebpf_lb.model.values import Family, family_of
+from ebpf_lb.model.values import Family, Network, family_of
 
 PAIRED_KINDS = frozenset({"veth", "netkit"})
+TUNNEL_KINDS = frozenset({"vxlan", "geneve", "gretap", "ip6gretap"})  # those with Ethernet frames
+# what leads nowhere: addresses on these are for others to be found by
+UNCONNECTED_KINDS = frozenset({"dummy", "ifb", "nlmon", "vrf"})
+VIRTUAL_MACHINE_KINDS = frozenset({"tun"})  # tap devices are of this kind
 SCOPE_UNIVERSE = 0  # RT_SCOPE_UNIVERSE: valid beyond its link
 
 
@@ -22,29 +30,38 @@ class Role(Enum):
 
     POD = "pod"
     UPLINK = "uplink"
+    BRIDGE = "bridge"  # pods are its ports: packets leave by it, but nothing of ours runs on it
+
+    @property
+    def has_programs(self) -> bool:
+        return self is not Role.BRIDGE
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
     """An interface. `master`: ifindex of what it is a port of, 0 for none. `peer_elsewhere`: it is
-    paired with an interface of another network namespace."""
+    paired with an interface of another network namespace. `ethernet`: its frames have such a
+    header, as the programs expect; not so loopback's, nor a WireGuard or IP-in-IP tunnel's."""
 
     index: int
     name: str
     kind: str
     master: int
     peer_elsewhere: bool
+    ethernet: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
     """One of the node's own addresses. `passing`: secondary, temporary, deprecated or not yet sure
-    to be unique: not to be chosen as a source while there is another."""
+    to be unique; `alone`: of no network, as the addresses are that move between machines. Neither
+    is chosen as a source while there is another."""
 
     index: int
     address: bytes
     scope: int
     passing: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,56 +91,125 @@ class Interface:
 @dataclass(frozen=True, slots=True)
 class NetworkView:
     """What follows from the facts. `primary`: the node's preferred address, at most one a family.
-    `addresses`: all of its own, sorted."""
+    `addresses`: all of its own, sorted. `pod_networks`: None while they are unknown."""
 
     interfaces: Mapping[int, Interface]
     primary: tuple[bytes, ...]
     addresses: tuple[bytes, ...]
+    pod_networks: tuple[Network, ...] | None = None
 
 
-def view(facts: Facts, patterns: Iterable[str], node_addresses: tuple[bytes, ...]) -> NetworkView:
-    """`patterns`: shell patterns of pod interfaces' names. `node_addresses`: the Node object's, in
-    order of preference."""
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """Shell patterns of interfaces' names: of pods', of those that are uplinks whatever they look
+    like, and of those that are nothing to us."""
+
+    pods: tuple[str, ...]
+    uplinks: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+def view(
+    facts: Facts,
+    patterns: Patterns,
+    node_addresses: tuple[bytes, ...],
+    pod_networks: tuple[Network, ...] | None = None,
+) -> NetworkView:
+    """`node_addresses`: the Node object's, in order of preference."""
     known = frozenset(node_addresses)
-    uplinks = {index for _, index in facts.default_routes}
-    uplinks |= {own.index for own in facts.addresses if own.address in known}
     primary = tuple(
         found for family in Family if (found := _primary(facts, family, node_addresses)) is not None
     )
-    wanted = tuple(patterns)
+    roles = _Roles(facts, patterns, known, pod_networks or ())
     interfaces = {}
     for link in facts.links.values():
-        role = _role(link, uplinks, wanted)
+        role = roles.role(link)
         if role is not None:
-            bridge = _bridge(link, facts)
-            sources = _sources(facts, bridge or link.index, primary)
+            bridge = roles.bridge(link) if role is Role.POD else 0
+            sources = _sources(facts, bridge or link.index, primary, known)
             interfaces[link.index] = Interface(link.index, link.name, role, bridge, sources)
-    return NetworkView(interfaces, primary, tuple(sorted({own.address for own in facts.addresses})))
+    addresses = tuple(sorted({own.address for own in facts.addresses}))
+    return NetworkView(interfaces, primary, addresses, pod_networks)
 
 
-def _role(link: Link, uplinks: set[int], patterns: tuple[str, ...]) -> Role | None:
-    if link.index in uplinks:
-        return Role.UPLINK
-    if (
-        link.kind in PAIRED_KINDS
-        and link.peer_elsewhere
-        and any(fnmatchcase(link.name, pattern) for pattern in patterns)
-    ):
-        return Role.POD
-    return None
+class _Roles:
+    """`known`: the addresses by which the cluster knows this node."""
+
+    def __init__(
+        self,
+        facts: Facts,
+        patterns: Patterns,
+        known: frozenset[bytes],
+        pod_networks: tuple[Network, ...],
+    ) -> None:
+        self._links = facts.links
+        self._patterns = patterns
+        self._certain = {index for _, index in facts.default_routes}
+        self._certain |= {own.index for own in facts.addresses if own.address in known}
+        universal = [own for own in facts.addresses if own.scope == SCOPE_UNIVERSE]
+        self._with_address = {own.index for own in universal}
+        self._with_outer_address = {
+            own.index
+            for own in universal
+            if not any(own.address in network for network in pod_networks)
+        }
+        self._ports: dict[int, list[Link]] = {}
+        for link in facts.links.values():
+            self._ports.setdefault(link.master, []).append(link)
+
+    def role(self, link: Link) -> Role | None:
+        if not link.ethernet or _matches(link, self._patterns.ignored):
+            return None
+        if link.index in self._certain or _matches(link, self._patterns.uplinks):
+            return Role.UPLINK
+        if link.kind in UNCONNECTED_KINDS:
+            return None
+        if link.kind in TUNNEL_KINDS:
+            return Role.UPLINK
+        if link.kind in PAIRED_KINDS:
+            return self._role_of_pair(link)
+        if link.kind == "bridge":
+            return self._role_of_bridge(link)
+        return Role.UPLINK if link.index in self._with_address else None
+
+    def bridge(self, link: Link) -> int:
+        """The ifindex of the bridge it is a port of; 0 for none."""
+        master = self._links.get(link.master)
+        return master.index if master is not None and master.kind == "bridge" else 0
+
+    def _role_of_pair(self, link: Link) -> Role | None:
+        if not link.peer_elsewhere:
+            return None
+        if _matches(link, self._patterns.pods):
+            return Role.POD
+        # a point-to-point CNI that we do not know would give it an address of the pods'
+        return Role.UPLINK if link.index in self._with_outer_address else None
+
+    def _role_of_bridge(self, link: Link) -> Role | None:
+        ports = self._ports.get(link.index, ())
+        if any(self.role(port) is Role.POD for port in ports):
+            return Role.BRIDGE
+        if link.index in self._with_address and any(
+            port.kind not in PAIRED_KINDS | UNCONNECTED_KINDS | VIRTUAL_MACHINE_KINDS
+            for port in ports
+        ):
+            return Role.UPLINK
+        return None
 
 
-def _bridge(link: Link, facts: Facts) -> int:
-    master = facts.links.get(link.master)
-    return master.index if master is not None and master.kind == "bridge" else 0
+def _matches(link: Link, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(link.name, pattern) for pattern in patterns)
 
 
-def _sources(facts: Facts, holder: int, primary: tuple[bytes, ...]) -> tuple[bytes, ...]:
+def _sources(
+    facts: Facts, holder: int, primary: tuple[bytes, ...], known: frozenset[bytes]
+) -> tuple[bytes, ...]:
     """As the kernel masquerades: an address of the interface that the packet leaves by, else one of
-    the node's (inet_select_addr)."""
+    the node's (inet_select_addr). Of several, the one by which the cluster knows the node."""
     found = []
     for family in Family:
-        own = _best(own for own in facts.addresses if own.index == holder and _is(own, family))
+        held = [own for own in facts.addresses if own.index == holder and _is(own, family)]
+        own = _best([own for own in held if own.address in known] or held)
         if own is None:
             own = next((one for one in primary if family_of(one) is family), None)
         if own is not None:
@@ -142,7 +228,7 @@ def _primary(facts: Facts, family: Family, node_addresses: tuple[bytes, ...]) ->
 
 
 def _best(candidates: Iterable[Address]) -> bytes | None:
-    first = min(candidates, key=lambda own: own.passing, default=None)
+    first = min(candidates, key=lambda own: (own.passing, own.alone), default=None)
     return first.address if first is not None else None
 
 

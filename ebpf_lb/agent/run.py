@@ -11,19 +11,26 @@ from typing import Any
 from ebpf_lb.agent import health, host, http, logs
 from ebpf_lb.agent.attachments import Attachments, SourceNumbers
 from ebpf_lb.agent.config import Config
+from ebpf_lb.agent.health_checks import HealthCheckServers
 from ebpf_lb.agent.http import Page
 from ebpf_lb.agent.inbox import Inbox, NetworkChanged
 from ebpf_lb.agent.interfaces import Network
 from ebpf_lb.agent.loop import Loop, Parts
-from ebpf_lb.agent.metrics import MapCollector, Metrics, ProgrammerCollector
+from ebpf_lb.agent.metrics import (
+    HealthCheckCollector,
+    MapCollector,
+    Metrics,
+    ProgrammerCollector,
+)
 from ebpf_lb.agent.programmer import Programmer
+from ebpf_lb.agent.roles import Role
 from ebpf_lb.datapath import clock as datapath_clock
 from ebpf_lb.datapath.attach import TrafficControl
 from ebpf_lb.datapath.attach_cgroup import attach_cgroup
 from ebpf_lb.datapath.dump import View
 from ebpf_lb.datapath.loader import Loaded, ensure_loaded, retire_old_builds
 from ebpf_lb.datapath.pins import Build, Pins
-from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
+from ebpf_lb.datapath.writer import NODE_SOURCE_ID, FamilyMaps, FamilyWriter
 from ebpf_lb.kube import resources
 from ebpf_lb.kube.client import ApiClient, connect
 from ebpf_lb.kube.watch import Watcher, WatchSettings
@@ -59,7 +66,10 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     late = loaded.changed and not any(writer.names() for writer in writers.values())
     _set_node_tables(config, writers)
     control = TrafficControl(config.filter_preference)
-    control.use(loaded.build)
+    for role in Role:
+        if role.has_programs:
+            control.use(loaded.build, role.value)
+    sources = _snat_sources(loaded.build)
 
     def take_over() -> None:
         """The programs of this build are everywhere: nothing needs an older one."""
@@ -71,30 +81,44 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
 
     metrics = Metrics()
     programmer = Programmer(writers, time.monotonic, log)
+    state = health.Health(
+        lambda: inbox.oldest_waiting, lambda: loop.complete, lambda: loop.eligible, time.monotonic
+    )
+    health_checks = HealthCheckServers(state.prompt, log)
     loop = Loop(
         config,
         Parts(
             cluster=Cluster(NodeView(config.node_name, "", ())),
             programmer=programmer,
-            attachments=Attachments(control, writers, _numbers(loaded.build), log),
+            attachments=Attachments(
+                control,
+                writers,
+                {family: SourceNumbers(held) for family, held in sources.items()},
+                log,
+            ),
+            health_checks=health_checks,
             metrics=metrics,
             log=log,
         ),
         inbox,
         network.facts,
         time.monotonic,
+        preferred=tuple(
+            held[NODE_SOURCE_ID] for held in sources.values() if NODE_SOURCE_ID in held
+        ),
         attach_late=late,
         when_complete=take_over,
     )
     metrics.registry.register(ProgrammerCollector(programmer, version("ebpf-lb"), loaded.build_id))
     metrics.registry.register(MapCollector(loaded.build))
+    metrics.registry.register(HealthCheckCollector(health_checks))
     if not late:
         _attach_sockets(config, loaded.build, log)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
     network.follow(lambda facts: inbox.put(NetworkChanged(facts)))
     watchers = _watch(config, client, inbox)
-    _serve(config, loop, inbox, metrics, log)
+    _serve(config, loop, state, metrics, log)
     log.info(
         "started",
         version=version("ebpf-lb"),
@@ -125,19 +149,18 @@ def _writers(build: Build) -> dict[Family, FamilyWriter]:
 
 def _set_node_tables(config: Config, writers: Writers) -> None:
     cookie = host.netns_cookie()
-    for family, writer in writers.items():
+    for writer in writers.values():
         writer.set_config(cookie, int(config.masquerade_all), config.reject_per_second)
         writer.set_crc32c_shifts()
-        writer.set_pod_networks(one for one in config.cluster_cidrs if one.family is family)
 
 
-def _numbers(build: Build) -> dict[Family, SourceNumbers]:
-    """The numbers of SNAT sources that the kernel has."""
-    numbers = {}
+def _snat_sources(build: Build) -> dict[Family, dict[int, bytes]]:
+    """The node's addresses that the kernel masquerades with, by number."""
+    sources = {}
     for family in Family:
         rows = View(build, family).rows("snat_sources")
-        numbers[family] = SourceNumbers({key: row.address for key, row in rows if any(row.address)})
-    return numbers
+        sources[family] = {key: row.address for key, row in rows if any(row.address)}
+    return sources
 
 
 def _attach_sockets(config: Config, build: Build, log: Any) -> None:
@@ -161,11 +184,8 @@ def _watch(config: Config, client: ApiClient, inbox: Inbox) -> list[Watcher]:
     return watchers
 
 
-def _serve(config: Config, loop: Loop, inbox: Inbox, metrics: Metrics, log: Any) -> None:
+def _serve(config: Config, loop: Loop, state: health.Health, metrics: Metrics, log: Any) -> None:
     """A port already taken is reported; forwarding does not depend on it."""
-    state = health.Health(
-        lambda: inbox.oldest_waiting, lambda: loop.complete, lambda: loop.eligible, time.monotonic
-    )
 
     def answer(ask: Any) -> Any:
         def page() -> Page:

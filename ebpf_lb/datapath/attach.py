@@ -81,7 +81,13 @@ class TrafficControl:
         self._programs[role] = programs
 
     def attach(self, ifindex: int, role: str = "pod") -> bool:
-        """Attaches or replaces this role's programs; False if the interface has gone meanwhile."""
+        """Attaches or replaces this role's programs; False if the interface has gone meanwhile.
+
+        Programs of another role that a build does not have for this one are taken off.
+        """
+        if not self._programs[role]:
+            self.detach(ifindex)
+            return True
         try:
             self._make_clsact(ifindex)
             for (direction, family), program in self._programs[role].items():

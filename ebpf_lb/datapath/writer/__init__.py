@@ -3,5 +3,13 @@
 from ebpf_lb.datapath.writer.family import FamilyWriter
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.names import NotProgrammed, format_name, parse_name
+from ebpf_lb.datapath.writer.node import NODE_SOURCE_ID
 
-__all__ = ["FamilyMaps", "FamilyWriter", "NotProgrammed", "format_name", "parse_name"]
+__all__ = [
+    "NODE_SOURCE_ID",
+    "FamilyMaps",
+    "FamilyWriter",
+    "NotProgrammed",
+    "format_name",
+    "parse_name",
+]

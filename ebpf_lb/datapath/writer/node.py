@@ -9,6 +9,10 @@ from ebpf_lb.datapath.writer.family_maps import FamilyMaps, Table
 from ebpf_lb.datapath.writer.filter import filter_bit
 from ebpf_lb.model.values import Network
 
+NODE_SOURCE_ID = 1
+"""The number of the node's preferred source: what stands for the node itself, and what masquerades
+where the interface has no number of its own (bpf/decide.h)."""
+
 _INDEX = struct.Struct("=I")
 _PRESENT = b"\1"
 

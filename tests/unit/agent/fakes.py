@@ -2,7 +2,7 @@
 
 import builtins
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ebpf_lb.agent.attachments import Attachments, SourceNumbers
@@ -13,10 +13,12 @@ from ebpf_lb.agent.metrics import Metrics
 from ebpf_lb.agent.programmer import Programmer
 from ebpf_lb.agent.roles import Address, Facts, Link
 from ebpf_lb.datapath.attach import AttachError
-from ebpf_lb.datapath.writer import NotProgrammed
-from ebpf_lb.model.values import Family, parse_address
+from ebpf_lb.datapath.writer import NODE_SOURCE_ID, NotProgrammed
+from ebpf_lb.model.key import ObjectKey
+from ebpf_lb.model.values import Family, Network, parse_address
 from ebpf_lb.plan.cluster import Cluster, NodeView
 from ebpf_lb.plan.forwarding import Forwarding, ServicePortName
+from ebpf_lb.plan.health import HealthCheck
 
 NODE4 = parse_address("172.30.0.11")
 ETH0 = Link(2, "eth0", "", 0, False)
@@ -67,6 +69,7 @@ class Writer:
         self.calls: list[str] = []
         self.entries: dict[int, tuple[int, int]] = {}
         self.sources: dict[int, bytes] = {}
+        self.pod_networks: builtins.set[Network] = builtins.set()
         self.broken: builtins.set[ServicePortName] = builtins.set()
 
     def set(self, forwarding: Forwarding) -> None:
@@ -112,6 +115,11 @@ class Writer:
     def interfaces(self) -> "builtins.set[int]":
         return builtins.set(self.entries)
 
+    def set_pod_networks(self, networks: Iterable[Network]) -> None:
+        wanted = builtins.set(networks)
+        self.stats["pod_networks"] += len(wanted ^ self.pod_networks)
+        self.pod_networks = wanted
+
     def set_snat_source(self, source_id: int, address: bytes) -> None:
         if self.sources.get(source_id) != address:
             self.sources[source_id] = address
@@ -143,10 +151,37 @@ class Control:
         return self.foreign
 
 
+class HealthChecks:
+    """Ports of health checks, as planned and as applied."""
+
+    def __init__(self) -> None:
+        self.planned: dict[ObjectKey, HealthCheck] = {}
+        self.served: dict[ObjectKey, HealthCheck] = {}
+        self.failed: dict[ObjectKey, str] = {}
+        self.retries = 0
+
+    def set(self, key: ObjectKey, checks: tuple[HealthCheck, ...]) -> None:
+        self.planned.pop(key, None)
+        self.planned.update((check.service, check) for check in checks)
+
+    def apply(self) -> None:
+        self.served = dict(self.planned)
+
+    def retry(self) -> None:
+        self.retries += 1
+
+
 class Agent:
     """A loop with such parts. IPv4 alone, so that expectations stay short."""
 
-    def __init__(self, writer: Writer | None = None, *, late: bool = False) -> None:
+    def __init__(
+        self,
+        writer: Writer | None = None,
+        *,
+        late: bool = False,
+        network: Facts | None = None,
+        **configured: Any,
+    ) -> None:
         self.clock, self.log = Clock(), Log()
         self.writer = writer or Writer(Family.IPV4)
         self.writer.calls.clear()
@@ -157,14 +192,27 @@ class Agent:
         self.programmer = Programmer(writers, self.clock, self.log)
         self.attachments = Attachments(self.control, writers, numbers, self.log)
         self.cluster = Cluster(NodeView("node1", "", ()))
+        self.health_checks = HealthChecks()
         self.inbox = Inbox(self.clock)
         self.taken_over = 0
         self.loop = Loop(
-            Config(node_name="node1"),
-            Parts(self.cluster, self.programmer, self.attachments, Metrics(), self.log),
+            Config(node_name="node1", **configured),
+            Parts(
+                self.cluster,
+                self.programmer,
+                self.attachments,
+                self.health_checks,
+                Metrics(),
+                self.log,
+            ),
             self.inbox,
-            facts(VETH4),
+            network or facts(VETH4),
             self.clock,
+            preferred=tuple(
+                address
+                for number, address in self.writer.sources.items()
+                if number == NODE_SOURCE_ID
+            ),
             attach_late=late,
             when_complete=self._take_over,
         )

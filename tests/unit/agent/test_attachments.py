@@ -8,8 +8,14 @@ from ebpf_lb.agent.attachments import SourceNumbers
 from ebpf_lb.agent.inbox import NetworkChanged
 from ebpf_lb.agent.roles import Address, Link
 from ebpf_lb.datapath.attach import Direction
-from ebpf_lb.model.values import Family, parse_address
-from tests.unit.agent.fakes import NODE4, POD4, VETH4, VETH5, Agent, Writer, facts
+from ebpf_lb.datapath.writer import NODE_SOURCE_ID
+from ebpf_lb.kube import resources
+from ebpf_lb.kube.watch import Changed, Listed
+from ebpf_lb.model.node import Node
+from ebpf_lb.model.values import Family, parse_address, parse_network
+from tests.unit.agent.fakes import CNI0, NODE4, POD4, VETH4, VETH5, Agent, Writer, facts
+
+NODES = resources.node("node1")
 
 
 @pytest.fixture
@@ -32,6 +38,48 @@ def test_entries_say_bridge_and_source(agent: Agent) -> None:
     assert (bridge, by_number[number]) == (3, POD4)
     bridge, number = agent.writer.entries[2]
     assert (bridge, by_number[number]) == (0, NODE4)
+    # packets to a pod of this node leave by the bridge
+    bridge, number = agent.writer.entries[3]
+    assert (bridge, by_number[number]) == (0, POD4)
+
+
+def test_the_first_number_is_the_nodes_preferred_address(agent: Agent) -> None:
+    assert agent.writer.sources[NODE_SOURCE_ID] == NODE4
+    assert NODE_SOURCE_ID not in {number for _, number in agent.writer.entries.values()}
+    other = parse_address("192.0.2.77")
+    agent.tell(NetworkChanged(facts(VETH4, more=(Address(2, other, 0),))))
+    assert agent.writer.sources[NODE_SOURCE_ID] == NODE4
+    named = Node("node1", addresses=(other,))
+    agent.tell(Changed(NODES, named, named.key))
+    assert agent.writer.sources[NODE_SOURCE_ID] == other
+
+
+def test_a_restart_keeps_the_preferred_address_until_the_node_is_known(agent: Agent) -> None:
+    other = parse_address("192.0.2.77")
+    more = facts(VETH4, more=(Address(2, other, 0),))
+    named = Node("node1", addresses=(other,))
+    agent.tell(NetworkChanged(more), Changed(NODES, named, named.key))
+    again = Agent(agent.writer, network=more)
+    again.tell(Listed(NODES, (named,)))
+    assert again.writer.stats.total() == 0
+
+
+def test_pod_networks_are_the_configured_ones_or_the_nodes_own() -> None:
+    ours, theirs = parse_network("10.244.1.0/24"), parse_network("fd00:10:244:1::/64")
+    node = Node("node1", pod_networks=(ours, theirs))
+    agent = Agent()
+    agent.writer.pod_networks = {ours}  # from an earlier run
+    agent.tell(NetworkChanged(facts(VETH4, VETH5)))
+    assert agent.writer.pod_networks == {ours}
+    agent.tell(Listed(NODES, (node,)))
+    assert agent.writer.pod_networks == {ours}  # of this family alone
+    agent.tell(Changed(NODES, Node("node1"), node.key))
+    assert agent.writer.pod_networks == set()
+    cluster = parse_network("10.244.0.0/16")
+    configured = Agent(cluster_cidrs=(cluster,))
+    assert configured.writer.pod_networks == {cluster}
+    configured.tell(Listed(NODES, (node,)))
+    assert configured.writer.pod_networks == {cluster}
 
 
 def test_come_and_go(agent: Agent) -> None:
@@ -40,7 +88,9 @@ def test_come_and_go(agent: Agent) -> None:
     assert agent.loop.status()["interfaces"] == ["veth4", "veth5"]
     agent.tell(NetworkChanged(facts(VETH5)))
     assert attach_calls(agent) == ["detach 4"]
-    assert set(agent.writer.entries) == {2, 5}
+    assert set(agent.writer.entries) == {2, 3, 5}
+    agent.tell(NetworkChanged(facts()))
+    assert set(agent.writer.entries) == {2}  # a bridge without pods is nothing to us
 
 
 def test_a_port_that_joins_its_bridge_later_keeps_its_programs(agent: Agent) -> None:
@@ -53,16 +103,44 @@ def test_a_port_that_joins_its_bridge_later_keeps_its_programs(agent: Agent) -> 
     assert attach_calls(agent) == []
 
 
-def test_a_pods_interface_that_becomes_an_uplink_loses_our_programs(agent: Agent) -> None:
+def test_a_pods_interface_that_becomes_an_uplink_changes_its_programs(agent: Agent) -> None:
     route = facts(VETH4)
     uplink = type(route)(
         route.links, route.addresses, route.default_routes | {(Family.IPV6, VETH4.index)}
     )
     agent.tell(NetworkChanged(uplink))
-    assert attach_calls(agent) == ["detach 4"]
+    assert attach_calls(agent) == ["attach uplink 4"]
     assert agent.loop.status()["interfaces"] == []
+    assert agent.loop.status()["uplinks"] == ["eth0", "veth4"]
     agent.tell(NetworkChanged(route))
     assert attach_calls(agent) == ["attach pod 4"]
+    assert agent.loop.status()["uplinks"] == ["eth0"]
+
+
+def test_uplinks_come_and_go(agent: Agent) -> None:
+    tunnel = Link(9, "flannel.1", "vxlan", 0, False)
+    overlay = parse_address("10.244.1.0")
+    agent.tell(NetworkChanged(facts(VETH4, tunnel)))
+    assert attach_calls(agent) == ["attach uplink 9"]
+    assert agent.writer.sources[agent.writer.entries[9][1]] == NODE4
+    agent.tell(NetworkChanged(facts(VETH4, tunnel, more=(Address(9, overlay, 0),))))
+    assert attach_calls(agent) == []
+    assert agent.writer.sources[agent.writer.entries[9][1]] == overlay
+    agent.tell(NetworkChanged(facts(VETH4)))
+    assert attach_calls(agent) == ["detach 9"]
+    assert set(agent.writer.entries) == {2, 3, 4}
+
+
+def test_an_uplink_that_becomes_a_bridge_of_pods_keeps_no_program() -> None:
+    alone = facts()
+    routed = type(alone)(
+        alone.links, alone.addresses, alone.default_routes | {(Family.IPV4, CNI0.index)}
+    )
+    agent = Agent(network=routed)
+    assert "attach uplink 3" in attach_calls(agent)
+    agent.tell(NetworkChanged(facts(VETH4)))
+    assert "detach 3" in attach_calls(agent)
+    assert 3 in agent.writer.entries
 
 
 def test_one_that_cannot_be_attached_is_reported_once_and_tried_again(agent: Agent) -> None:
@@ -82,7 +160,9 @@ def test_one_that_cannot_be_attached_is_reported_once_and_tried_again(agent: Age
 def test_entries_of_interfaces_that_went_while_no_agent_ran() -> None:
     writer = Writer(Family.IPV4)
     writer.entries = {4: (3, 2), 99: (3, 2)}
-    assert set(Agent(writer).writer.entries) == {2, 4}
+    agent = Agent(writer)
+    assert set(agent.writer.entries) == {2, 3, 4}
+    assert "detach 99" in agent.writer.calls  # it may be there, only not as ours
 
 
 def test_a_foreign_filter_ahead_of_ours_is_reported(agent: Agent) -> None:
@@ -102,15 +182,15 @@ def test_a_second_address_of_the_bridge_changes_nothing(agent: Agent) -> None:
 
 def test_numbers_of_sources_keep_their_meaning() -> None:
     a, b, c = (parse_address(f"10.0.0.{last}") for last in (1, 2, 3))
-    numbers = SourceNumbers({1: a, 7: b})
-    assert [numbers.number(one) for one in (b, c, a, c)] == [7, 2, 1, 2]
+    numbers = SourceNumbers({1: c, 2: a, 7: b})  # 1 is the preferred address, besides
+    assert [numbers.number(one) for one in (b, c, a, c)] == [7, 3, 2, 3]
 
 
 def test_numbers_of_sources_are_given_anew_only_when_none_is_left() -> None:
     every = [parse_address(f"10.0.0.{last}") for last in range(256)]
     numbers = SourceNumbers({})
-    given = [numbers.number(one) for one in every[:255]]
-    assert given == list(range(1, 256))
-    assert numbers.number(every[0]) == 1  # asked for again, so not the oldest any more
-    assert numbers.number(every[255]) == 2
-    assert numbers.number(every[2]) == 3
+    given = [numbers.number(one) for one in every[:254]]
+    assert given == list(range(2, 256))
+    assert numbers.number(every[0]) == 2  # asked for again, so not the oldest any more
+    assert numbers.number(every[255]) == 3
+    assert numbers.number(every[2]) == 4

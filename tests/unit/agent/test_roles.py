@@ -3,7 +3,7 @@
 import pytest
 
 from ebpf_lb.agent.config import POD_INTERFACES
-from ebpf_lb.agent.roles import Address, Facts, Link, NetworkView, Role, view
+from ebpf_lb.agent.roles import Address, Facts, Link, NetworkView, Patterns, Role, view
 from ebpf_lb.model.values import Family, parse_address
 
 NODE4, NODE6 = parse_address("172.30.0.11"), parse_address("fd30::11")
@@ -29,7 +29,7 @@ def look(
     node: tuple[bytes, ...] = (NODE4, NODE6),
 ) -> NetworkView:
     facts = Facts({link.index: link for link in links}, addresses, routes)
-    return view(facts, POD_INTERFACES, node)
+    return view(facts, Patterns(POD_INTERFACES), node)
 
 
 def roles(seen: NetworkView) -> dict[str, Role]:
@@ -39,7 +39,7 @@ def roles(seen: NetworkView) -> dict[str, Role]:
 @pytest.mark.parametrize("eth0", [ETH0_NIC, ETH0_VETH], ids=["machine", "namespace"])
 def test_bridge_cni(eth0: Link) -> None:
     seen = look(LO, eth0, CNI0, veth(4, "veth1a2b3c4d", 3), addresses=OF_ETH0 + OF_CNI0)
-    assert roles(seen) == {"eth0": Role.UPLINK, "veth1a2b3c4d": Role.POD}
+    assert roles(seen) == {"eth0": Role.UPLINK, "cni0": Role.BRIDGE, "veth1a2b3c4d": Role.POD}
     pod = seen.interfaces[4]
     assert (pod.bridge, pod.sources) == (3, (POD4, POD6))
     uplink = seen.interfaces[2]
