@@ -110,6 +110,13 @@ INLINE struct frontend *frontend_of(const struct packet *packet)
 	return frontend_get(&key);
 }
 
+INLINE int masquerade_all(void)
+{
+	struct config *config = config_get();
+
+	return config && config->flags & CONFIG_MASQUERADE_ALL;
+}
+
 /* Who is it that comes in by an uplink? */
 INLINE int remote_client(const struct packet *packet)
 {
@@ -184,6 +191,9 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 	verdict->port = backend->port;
 	/* Hairpin: a pod answers its own address without us, so it must see another one. */
 	if (client == CLIENT_POD && same_address(&verdict->address, &packet->source))
+		verdict->masquerade = 1;
+	/* The node's own processes have its address already. */
+	if (kind == FRONTEND_CLUSTER_IP && client != CLIENT_NODE && masquerade_all())
 		verdict->masquerade = 1;
 	/*
 	 * In by an uplink and out to another node: the reply would bypass this one, which alone can

@@ -186,6 +186,11 @@ struct service_counter {
 	__u64 bytes;   /* likewise, of whole IP packets */
 };
 
+/* bits of config.flags */
+enum config_flag {
+	CONFIG_MASQUERADE_ALL = 1, /* every connection to a ClusterIP is masqueraded */
+};
+
 /* Settings that change without a new build. One entry. */
 struct config {
 	__u64 node_netns_cookie; /* sockets of this network namespace are the node's own */

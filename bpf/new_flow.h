@@ -213,7 +213,7 @@ INLINE __u32 masquerade_source(struct __sk_buff *skb, const struct packet *packe
 	__u32 ifindex = skb->ifindex;
 	struct interface *interface;
 
-	if (hook != HOOK_FROM_POD) {
+	if (!same_address(&packet->source, &verdict->address)) {
 		struct way way = {};
 
 		if (find_way(skb, &packet->source, &verdict->address, packet->protocol,

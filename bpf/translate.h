@@ -68,15 +68,11 @@ INLINE int translate_to_backend(struct __sk_buff *skb, struct packet *packet,
 
 	if (UNLIKELY(packet->flags & PACKET_FIRST_FRAGMENT))
 		fragment_note(packet);
-	if (hook == HOOK_FROM_POD) {
-		if (UNLIKELY(source.wanted &&
-			     same_address(&destination.address, &packet->source))) {
-			/* hairpin: its source is the node's now */
-			swap_macs(skb);
-			where = skb->ifindex;
-		} else if (ref->word & FLOW_BRIDGED) {
-			take_bridged_way(skb, packet, ref, &destination.address, tick);
-		}
+	if (hook == HOOK_FROM_POD && UNLIKELY(source.wanted) &&
+	    same_address(&destination.address, &packet->source)) {
+		/* hairpin: its source is the node's now */
+		swap_macs(skb);
+		where = skb->ifindex;
 	} else if (hook == HOOK_TO_OUTSIDE || flow_source_id(ref->word)) {
 		struct way *way = way_of(ref->set, ref->slot);
 
@@ -87,6 +83,8 @@ INLINE int translate_to_backend(struct __sk_buff *skb, struct packet *packet,
 					 packet->protocol, way, tick);
 		if (!where)
 			return drop(skb, REASON_NO_ROUTE);
+	} else if (ref->word & FLOW_BRIDGED) {
+		take_bridged_way(skb, packet, ref, &destination.address, tick);
 	}
 	count_flow_skb(skb, REASON_ESTABLISHED, service_id);
 	if (rewrite(skb, packet, &source, &destination))

@@ -21,6 +21,7 @@ from tests.support.packets import ACK, RST, TCP, UDP, Packet
 
 _CLONE_NEWNET = 0x40000000
 ROUTER_MAC, NODE2_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+CONFIG_MASQUERADE_ALL = 1
 NODE_PORT, LOCAL = FrontendKind.NODE_PORT, FrontendFlag.LOCAL
 
 
@@ -318,3 +319,22 @@ class TestTheNodesOwnPackets:
         )  # iTP Local, and none here
         assert hook("uplink_egress", sent.but(destination_port=81)).dropped
         assert hook.kernel.count("NO_LOCAL_ENDPOINTS") == 1
+
+
+@pytest.mark.parametrize("backend", ["remote_pod", "local_pod"])
+def test_masquerade_all(hook: Hook, world: World, backend: str) -> None:
+    """Configured so, a pod's connection to a ClusterIP shows the backend the node's address."""
+    vip = "10.96.0.20" if "." in world.node else "fd00:10:96::20"
+    client = world.local_pod + "9"
+    hook.kernel.writer.set_config(0, CONFIG_MASQUERADE_ALL, 0)
+    hook.kernel.service(vip, 80, [(getattr(world, backend), 9376)])
+    sent = Packet(client, vip, 40000, 80, TCP)
+    there = hook("pod_ingress", sent)
+    assert there.redirected and there.packet.valid
+    assert there.packet.source == world.node
+    assert there.packet.destination == getattr(world, backend)
+    answer = there.packet.reply()
+    back = hook("uplink_ingress" if backend == "remote_pod" else "pod_ingress", answer)
+    assert back.redirected and back.packet.valid
+    assert (back.packet.source, back.packet.destination) == (vip, client)
+    assert (back.packet.source_port, back.packet.destination_port) == (80, 40000)
