@@ -59,6 +59,8 @@ def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
         'healthzBindAddress: "[::]:1"\n'
         'metricsBindAddress: ""\n'
         "podInterfaces: [a*, b*]\n"
+        "uplinkInterfaces: [wan*]\n"
+        "ignoredInterfaces: [br-*, docker0]\n"
         "dataPath: {flows: 4096, tcpSynS: 5}\n"
     )
     from_environment, _ = read(
@@ -69,6 +71,8 @@ def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
             "EBPF_LB_HEALTHZ_BIND_ADDRESS": "[::]:1",
             "EBPF_LB_METRICS_BIND_ADDRESS": "",
             "EBPF_LB_POD_INTERFACES": "a*,b*",
+            "EBPF_LB_UPLINK_INTERFACES": "wan*",
+            "EBPF_LB_IGNORED_INTERFACES": "br-*,docker0",
             "EBPF_LB_FLOWS": "4096",
             "EBPF_LB_TCP_SYN_S": "5",
         }
@@ -80,6 +84,8 @@ def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
     assert from_file.healthz_bind_address == ("::", 1)
     assert from_file.metrics_bind_address is None
     assert from_file.pod_interfaces == ("a*", "b*")
+    assert from_file.uplink_interfaces == ("wan*",)
+    assert from_file.ignored_interfaces == ("br-*", "docker0")
     assert (from_file.settings.flows, from_file.settings.tcp_syn_s) == (4096, 5)
 
 

@@ -11,7 +11,7 @@ from ebpf_lb.kube.watch import Changed, Deleted, Listed, Problem
 from ebpf_lb.model.endpoints import EndpointSlice
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.node import AUTOSCALER_TAINT, Node
-from ebpf_lb.model.service import Service, ServiceType
+from ebpf_lb.model.service import Service, ServiceType, TrafficPolicy
 from ebpf_lb.model.values import Family, Protocol, parse_address
 from ebpf_lb.plan.forwarding import Forwarding, FrontendKind, ServicePortName
 from tests.unit.agent.fakes import VETH4, VETH5, Agent, Writer, facts
@@ -243,6 +243,59 @@ def test_node_ports_follow_the_nodes_addresses(agent: Agent) -> None:
     assert extra.address in node_ports
     agent.tell(NetworkChanged(facts(VETH4)))
     assert agent.calls == ["set default/web:http"]
+
+
+def test_primary_node_ports_are_on_one_address_a_family() -> None:
+    agent = Agent(node_port_addresses=("primary",))
+    port = web().ports[0].__class__("http", Protocol.TCP, 80, node_port=30080)
+    agent.tell(*lists(web(type=ServiceType.NODE_PORT, ports=(port,))))
+    more = facts(VETH4, more=(Address(2, parse_address("172.30.0.99"), 0),))
+    internal, external = parse_address("172.30.0.11"), parse_address("172.30.0.99")
+    named = Node("node1", addresses=(internal, external))
+    agent.tell(NetworkChanged(more), Changed(NODES, named, named.key))
+    (forwarding,) = agent.writer.held.values()
+    found = [one.address for one in forwarding.frontends if one.kind is FrontendKind.NODE_PORT]
+    assert found == [internal]
+
+
+def balancer(**fields: Any) -> Service:
+    given = {
+        "type": ServiceType.LOAD_BALANCER,
+        "external_policy": TrafficPolicy.LOCAL,
+        "health_check_node_port": 32100,
+    }
+    return web(**{**given, **fields})
+
+
+def test_health_checks_follow_the_service_and_its_endpoints(agent: Agent) -> None:
+    def served() -> list[tuple[int, int]]:
+        found = agent.health_checks.served.values()
+        return [(check.port, check.local_endpoints) for check in found]
+
+    here = a_slice(endpoint("10.0.0.1", node="node1"), service=WEB, name="web-1")
+    agent.tell(Changed(SERVICES, balancer(), WEB))
+    assert served() == [(32100, 0)]
+    agent.tell(Changed(ENDPOINT_SLICES, here, WEB))
+    assert served() == [(32100, 1)]
+    agent.tell(Changed(SERVICES, balancer(health_check_node_port=32101), WEB))
+    assert served() == [(32101, 1)]
+    agent.tell(Changed(SERVICES, balancer(external_policy=TrafficPolicy.CLUSTER), WEB))
+    assert served() == []
+    agent.tell(Changed(SERVICES, balancer(), WEB))
+    agent.tell(Deleted(SERVICES, WEB))
+    assert served() == []
+
+
+def test_a_health_check_that_failed_is_shown_and_retried_every_second(agent: Agent) -> None:
+    agent.second()
+    assert agent.health_checks.retries == 0
+    agent.health_checks.failed[WEB] = "healthCheckNodePort 32100 cannot be served: taken"
+    agent.second()
+    agent.second()
+    assert agent.health_checks.retries == 2
+    assert agent.loop.status()["healthCheckProblems"] == [
+        "default/web: healthCheckNodePort 32100 cannot be served: taken"
+    ]
 
 
 def test_interfaces_are_set_up_before_the_first_list_and_as_they_appear() -> None:

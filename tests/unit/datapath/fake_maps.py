@@ -154,6 +154,12 @@ class FakeMaps:
     def check(self) -> None:
         """Whatever a packet could look up now is whole."""
         layout = self.layout
+        address_of = layout.struct("snat_source").unpack
+        for _, value in self.tables["snat_sources"].items():
+            address = address_of(value).address
+            word, bit = filter_bit(address, self.vip_filter.count)
+            # replies to what was masqueraded come to this address
+            assert not any(address) or self.vip_filter.load(word) >> bit & 1, "no filter bit"
         key_of, value_of = layout.struct("frontend_key").unpack, layout.struct("frontend").unpack
         for key, value in self.tables["frontends"].items():
             address, service_id = key_of(key).address, value_of(value).service_id
