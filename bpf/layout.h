@@ -106,8 +106,9 @@ struct flow_set {
 	struct flow entry[4];
 };
 
-/* How to reach a flow's backend without asking the routing table; same index as its entry. */
+/* What is not needed for every packet of a flow; same index as its entry. See way.h. */
 struct way {
+	__u32 backend_id;
 	__u32 ifindex; /* 0: leave it to the stack */
 	__u8 destination_mac[6];
 	__u8 source_mac[6];

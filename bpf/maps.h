@@ -31,7 +31,7 @@ BPF_F_TABLE("array:" PIN "/backends", u32, struct backend, backends, BACKENDS_MA
 BPF_F_TABLE("array:" PIN "/flows", u32, struct flow_set, flows, FLOW_SETS, ARRAY_MAPPED);
 /* The seed of its hash, which is compiled in: kept for the next build. The loader writes and reads. */
 BPF_F_TABLE("array:" PIN "/flow_seed", u32, u64, flow_seed, 1, 0);
-/* Beside it, by the same index: how to reach the backend. Programs write and read. */
+/* Beside it, by the same index: how to reach the backend, and which it was. Programs write and read. */
 BPF_F_TABLE("array:" PIN "/ways", u32, struct way_set, ways, FLOW_SETS, 0);
 /* Programs write and read; agent sweeps. Full: the client longest unheard of is forgotten. */
 BPF_F_TABLE("lru_hash:" PIN "/affinity", struct affinity_key, struct affinity, affinity, AFFINITY_MAX, 0);

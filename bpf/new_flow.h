@@ -199,6 +199,7 @@ INLINE int new_flow(struct __sk_buff *skb, int hook)
 		return drop(skb, REASON_FLOW_TABLE_FULL);
 	if (created != FLOW_CREATED)
 		return try_again(skb, CALL_NEW_FLOW + calls_of(hook), REASON_CONTENTION);
+	way.backend_id = verdict.backend_id;
 	keep_way(&ref, &way);
 	return resume(skb, &packet, &verdict, now, hook);
 }
@@ -278,6 +279,7 @@ INLINE int new_snat_flow(struct __sk_buff *skb, int hook)
 			       drop(skb, REASON_FLOW_TABLE_FULL) :
 			       try_again(skb, CALL_NEW_FLOW + calls_of(hook), REASON_CONTENTION);
 	}
+	unknown.backend_id = verdict.backend_id;
 	keep_way(&ref, &unknown);
 	return resume(skb, &packet, &verdict, now, hook);
 }

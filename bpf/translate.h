@@ -47,6 +47,21 @@ INLINE int snat_change(const struct flow_ref *ref, struct endpoint_change *chang
 	return 1;
 }
 
+/*
+ * Does the flow's backend still take new connections? UDP has no end that could be waited for: a
+ * client with a fixed source port must be moved on when its backend leaves (or changes its port).
+ */
+INLINE int still_serves(const struct flow_ref *ref)
+{
+	struct way *way = way_of(ref->set, ref->slot);
+	struct backend *backend = way ? backend_get(way->backend_id) : 0;
+
+	return backend && backend->flags & (BACKEND_IN_CLUSTER_SET | BACKEND_IN_LOCAL_SET) &&
+	       backend->service_id == flow_service_id(ref->word) &&
+	       backend->port == ref->flow->backend_port &&
+	       same_address(&backend->address, &ref->flow->backend);
+}
+
 /* client -> VIP, where the client's packets come in. */
 INLINE int translate_to_backend(struct __sk_buff *skb, struct packet *packet,
 				const struct flow_ref *ref, __u32 now, int hook)
@@ -56,6 +71,10 @@ INLINE int translate_to_backend(struct __sk_buff *skb, struct packet *packet,
 	__u32 service_id = flow_service_id(ref->word);
 	__u32 where = 0;
 
+	if (packet->protocol == IPPROTO_UDP && flow_age(ref->word, now) && !still_serves(ref)) {
+		flow_close(ref);
+		return slow_path(skb, CALL_NEW_FLOW + calls_of(hook));
+	}
 	destination.address = ref->flow->backend;
 	destination.port = ref->flow->backend_port;
 	destination.wanted = 1;

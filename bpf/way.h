@@ -92,6 +92,7 @@ INLINE void take_bridged_way(struct __sk_buff *skb, const struct packet *packet,
 
 		if (!find_bridged_way(skb, &packet->source, backend, packet->protocol, &found))
 			found.ifindex = 0;
+		found.backend_id = way->backend_id;
 		*way = found;
 	}
 	if (way->ifindex) {
@@ -154,6 +155,7 @@ INLINE __u32 take_way(struct __sk_buff *skb, const addr *source, const addr *des
 			place->ifindex = 0;
 			return found.ifindex | SEND_NEIGHBOUR;
 		}
+		found.backend_id = place->backend_id;
 		*place = found;
 	}
 	set_macs(skb, place->destination_mac, place->source_mac);

@@ -1,10 +1,12 @@
 """A packet's life at a pod's interface: there, back, refused, its own backend, in fragments."""
 
 import struct
+import time
 from dataclasses import dataclass
 
 import pytest
 
+from ebpf_lb.datapath import clock
 from ebpf_lb.model.values import Family, Protocol
 from tests.datapath.kernel import NODE, Kernel
 from tests.support.packets import (
@@ -314,3 +316,22 @@ def test_syn_flood_costs_no_established_connection(kernel: Kernel, world: World)
         there = kernel.run("pod_ingress", sent.but(flags=ACK))
         assert there.packet.destination == world.backend
     assert len(kernel.flows()) <= 1024
+
+
+@pytest.mark.parametrize("change", ["another backend", "another port", "none for a while"])
+def test_udp_flows_follow_the_endpoints(kernel: Kernel, world: World, change: str) -> None:
+    """A client with a fixed source port reaches the new backend, at the latest a tick later."""
+    service = {"protocol": Protocol.UDP, "name": "dns"}
+    sent = first(world, UDP)
+    kernel.service(world.vip, 80, [(world.backend, 53)], **service)
+    assert kernel.run("pod_ingress", sent).packet.destination == world.backend
+    if change == "none for a while":
+        kernel.service(world.vip, 80, [], **service)
+        time.sleep(2 / clock.ticks_per_second())
+        assert kernel.run("pod_ingress", sent).redirected
+    target = (world.backend, 5353) if change == "another port" else (world.other_backend, 53)
+    kernel.service(world.vip, 80, [target], **service)
+    time.sleep(2 / clock.ticks_per_second())
+    there = kernel.run("pod_ingress", sent).packet
+    assert (there.destination, there.destination_port) == target
+    assert len(kernel.flows()) == 1
