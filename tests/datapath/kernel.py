@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,10 @@ class Kernel:
         self.family = family
         self.build = Pins(root).current
         self.layout = layout.load(family)
+        self._reasons = {
+            number: reason.name.removeprefix("REASON_")
+            for number, reason in self.layout.reasons.items()
+        }
         self._programs: dict[str, Program] = {}
         self._names = itertools.count()
         self.maps = FamilyMaps.open(self.build, family)
@@ -156,9 +161,21 @@ class Kernel:
                     found += [(e.word, e) for e in unpack(value).entry if e.word >> 24 & 7]
         return found
 
+    def counters(self) -> Counter[str]:
+        """Packets counted so far, by reason, for those counted at all."""
+        with self.open("counters") as table:
+            copies = len(table.lookup(bytes(4)) or b"") // table.stride
+            words = struct.iter_unpack(f"={2 * copies}Q", table.slice(0, table.max_entries))
+            found = {number: sum(row[::2]) for number, row in enumerate(words) if any(row)}
+        return Counter({self._reasons[number]: packets for number, packets in found.items()})
+
+    def reason_number(self, reason: str) -> int:
+        """The number of REASON_<reason>."""
+        return next(number for number, name in self._reasons.items() if name == reason)
+
     def count(self, reason: str) -> int:
         """Packets counted under REASON_<reason>."""
-        number = next(n for n, v in self.layout.reasons.items() if v.name == f"REASON_{reason}")
+        number = self.reason_number(reason)
         with self.open("counters") as table:
             value = table.lookup(struct.pack("=I", number)) or b""
         return sum(
