@@ -43,6 +43,7 @@ class Parts:
     health_checks: HealthCheckServers
     metrics: Metrics
     log: Any
+    report_conflict: Callable[[ObjectKey, str], None] = lambda key, sentence: None
 
 
 class Loop:
@@ -262,6 +263,7 @@ class Loop:
         if conflicts != self._conflicts.get(key, []):
             for sentence in conflicts:
                 log.warning("conflict", service=str(key), problem=sentence)
+                self._parts.report_conflict(key, sentence)
         if conflicts:
             self._conflicts[key] = conflicts
         else:

@@ -47,14 +47,19 @@ class Refusal(NamedTuple):
 
 
 class Programmer:
-    """`clock`: monotonic seconds. `log`: structlog's."""
+    """`clock`: monotonic seconds. `log`: structlog's. `report`: told once of each refusal."""
 
     def __init__(
-        self, writers: Mapping[Family, ServiceTables], clock: Callable[[], float], log: Any
+        self,
+        writers: Mapping[Family, ServiceTables],
+        clock: Callable[[], float],
+        log: Any,
+        report: Callable[[ObjectKey, str], None] = lambda key, sentence: None,
     ) -> None:
         self._writers = writers
         self._clock = clock
         self._log = log
+        self._report = report
         # what may be in the maps, in one family or in both: small, for there are many Services
         self._names: dict[ObjectKey, tuple[ServicePortName, ...]] = {}
         self._unwanted: dict[Part, ObjectKey] = {}
@@ -184,6 +189,7 @@ class Programmer:
         self._refused[part] = Refusal(key, sentence)
         if before is None or before.sentence != sentence:
             self._log.error("not programmed", service=str(key), error=sentence)
+            self._report(key, sentence)
 
     def _accept(self, part: Part | ObjectKey) -> None:
         refusal = self._refused.pop(part, None)

@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -33,7 +33,9 @@ from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID, FamilyMaps, FamilyWriter
 from ebpf_lb.kube import resources
 from ebpf_lb.kube.client import ApiClient, connect
+from ebpf_lb.kube.events import EventRecorder
 from ebpf_lb.kube.watch import Watcher, WatchSettings
+from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Family, format_address
 from ebpf_lb.plan.cluster import Cluster, NodeView
 
@@ -80,11 +82,16 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         host.give_memory_back()
 
     metrics = Metrics()
-    programmer = Programmer(writers, time.monotonic, log)
+    events = EventRecorder(client, config.node_name, log)
+
+    def report(reason: str) -> Callable[[ObjectKey, str], None]:
+        return lambda service, sentence: events.warn(service, reason, sentence)
+
+    programmer = Programmer(writers, time.monotonic, log, report("NotProgrammed"))
     state = health.Health(
         lambda: inbox.oldest_waiting, lambda: loop.complete, lambda: loop.eligible, time.monotonic
     )
-    health_checks = HealthCheckServers(state.prompt, log)
+    health_checks = HealthCheckServers(state.prompt, log, report("FailedToStartServiceHealthcheck"))
     loop = Loop(
         config,
         Parts(
@@ -99,6 +106,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
             health_checks=health_checks,
             metrics=metrics,
             log=log,
+            report_conflict=report("AddressConflict"),
         ),
         inbox,
         network.facts,

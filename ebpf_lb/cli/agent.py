@@ -10,6 +10,16 @@ import click
 @click.option("--kubeconfig", metavar="FILE", help="Credentials; without: those of a pod.")
 @click.option("--node-name", metavar="NAME", help="The Node that we are; without: the host's name.")
 @click.option("--cluster-cidr", metavar="CIDR,…", help="The pods' networks.")
+@click.option(
+    "--node-port-addresses",
+    metavar="CIDR,…|primary",
+    help="Where NodePorts answer; without: on all addresses of the node.",
+)
+@click.option(
+    "--uplink-interfaces",
+    metavar="PATTERN,…",
+    help="Names of further interfaces by which clients outside the cluster come.",
+)
 @click.option("--bpffs", metavar="DIR", help="Where to pin; without: /sys/fs/bpf/ebpf-lb.")
 @click.option("--cgroup", metavar="DIR", help="The node's cgroup v2; without: the root.")
 @click.option(
@@ -24,6 +34,8 @@ def agent(
     kubeconfig: str | None,
     node_name: str | None,
     cluster_cidr: str | None,
+    node_port_addresses: str | None,
+    uplink_interfaces: str | None,
     bpffs: str | None,
     cgroup: str | None,
     file: Path | None,
@@ -39,6 +51,8 @@ def agent(
         "kubeconfig": kubeconfig,
         "node_name": node_name,
         "cluster_cidrs": cluster_cidr,
+        "node_port_addresses": node_port_addresses,
+        "uplink_interfaces": uplink_interfaces,
         "bpffs": bpffs,
         "cgroup": cgroup,
     }

@@ -189,7 +189,8 @@ class Agent:
         self.control = Control(self.writer.calls)
         writers = {Family.IPV4: self.writer}
         numbers = {Family.IPV4: SourceNumbers(self.writer.sources)}
-        self.programmer = Programmer(writers, self.clock, self.log)
+        self.reports: list[tuple[ObjectKey, str]] = []
+        self.programmer = Programmer(writers, self.clock, self.log, self._report)
         self.attachments = Attachments(self.control, writers, numbers, self.log)
         self.cluster = Cluster(NodeView("node1", "", ()))
         self.health_checks = HealthChecks()
@@ -204,6 +205,7 @@ class Agent:
                 self.health_checks,
                 Metrics(),
                 self.log,
+                self._report,
             ),
             self.inbox,
             network or facts(VETH4),
@@ -217,6 +219,9 @@ class Agent:
             when_complete=self._take_over,
         )
         self.loop.begin()
+
+    def _report(self, key: ObjectKey, sentence: str) -> None:
+        self.reports.append((key, sentence))
 
     def _take_over(self) -> None:
         self.taken_over += 1

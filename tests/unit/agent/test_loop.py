@@ -144,6 +144,7 @@ def test_one_that_fails_is_reported_does_not_hold_back_others_and_is_retried() -
     sentence = "Service port kube-system/dns:http (TCP, IPv4) is not programmed: no room."
     assert agent.loop.status()["notProgrammed"] == [sentence]
     assert agent.log.of("not programmed") == [{"service": "kube-system/dns", "error": sentence}]
+    assert agent.reports == [(DNS, sentence)]
     agent.second(30)
     agent.writer.calls.clear()
     agent.second(1)
@@ -226,6 +227,7 @@ def test_two_that_ask_for_one_address_are_reported(agent: Agent) -> None:
     agent.tell(Changed(SERVICES, service(api, created_s=5), api))
     assert len(agent.loop.status()["conflicts"]) == 1
     assert [fields["service"] for fields in agent.log.of("conflict")] == ["default/api"]
+    assert [key for key, _ in agent.reports] == [api]
     agent.tell(Deleted(SERVICES, WEB))
     assert agent.loop.status()["conflicts"] == []
     assert "default/api:http" in held(agent)
