@@ -1,49 +1,55 @@
 """Brings the C programs into the kernel.
 
-`ensure_loaded` compares what is pinned with what should be, and where they differ runs the compiler
-in a process of its own. A build becomes the current one by one rename, after everything in it has
-been verified, so that a failure leaves the running data path as it was. The hooks change over when
-the agent attaches the new programs; only then `retire_old_builds` lets go of the old ones.
+`ensure_loaded` compares what is pinned with what should be. Where they differ, the programs come
+from the cache of compiled ones, or from the compiler, which runs in processes of its own; both are
+loaded the same way. A build becomes the current one by one rename, after everything in it has been
+verified, so that a failure leaves the running data path as it was. The hooks change over when the
+agent attaches the new programs; only then `retire_old_builds` lets go of the old ones.
 """
 
-import dataclasses
-import json
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebpf_lb.datapath.loader import source
+from ebpf_lb.datapath import layout
+from ebpf_lb.datapath.loader import cache, loading, maps, source
+from ebpf_lb.datapath.loader.compilation import compile_images, source_line
 from ebpf_lb.datapath.loader.errors import LoaderError
+from ebpf_lb.datapath.loader.image import PLACEHOLDER_SEED
+from ebpf_lb.datapath.loader.programs import programs
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.model.values import Family
 
 __all__ = ["Loaded", "LoaderError", "ensure_loaded", "retire_old_builds"]
 
-_COMPILE_TIMEOUT_S = 120
+_LOG_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`changed`: another build than the one that was current before."""
+    """`changed`: another build than the one that was current before. `compiled`: the compiler ran
+    for it; else its programs came from the cache, or were in the kernel already."""
 
     build: Build
     changed: bool
+    compiled: bool = False
 
     @property
     def build_id(self) -> str:
         return self.build.path.name
 
 
-def ensure_loaded(bpffs: Path, settings: Settings) -> Loaded:
+def ensure_loaded(bpffs: Path, settings: Settings, sources: Path | None = None) -> Loaded:
     """Makes the build that belongs to the sources and `settings` the current one.
 
-    bpffs: the node's folder, on a mounted bpffs; made if missing. Nothing is compiled if that build
-    is current already. LoaderError: it could not be built; the current one is untouched.
+    bpffs: the node's folder, on a mounted bpffs; made if missing. sources: the folder of the C
+    sources, by default the package's own. One caller at a time for each bpffs folder. LoaderError:
+    the build could not be made; the current one is untouched.
     """
     pins = Pins(bpffs)
-    name = source.build_id(settings)
+    sources = sources or layout.sources()
+    name = source.build_id(settings, sources)
     build = pins.build(name)
     try:
         pins.builds.mkdir(parents=True, exist_ok=True)
@@ -51,14 +57,21 @@ def ensure_loaded(bpffs: Path, settings: Settings) -> Loaded:
         raise LoaderError(
             f"{bpffs} cannot be made: {error.strerror}; is a bpffs mounted there and are you root?"
         ) from error
-    if _current(pins) == name:
+    before = _current(pins)
+    whole = _is_whole(build, sources)
+    if whole and before == name:
         return Loaded(build, changed=False)
-    _compile(bpffs, settings)
+    compiled = False
+    if not whole:
+        try:
+            compiled = _make(pins, settings, sources, name)
+        except OSError as error:
+            raise LoaderError(f"the programs cannot be loaded: {error}") from error
     following = bpffs / "next"
     following.unlink(missing_ok=True)
     following.symlink_to(Path("builds") / name)
     following.rename(bpffs / "current")
-    return Loaded(build, changed=True)
+    return Loaded(build, changed=True, compiled=compiled)
 
 
 def retire_old_builds(bpffs: Path) -> list[str]:
@@ -85,17 +98,63 @@ def _current(pins: Pins) -> str | None:
     return target.name if pins.current.path.exists() else None
 
 
-def _compile(bpffs: Path, settings: Settings) -> None:
-    arguments = [str(bpffs), json.dumps(dataclasses.asdict(settings))]
-    command = [sys.executable, "-m", "ebpf_lb.datapath.loader.compiler", *arguments]
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMPILE_TIMEOUT_S
+def _is_whole(build: Build, sources: Path) -> bool:
+    """Is everything pinned? A retirement may have been interrupted."""
+    return build.path.exists() and all(
+        path.exists()
+        for family in Family
+        for path in (
+            *(maps.pinned_at(spec, family, build) for spec in _specs(family, sources)),
+            *(build.programs(family) / name for name in programs(family)),
         )
-    except subprocess.TimeoutExpired as error:
-        raise LoaderError(
-            f"compiling the programs took longer than {_COMPILE_TIMEOUT_S} s and was ended."
-        ) from error
-    if done.returncode:
-        words = done.stderr.decode(errors="replace").strip()
-        raise LoaderError(words or f"the loader ended with status {done.returncode}.")
+    )
+
+
+def _specs(family: Family, sources: Path) -> list[layout.MapSpec]:
+    return list(layout.load(family, sources).maps.values())
+
+
+def _make(pins: Pins, settings: Settings, sources: Path, name: str) -> bool:
+    """Makes the build under a temporary name, then gives it its own in one rename. Returns whether
+    the compiler ran."""
+    images, compiled = cache.images(
+        source.cache_key(settings, sources),
+        lambda: compile_images(pins, settings, sources, lambda _: PLACEHOLDER_SEED),
+    )
+    new = pins.build(f"{name}_new")
+    shutil.rmtree(new.path, ignore_errors=True)
+    try:
+        for family in Family:
+            new.maps(family).mkdir(parents=True)
+            new.programs(family).mkdir(parents=True)
+        new.maps(None).mkdir(parents=True)
+        seeds = {
+            family: maps.provide(family, settings, pins.current, new, sources) for family in Family
+        }
+        if not all(image.portable for image in images.values()):
+            images = compile_images(pins, settings, sources, seeds.__getitem__)
+        try:
+            loading.load(images, seeds, new, sources)
+        except loading.RefusedError as refusal:
+            where = source_line(
+                refusal.family, settings, sources, seeds[refusal.family], new, refusal.program
+            )
+            raise LoaderError(_explained(refusal, where)) from refusal
+        final = pins.build(name).path
+        if final.exists():
+            # not whole, and perhaps still run by the hooks: to be retired with the others
+            aside = pins.build(f"{name}_old").path
+            shutil.rmtree(aside, ignore_errors=True)
+            final.rename(aside)
+        new.path.rename(final)
+    except BaseException:
+        shutil.rmtree(new.path, ignore_errors=True)
+        raise
+    return compiled
+
+
+def _explained(refusal: loading.RefusedError, where: str | None) -> str:
+    lines = refusal.log.rstrip().splitlines()[-_LOG_LINES:]
+    head = f"the kernel refuses the {refusal.family.directory} program {refusal.program}"
+    place = f" at {where}" if where else ""
+    return "\n".join([f"{head}: {refusal.reason}{place}", *lines])

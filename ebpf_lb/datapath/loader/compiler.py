@@ -1,102 +1,80 @@
-"""The loader's own short-lived process: compiles with bcc, loads, checks and pins a build.
+"""The short-lived process that compiles one family's programs with bcc.
 
-    python -m ebpf_lb.datapath.loader.compiler BPFFS_FOLDER SETTINGS_JSON
+    python -m ebpf_lb.datapath.loader.compiler REQUEST_JSON      (see `Request`)
 
 Only here is bcc imported: the import alone takes 60 MB and a compilation 150 MB, which all go with
-the process. Exit status 0: the build is pinned under its id, `current` still names the old one.
-Exit status 3: the text on standard error is for people.
+the process. It compiles only; what is loaded goes through `loading`. bcc must be given maps, though
+it looks at nothing but their descriptors.
+Exit status 0: standard output is the image. 3: the text on standard error is for people.
 """
 
 import ctypes
 import json
 import os
-import shutil
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ebpf_lb.datapath import layout
-from ebpf_lb.datapath.layout import Scalar, StructLayout, sources
-from ebpf_lb.datapath.libbpf import Map
-from ebpf_lb.datapath.libbpf.object import checked, library
-from ebpf_lb.datapath.loader import maps, source
+from ebpf_lb.datapath.layout import Scalar, StructLayout
+from ebpf_lb.datapath.loader import source
 from ebpf_lb.datapath.loader.errors import LoaderError
-from ebpf_lb.datapath.pins import Build, Pins
+from ebpf_lb.datapath.loader.image import take_apart, to_plain
+from ebpf_lb.datapath.loader.programs import programs
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
 EXIT_REFUSED = 3
 
-_SCHED_CLS = 3
-_CGROUP_SOCK_ADDR = 18
-
-# expected attach types (enum bpf_attach_type)
-_CGROUP_PROGRAMS = {
-    "connect4": 10,
-    "connect6": 11,
-    "sendmsg4": 14,
-    "sendmsg6": 15,
-    "recvmsg4": 19,
-    "recvmsg6": 20,
-    "getpeername4": 29,
-    "getpeername6": 30,
-}
-_TC_PROGRAMS = (
-    "pod_ingress",
-    "pod_egress",
-    "uplink_ingress",
-    "uplink_egress",
-    "clock",
-    "empty",
-)
-# enum slow_path in bpf/tc.h -> the function behind it
-_SLOW_PATHS = {
-    0: "pod_new_flow",
-    1: "pod_new_snat",
-    2: "pod_ingress",
-    3: "pod_reply",
-    4: "uplink_new_flow",
-    5: "uplink_new_snat",
-    6: "uplink_ingress",
-    7: "uplink_reply",
-    8: "node_new_flow",
-    9: "node_new_snat",
-    10: "node_established",
-    12: "answer_refusal",
-    13: "sctp_checksum",
-}
+_SHOW_VERIFIER_LOG = 2  # bcc's DEBUG_BPF
 
 
-def programs(family: Family) -> dict[str, tuple[int, int]]:
-    """Function -> program type and expected attach type (-1: none)."""
-    found = dict.fromkeys({*_TC_PROGRAMS, *_SLOW_PATHS.values()}, (_SCHED_CLS, -1))
-    for name, attach_type in _CGROUP_PROGRAMS.items():
-        if family is Family.IPV4 or name.endswith("6"):
-            found[name] = (_CGROUP_SOCK_ADDR, attach_type)
-    return found
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to compile. `maps` and `node_maps` are folders with a pin for every map.
+
+    explain: a program to load with the kernel's log on standard error, where the compiler's debug
+    information names the source lines; for that the maps must be the real ones.
+    """
+
+    family: Family
+    settings: Settings
+    sources: Path
+    seed: int
+    maps: Path
+    node_maps: Path
+    explain: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        plain = json.loads(text)
+        plain["family"] = Family(plain["family"])
+        plain["settings"] = Settings(**plain["settings"])
+        for name in ("sources", "maps", "node_maps"):
+            plain[name] = Path(plain[name])
+        return cls(**plain)
 
 
-def check_layouts(family: Family, settings: Settings, module: Any) -> None:
+def check_layouts(family: Family, settings: Settings, sources: Path, module: Any) -> None:
     """Compares what the compiler made of every map with what the headers say; LoaderError."""
-    described = layout.load(family)
     sizes = source.capacities(settings)
-    for name, spec in described.maps.items():
+    for name, spec in layout.load(family, sources).maps.items():
+        table = module[name]
+        entries = spec.max_entries if isinstance(spec.max_entries, int) else sizes[spec.max_entries]
+        if (table.max_entries, table.flags) != (entries, spec.flags):
+            raise LoaderError(
+                f"map {name} has {table.max_entries} entries and flags {table.flags:#x} for the "
+                f"compiler, {entries} and {spec.flags:#x} for bpf/maps.h as read here"
+            )
         if spec.type == "prog":
             continue
-        table = module[name]
-        for part, codec, compiled in (
-            ("key", spec.key, table.Key),
-            # of a per-CPU table, Leaf is one for each CPU
-            ("value", spec.value, getattr(table, "sLeaf", table.Leaf)),
-        ):
-            _check_struct(f"{name}'s {part}", codec, compiled)
-        wanted = maps.shape(spec, sizes)
-        with Map(os.dup(table.map_fd), name) as opened:
-            if maps.kernel_shape(opened) != wanted:
-                raise LoaderError(
-                    f"map {name}: the kernel has {maps.kernel_shape(opened)}, wanted is {wanted} "
-                    "(type, key and value size, entries, flags)"
-                )
+        _check_struct(f"{name}'s key", spec.key, table.Key)
+        # of a per-CPU table, Leaf is one for each CPU
+        _check_struct(f"{name}'s value", spec.value, getattr(table, "sLeaf", table.Leaf))
 
 
 def _check_struct(what: str, codec: Scalar | StructLayout, compiled: Any) -> None:
@@ -116,58 +94,40 @@ def _check_struct(what: str, codec: Scalar | StructLayout, compiled: Any) -> Non
             )
 
 
-def build_family(family: Family, settings: Settings, old: Build, new: Build) -> None:
-    """Compiles, loads and pins one family's programs; LoaderError with the compiler's words."""
-    from bcc import BPF  # type: ignore[import-not-found,unused-ignore]
-
-    seed = maps.provide(family, settings, old, new)
-    flags = source.defines(settings, family, seed, new.maps(family), new.maps(None))
+def compiled(request: Request, bcc: Any) -> Any:
+    """bcc's module; LoaderError. The compiler has then printed its reasons."""
+    flags = source.defines(
+        request.settings, request.family, request.seed, request.maps, request.node_maps
+    )
     try:
-        module = BPF(text=source.text(), cflags=flags)
-    except Exception as error:  # bcc knows no narrower class; the compiler has printed its reasons
-        raise LoaderError(f"the {family.directory} programs do not compile: {error}") from error
-    check_layouts(family, settings, module)
-    calls = Map.open(new.maps(family) / "calls")
-    for name, (kind, attach_type) in programs(family).items():
-        try:
-            function = module.load_func(name, kind, attach_type=attach_type)
-        except Exception as error:
-            raise LoaderError(
-                f"the kernel refuses the {family.directory} program {name}: {error}"
-            ) from error
-        path = new.programs(family) / name
-        checked(library().bpf_obj_pin(function.fd, bytes(path)), f"pinning {name} at {path}")
-        for index, slow_path in _SLOW_PATHS.items():
-            if slow_path == name:
-                calls.update(index.to_bytes(4, "little"), function.fd.to_bytes(4, "little"))
-    calls.close()
+        return bcc(text=source.text(request.sources), cflags=flags)
+    except Exception as error:  # bcc knows no narrower class, and its text says nothing more
+        raise LoaderError("") from error
 
 
-def build(pins: Pins, settings: Settings) -> None:
-    """Makes the build under a temporary name, then gives it its own in one rename."""
-    name = source.build_id(settings)
-    new = pins.build(f"{name}_new")
-    shutil.rmtree(new.path, ignore_errors=True)
-    for family in Family:
-        new.maps(family).mkdir(parents=True)
-        new.programs(family).mkdir(parents=True)
-    new.maps(None).mkdir(parents=True)
-    try:
-        for family in Family:
-            build_family(family, settings, pins.current, new)
-        final = pins.build(name).path
-        if final.exists():
-            shutil.rmtree(final)  # left behind half-made; `current` does not name it
-        new.path.rename(final)
-    except BaseException:
-        shutil.rmtree(new.path, ignore_errors=True)
-        raise
+def answer(request: Request, bcc: Any) -> bytes:
+    """The image's bytes; nothing where a program is to be explained. LoaderError."""
+    module = compiled(request, bcc)
+    if request.explain is not None:
+        kind = programs(request.family)[request.explain]
+        module.debug = _SHOW_VERIFIER_LOG
+        module.load_func(request.explain, kind.program_type, attach_type=kind.attach_type or -1)
+        return b""
+    check_layouts(request.family, request.settings, request.sources, module)
+    maps = layout.load(request.family, request.sources).maps
+    descriptors = {module[name].map_fd: name for name in maps}
+    codes = {name: module.dump_func(name) for name in programs(request.family)}
+    return json.dumps(to_plain(take_apart(codes, descriptors, request.seed))).encode()
 
 
 def main() -> int:
-    os.environ["BCC_KERNEL_SOURCE"] = str(sources() / "kernel")
+    # whatever the compiler prints is for standard error
+    result = os.dup(1)
+    os.dup2(2, 1)
+    request = Request.from_json(sys.argv[1])
+    os.environ["BCC_KERNEL_SOURCE"] = str(request.sources / "kernel")
     try:
-        import bcc  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
+        from bcc import BPF  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         print(
             "bcc's Python module is missing: install the distribution's package (Debian: "
@@ -176,10 +136,12 @@ def main() -> int:
         )
         return EXIT_REFUSED
     try:
-        build(Pins(Path(sys.argv[1])), Settings(**json.loads(sys.argv[2])))
+        image = answer(request, BPF)
     except (LoaderError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_REFUSED
+    with os.fdopen(result, "wb") as file:
+        file.write(image)
     return 0
 
 

@@ -43,6 +43,10 @@ def kernel_shape(existing: Map) -> tuple[int, int, int, int, int]:
     return (info.type, info.key_size, info.value_size, info.max_entries, info.flags & 0x1FFF)
 
 
+def pinned_at(spec: MapSpec, family: Family, build: Build) -> Path:
+    return build.maps(None if spec.scope is Scope.NODE else family) / spec.name
+
+
 def _carried(old: Path, wanted: tuple[int, int, int, int, int]) -> Map | None:
     try:
         existing = Map.open(old)
@@ -54,29 +58,29 @@ def _carried(old: Path, wanted: tuple[int, int, int, int, int]) -> Map | None:
     return None
 
 
-def provide(family: Family, settings: Settings, old: Build, new: Build) -> int:
+def provide(
+    family: Family, settings: Settings, old: Build, new: Build, sources: Path | None = None
+) -> int:
     """Pins every map of a family under `new`, and returns the seed of its flow table.
 
     A map of the running build is carried over where its shape is unchanged; the connection table
     only together with its seed. OSError names the map that could not be made.
     """
     sizes = capacities(settings)
-    specs = layout.load(family).maps
+    specs = layout.load(family, sources).maps
     wanted = {name: shape(spec, sizes) for name, spec in specs.items()}
     kept: dict[str, Map] = {}
     for name, spec in specs.items():
         if spec.scope is Scope.CALLS:
             continue  # every version has its own slow paths
-        scope = family if spec.scope is Scope.FAMILY else None
-        carried = _carried(old.maps(scope) / name, wanted[name])
+        carried = _carried(pinned_at(spec, family, old), wanted[name])
         if carried is not None:
             kept[name] = carried
     if not all(name in kept for name in _TIED):
         for name in _TIED:
             kept.pop(name, None)
     for name, spec in specs.items():
-        scope = None if spec.scope is Scope.NODE else family
-        path = new.maps(scope) / name
+        path = pinned_at(spec, family, new)
         if path.exists():
             continue  # the node's own, made for the other family
         type_, key_size, value_size, entries, flags = wanted[name]

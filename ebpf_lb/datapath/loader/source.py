@@ -9,12 +9,20 @@ import os
 import re
 from pathlib import Path
 
-from ebpf_lb.datapath import clock
+from ebpf_lb.datapath import clock, layout
 from ebpf_lb.datapath.layout import sources
+from ebpf_lb.datapath.loader.programs import programs, slow_paths
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
 MAIN = "ebpf_lb.c"
+# A file of each kind is replaced where its package is. Looked at, not loaded: that takes 60 MB.
+_COMPILERS = tuple(
+    f"{folder}/{library}"
+    for folder in ("/usr/lib/{machine}-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib")
+    for library in ("libbcc.so.0", "libclang-cpp.so.14", "libLLVM-14.so.1")
+)
+_SYSTEM_HEADERS = ("/usr/include/linux/version.h",)
 _INCLUDE = re.compile(r'\s*#\s*include\s+"([\w./-]+)"')
 _ONCE = re.compile(r"\s*#\s*pragma\s+once")
 
@@ -42,8 +50,9 @@ def splice(main: Path) -> str:
     return "\n".join(lines(main)) + "\n"
 
 
-def text() -> str:
-    return splice(sources() / MAIN)
+def text(folder: Path | None = None) -> str:
+    """What is compiled: the installed sources, or those in `folder`."""
+    return splice((folder or sources()) / MAIN)
 
 
 def flow_sets(settings: Settings) -> int:
@@ -86,12 +95,40 @@ def constants(settings: Settings) -> dict[str, int]:
     }
 
 
-def build_id(settings: Settings) -> str:
-    """Names a build: the same sources, settings and kernel have the same."""
-    digest = hashlib.sha256(text().encode())
-    digest.update(repr(sorted(constants(settings).items())).encode())
-    digest.update(os.uname().release.encode())
+def build_id(settings: Settings, folder: Path | None = None) -> str:
+    """Names a build: the same sources, programs, settings and kernel have the same."""
+    folder = folder or sources()
+    digest = hashlib.sha256(text(folder).encode())
+    for header in sorted((folder / "kernel").rglob("*.h")):
+        digest.update(header.read_bytes())
+    table = [(family.directory, programs(family)) for family in Family]
+    for part in (sorted(constants(settings).items()), table, slow_paths(), os.uname().release):
+        digest.update(repr(part).encode())
     return digest.hexdigest()[:12]
+
+
+def cache_key(settings: Settings, folder: Path | None = None) -> str:
+    """Names what the compiler makes of a build: its own version counts too, that of the system's
+    headers, its flags, and the layouts that its result was compared with."""
+    digest = hashlib.sha256(build_id(settings, folder).encode())
+    anywhere = Path("maps")
+    for family in Family:
+        digest.update(repr(defines(settings, family, 0, anywhere, anywhere)).encode())
+        digest.update(_described(layout.load(family, folder)).encode())
+    for file in (*_COMPILERS, *_SYSTEM_HEADERS):
+        real = Path(file.format(machine=os.uname().machine)).resolve()
+        if real.exists():
+            facts = real.stat()
+            digest.update(f"{real} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return f"{os.uname().machine}-{digest.hexdigest()[:24]}"
+
+
+def _described(described: layout.Layout) -> str:
+    parts = [repr((one.name, one.fields)) for one in described.structs.values()]
+    for spec in described.maps.values():
+        key, value = (spec.key.name, spec.key_size), (spec.value.name, spec.value_size)
+        parts.append(repr((spec.name, spec.type, key, value, spec.max_entries, spec.flags)))
+    return "\n".join(parts)
 
 
 def defines(

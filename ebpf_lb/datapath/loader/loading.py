@@ -1,0 +1,154 @@
+"""The one way into the kernel: images, filled in with this node's maps and seeds, verified, pinned.
+
+Programs of both families are verified side by side: the system call waits without the GIL.
+"""
+
+import ctypes
+import errno
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from ebpf_lb.datapath import layout
+from ebpf_lb.datapath.libbpf import Map, Program
+from ebpf_lb.datapath.libbpf.object import failure, library
+from ebpf_lb.datapath.loader.image import Image, ProgramImage
+from ebpf_lb.datapath.loader.maps import pinned_at
+from ebpf_lb.datapath.loader.programs import Kind, programs, slow_paths
+from ebpf_lb.datapath.pins import Build
+from ebpf_lb.model.values import Family
+
+# as in the sources' first lines; the kernel lets programs under it use every helper
+_LICENSE = b"Dual BSD/GPL"
+_INSTRUCTION_BYTES = 8
+_LOG_BYTES = 1 << 24  # the whole log, on kernels that keep its beginning when it is cut
+_BRIEF = 1  # the log's lowest level
+
+
+class RefusedError(Exception):
+    """The verifier's refusal of one program. `log`: what it wrote."""
+
+    def __init__(self, family: Family, program: str, error: OSError, log: str) -> None:
+        super().__init__(f"the kernel refuses the {family.directory} program {program}: {error}")
+        self.family = family
+        self.program = program
+        self.reason = error.strerror or ""
+        self.log = log
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    family: Family
+    name: str
+    image: ProgramImage
+
+
+def load(
+    images: Mapping[Family, Image],
+    seeds: Mapping[Family, int],
+    new: Build,
+    sources: Path | None = None,
+) -> None:
+    """Loads and pins all programs of a build, whose maps are pinned already.
+
+    RefusedError: the verifier's reasons. OSError: something else.
+    """
+    jobs = [
+        _Job(family, name, images[family].programs[name])
+        for family in images
+        for name in programs(family)
+    ]
+    jobs.sort(key=lambda job: -len(job.image.code))  # so that none is left alone at the end
+    with ExitStack() as opened:
+        maps = {
+            family: {
+                spec.name: opened.enter_context(Map.open(pinned_at(spec, family, new)))
+                for spec in layout.load(family, sources).maps.values()
+            }
+            for family in images
+        }
+        descriptors = {
+            family: {name: one.fd for name, one in those.items()} for family, those in maps.items()
+        }
+
+        def verified(job: _Job) -> Program:
+            code = job.image.fill_in(descriptors[job.family], seeds[job.family])
+            return _load(job, programs(job.family)[job.name], code)
+
+        loaded: dict[tuple[Family, str], Program] = {}
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            waiting = [(job, threads.submit(verified, job)) for job in jobs]
+            try:
+                for job, future in waiting:
+                    loaded[job.family, job.name] = opened.enter_context(future.result())
+            except BaseException:
+                threads.shutdown(cancel_futures=True)
+                raise
+        for (family, name), program in loaded.items():
+            program.pin(new.programs(family) / name)
+        for family in images:
+            for index, name in slow_paths().items():
+                descriptor = loaded[family, name].fd
+                maps[family]["calls"].update(
+                    index.to_bytes(4, "little"), descriptor.to_bytes(4, "little")
+                )
+
+
+class _LoadOptions(ctypes.Structure):
+    """struct bpf_prog_load_opts of libbpf 1.1, up to its last field."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("attempts", ctypes.c_int),
+        ("expected_attach_type", ctypes.c_uint32),
+        ("prog_btf_fd", ctypes.c_uint32),
+        ("prog_flags", ctypes.c_uint32),
+        ("prog_ifindex", ctypes.c_uint32),
+        ("kern_version", ctypes.c_uint32),
+        ("attach_btf_id", ctypes.c_uint32),
+        ("attach_prog_fd", ctypes.c_uint32),
+        ("attach_btf_obj_fd", ctypes.c_uint32),
+        ("fd_array", ctypes.c_void_p),
+        ("func_info", ctypes.c_void_p),
+        ("func_info_cnt", ctypes.c_uint32),
+        ("func_info_rec_size", ctypes.c_uint32),
+        ("line_info", ctypes.c_void_p),
+        ("line_info_cnt", ctypes.c_uint32),
+        ("line_info_rec_size", ctypes.c_uint32),
+        ("log_level", ctypes.c_uint32),
+        ("log_size", ctypes.c_uint32),
+        ("log_buf", ctypes.c_void_p),
+    )
+
+
+def _load(job: _Job, kind: Kind, code: bytes) -> Program:
+    options = _LoadOptions(size=ctypes.sizeof(_LoadOptions), expected_attach_type=kind.attach_type)
+    result = _call(job.name, kind, code, options)
+    if result >= 0:
+        return Program(result, job.name)
+    # once more, with reasons: a log takes time, and nearly every program passes
+    log = ctypes.create_string_buffer(_LOG_BYTES)
+    options.log_level, options.log_size = _BRIEF, _LOG_BYTES
+    options.log_buf = ctypes.addressof(log)
+    again = _call(job.name, kind, code, options)
+    if again >= 0:
+        return Program(again, job.name)
+    error = failure(-result, "loading it")
+    if -result in (errno.EPERM, errno.ENOMEM) or not log.value:
+        raise OSError(error.errno, f"loading the program {job.name}: {os.strerror(-result)}")
+    raise RefusedError(job.family, job.name, error, log.value.decode(errors="replace"))
+
+
+def _call(name: str, kind: Kind, code: bytes, options: _LoadOptions) -> int:
+    result: int = library().bpf_prog_load(
+        ctypes.c_int(kind.program_type),
+        ctypes.c_char_p(name[:15].encode()),
+        ctypes.c_char_p(_LICENSE),
+        ctypes.c_char_p(code),
+        ctypes.c_size_t(len(code) // _INSTRUCTION_BYTES),
+        ctypes.byref(options),
+    )
+    return result
