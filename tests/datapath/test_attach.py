@@ -107,6 +107,28 @@ def test_a_new_build_replaces_the_old_one(node: Pins, ifindex: int) -> None:
             assert shown.count("direct-action") == 2
 
 
+def test_a_role_that_changes_changes_the_programs(node: Pins, ifindex: int) -> None:
+    build = pin_programs(node, "one")
+    with TrafficControl() as control:
+        control.use(build, "pod")
+        control.use(build, "uplink")  # this build has none
+        assert control.attach(ifindex, "pod")
+        assert control.attach(ifindex, "uplink")
+        assert control.filters(ifindex) == []
+        for family in Family:
+            with load_program("uplink_ingress", NEXT) as loaded:
+                loaded.pin(build.programs(family) / "uplink_ingress")
+            with load_program("uplink_egress", NEXT) as loaded:
+                loaded.pin(build.programs(family) / "uplink_egress")
+        control.use(build, "uplink")
+        for role in ("uplink", "pod", "uplink"):
+            assert control.attach(ifindex, role)
+            assert {one.name for one in control.filters(ifindex)} == {
+                f"ebpf-lb/{role}_ingress", f"ebpf-lb/{role}_egress",
+            }  # fmt: skip
+            assert len(control.filters(ifindex)) == 4
+
+
 def test_foreign_filters_are_reported_and_left(node: Pins, ifindex: int) -> None:
     tc("qdisc", "add", "dev", "d0", "clsact")
     with load_program("foreign", 0) as program:
