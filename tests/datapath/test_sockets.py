@@ -1,0 +1,316 @@
+"""The node's own sockets, real ones: translated where they name an address, and never the wiser."""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ebpf_lb.datapath.attach_cgroup import attach_cgroup, remove_link
+from ebpf_lb.datapath.pins import Pins
+from ebpf_lb.model.values import Family, Protocol
+from ebpf_lb.plan.forwarding import FrontendFlag, ServicePortName
+from tests.capabilities import CGROUP2, DATAPATH, needs
+from tests.datapath import wires
+from tests.datapath.kernel import NODE, Kernel
+from tests.datapath.test_pod import WORLDS, World
+from tests.support.packets import TCP, Packet
+
+pytestmark = needs(*DATAPATH, CGROUP2)
+
+PORT, TARGET_PORT = 80, 9376
+BACKENDS = {family: [f"{WORLDS[family].backend[:-1]}{n}" for n in range(1, 9)] for family in Family}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where sockets are ours, where they are not, and the cgroup that holds both."""
+
+    node: wires.Namespace
+    other: wires.Namespace
+    group: Path
+
+
+def answer(ready: Callable[[], None], ports: tuple[int, ...]) -> None:
+    """Says on every connection and datagram which of its addresses was reached."""
+    selector = selectors.DefaultSelector()
+    for port in ports:
+        listening = socket.create_server(
+            ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64
+        )
+        selector.register(listening, selectors.EVENT_READ, port)
+        for family in Family:
+            for address in (*BACKENDS[family], WORLDS[family].vip):
+                kind = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
+                datagrams = socket.socket(kind, socket.SOCK_DGRAM)
+                try:
+                    datagrams.bind((address, port))
+                except OSError:
+                    datagrams.close()  # not an address of this namespace
+                    continue
+                selector.register(datagrams, selectors.EVENT_READ, port)
+    ready()
+    while True:
+        for key, _ in selector.select():
+            found = key.fileobj
+            assert isinstance(found, socket.socket)
+            if found.type == socket.SOCK_STREAM:
+                connection, _ = found.accept()
+                with connection:
+                    connection.sendall(plain(connection.getsockname()[0]).encode())
+            else:
+                _, sender = found.recvfrom(2048)
+                found.sendto(plain(found.getsockname()[0]).encode(), sender)
+
+
+def plain(address: str) -> str:
+    return address.removeprefix("::ffff:")
+
+
+@pytest.fixture(scope="module")
+def place(loaded_root: Path) -> Iterator[Place]:
+    with wires.network("node", "other") as (node, other), wires.cgroup("sockets") as group:
+        for where in (node, other):
+            where.ip("link add d0 type veth peer d1", "link set d1 up", "link set d0 up")
+            # sockets that are left alone may send: nobody answers there
+            where.ip("route add default dev d0", "route add ::/0 dev d0")
+        for family in Family:
+            for address in (NODE[family], *BACKENDS[family]):
+                node.ip(f"addr add {address} dev d0 {'nodad' if ':' in address else ''}")
+            other.ip(f"addr add {WORLDS[family].vip} dev d0 {'nodad' if family == 6 else ''}")
+        links = loaded_root / "links-of-sockets"
+        attach_cgroup(Pins(loaded_root).current, links, group)
+        try:
+            with (
+                wires.running(node, lambda ready: answer(ready, (TARGET_PORT,))),
+                wires.running(other, lambda ready: answer(ready, (PORT,))),
+            ):
+                yield Place(node, other, group)
+        finally:
+            for pin in links.iterdir():
+                remove_link(pin)
+            links.rmdir()
+
+
+@dataclass(frozen=True)
+class Node:
+    """The node's sockets. mapped: IPv4 addresses, named through IPv6 sockets."""
+
+    kernel: Kernel
+    world: World
+    place: Place
+    mapped: bool
+
+    @property
+    def family(self) -> int:
+        ipv4 = self.kernel.family is Family.IPV4 and not self.mapped
+        return socket.AF_INET if ipv4 else socket.AF_INET6
+
+    def spelled(self, address: str) -> str:
+        return f"::ffff:{address}" if self.mapped else address
+
+    def run(
+        self, function: Callable[[socket.socket], object], kind: int, other: bool = False
+    ) -> object:
+        """What `function` makes of a fresh socket in the node's cgroup."""
+
+        def work() -> object:
+            with socket.socket(self.family, kind) as fresh:
+                fresh.settimeout(3)
+                return function(fresh)
+
+        return wires.inside(self.place.other if other else self.place.node, work, self.place.group)
+
+    def connect(self, address: str, port: int = PORT, other: bool = False) -> object:
+        """TCP: who answered, and whom the socket takes for its peer."""
+
+        def work(fresh: socket.socket) -> object:
+            fresh.connect((self.spelled(address), port))
+            return fresh.recv(100).decode(), fresh.getpeername()[:2]
+
+        return self.run(work, socket.SOCK_STREAM, other)
+
+    def ask(self, *ends: tuple[str, int], connected: bool = False, other: bool = False) -> object:
+        """UDP, one socket: who answered each, and from where by the socket's account."""
+
+        def work(fresh: socket.socket) -> object:
+            answers = []
+            for address, port in ends:
+                if connected:
+                    fresh.connect((self.spelled(address), port))
+                    fresh.send(b"?")
+                    assert fresh.getpeername()[:2] == (self.spelled(address), port)
+                else:
+                    fresh.sendto(b"?", (self.spelled(address), port))
+                data, sender = fresh.recvfrom(100)
+                answers.append((data.decode(), sender[:2]))
+            return answers
+
+        return self.run(work, socket.SOCK_DGRAM, other)
+
+    def service(self, backends: list[str], **more: object) -> ServicePortName:
+        found = [(backend, TARGET_PORT) for backend in backends]
+        return self.kernel.service(self.world.vip, PORT, found, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["ipv4", "mapped", "ipv6"])
+def node(request: pytest.FixtureRequest, _kernels: dict[Family, Kernel], place: Place) -> Node:
+    family = Family.IPV6 if request.param == "ipv6" else Family.IPV4
+    kernel = _kernels[family]
+    kernel.reset()
+    kernel.writer.set_config(wires.netns_cookie(place.node), 0, 1000)
+    return Node(kernel, WORLDS[family], place, request.param == "mapped")
+
+
+def test_tcp(node: Node) -> None:
+    service = node.service([node.world.backend])
+    for round_ in range(1, 4):
+        assert node.connect(node.world.vip) == (
+            node.world.backend,
+            (node.spelled(node.world.vip), PORT),
+        )
+        assert node.kernel.connections(service)[0] == round_
+        assert node.kernel.count("SOCKET") == round_
+    assert not node.kernel.flows()
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_udp(node: Node, connected: bool) -> None:
+    node.service(BACKENDS[node.kernel.family], protocol=Protocol.UDP)
+    vip = (node.world.vip, PORT)
+    answers = node.ask(vip, vip, vip, connected=connected)
+    assert isinstance(answers, list)
+    assert {sender for _, sender in answers} == {(node.spelled(vip[0]), PORT)}
+    # one socket keeps to one backend
+    assert len({backend for backend, _ in answers}) == 1
+    assert node.kernel.count("SOCKET") == 3
+
+
+def test_connections_are_spread(node: Node) -> None:
+    node.service(BACKENDS[node.kernel.family])
+
+    def work() -> set[str]:
+        reached = set()
+        for _ in range(60):
+            with socket.create_connection((node.spelled(node.world.vip), PORT), 3) as fresh:
+                reached.add(fresh.recv(100).decode())
+        return reached
+
+    reached = wires.inside(node.place.node, work, node.place.group)
+    # a backend is missed by chance in one of 3,000 runs; two at once in one of a million
+    assert len(reached) >= 7
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    with pytest.raises(OSError) as caught:
+        yield
+    assert caught.value.errno == errno.ECONNREFUSED
+
+
+@pytest.mark.parametrize("port", [PORT, 81])
+def test_refusals_are_heard_at_once(node: Node, port: int) -> None:
+    """Without endpoints, and at a port that no Service serves; again and again."""
+    for protocol in (Protocol.TCP, Protocol.UDP):
+        node.service([], protocol=protocol)
+    for _ in range(3):
+        with refused():
+            node.connect(node.world.vip, port)
+        with refused():
+            node.ask((node.world.vip, port))
+        with refused():
+            node.ask((node.world.vip, port), connected=True)
+    assert node.kernel.count("NO_ENDPOINTS" if port == PORT else "UNSERVED_PORT") == 9
+
+
+def test_drop_leaves_the_address_alone(node: Node) -> None:
+    """Traffic policy Local without a local endpoint: silence, so that clients try again."""
+    node.service(
+        [node.world.backend], protocol=Protocol.UDP, flags=FrontendFlag.LOCAL, has_any=True
+    )
+
+    def work(fresh: socket.socket) -> object:
+        fresh.settimeout(0.3)
+        fresh.connect((node.spelled(node.world.vip), PORT))
+        fresh.send(b"?")
+        with pytest.raises(TimeoutError):
+            fresh.recv(100)
+        return fresh.getpeername()[:2]
+
+    assert node.run(work, socket.SOCK_DGRAM) == (node.spelled(node.world.vip), PORT)
+
+
+def test_pods_in_the_same_cgroup_are_left_alone(node: Node) -> None:
+    """Told by the network namespace: there the very address has a listener of its own."""
+    for protocol in (Protocol.TCP, Protocol.UDP):
+        node.service([node.world.backend], protocol=protocol)
+    vip = (node.world.vip, PORT)
+    assert node.connect(*vip, other=True) == (vip[0], (node.spelled(vip[0]), PORT))
+    assert node.ask(vip, other=True) == [(vip[0], (node.spelled(vip[0]), PORT))]
+    assert node.kernel.count("SOCKET") == 0
+
+
+def test_other_destinations_are_left_alone(node: Node) -> None:
+    for protocol in (Protocol.TCP, Protocol.UDP):
+        node.service([node.world.backend], protocol=protocol)
+    end = (node.world.backend, TARGET_PORT)
+    seen = (node.spelled(end[0]), TARGET_PORT)
+    assert node.connect(*end) == (end[0], seen)
+    assert node.ask(end) == node.ask(end, connected=True) == [(end[0], seen)]
+    # one socket, by Service and directly to another backend: each answer from whom was asked
+    other = (node.world.other_backend, TARGET_PORT)
+    vip = (node.world.vip, PORT)
+    answers = node.ask(vip, other, vip)
+    assert answers == [
+        (end[0], (node.spelled(vip[0]), PORT)),
+        (other[0], (node.spelled(other[0]), TARGET_PORT)),
+        (end[0], (node.spelled(vip[0]), PORT)),
+    ]
+
+
+def test_affinity_is_the_same_through_sockets_and_packets(node: Node) -> None:
+    """One table: the node is the same client at TC and at its sockets."""
+    kernel, vip = node.kernel, node.world.vip
+    node.service(BACKENDS[kernel.family], affinity_timeout_s=60)
+    packet = Packet(NODE[kernel.family], vip, 1234, PORT, TCP)
+    chosen = kernel.run("pod_ingress", packet).packet.destination
+    reached = {str(node.connect(vip)) for _ in range(6)}
+    assert reached == {str((chosen, (node.spelled(vip), PORT)))}
+
+    rest = [backend for backend in BACKENDS[kernel.family] if backend != chosen]
+    kernel.service(vip, PORT, [(b, TARGET_PORT) for b in rest], affinity_timeout_s=60, name="s0")
+    following = {str(node.connect(vip)) for _ in range(6)}
+    assert len(following) == 1 and following != reached
+    for port in range(2000, 2006):
+        packet = packet.but(source_port=port)
+        again = kernel.run("pod_ingress", packet).packet.destination
+        assert following == {str((again, (node.spelled(vip), PORT)))}
+
+
+def test_a_socket_follows_to_a_new_backend(node: Node) -> None:
+    """Unconnected: its next datagram goes to who serves by then."""
+    vip = (node.world.vip, PORT)
+    for backend in (node.world.backend, node.world.other_backend):
+        node.kernel.service(
+            vip[0], PORT, [(backend, TARGET_PORT)], protocol=Protocol.UDP, name="moving"
+        )
+        assert node.ask(vip) == [(backend, (node.spelled(vip[0]), PORT))]
+
+
+def test_many_services_from_one_socket(node: Node) -> None:
+    """A resolver with one socket: each answer from the address that was asked."""
+    stem = node.world.vip[:-2]
+    vips = [f"{stem}{number}" for number in range(100, 108)]
+    for vip, backend in zip(vips, BACKENDS[node.kernel.family], strict=True):
+        node.kernel.service(vip, PORT, [(backend, TARGET_PORT)], protocol=Protocol.UDP)
+    answers = node.ask(*((vip, PORT) for vip in vips))
+    assert answers == [
+        (backend, (node.spelled(vip), PORT))
+        for vip, backend in zip(vips, BACKENDS[node.kernel.family], strict=True)
+    ]
