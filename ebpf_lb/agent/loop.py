@@ -77,6 +77,7 @@ class Loop:
         self._node_known = False
         self._missing = set(_KINDS)  # kinds not yet listed
         self._conflicts: dict[ObjectKey, list[str]] = {}
+        self._unserved: tuple[str, ...] = ()
         self._dirty = False
         self._not_before = -math.inf
         self._housekeeping_at = clock()
@@ -186,6 +187,9 @@ class Loop:
         own_pods = node.pod_networks if self._node_known else None
         pod_networks = config.cluster_cidrs or own_pods
         view = roles.view(self._facts, self._patterns, node.addresses, pod_networks)
+        for name in sorted(set(view.unserved).difference(self._unserved)):
+            self._parts.log.warning("not served: frames without Ethernet header", interface=name)
+        self._unserved = view.unserved
         networks = [one for one in config.node_port_addresses if isinstance(one, Network)]
         self._parts.cluster.set_node(
             NodeView(
@@ -305,7 +309,12 @@ class Loop:
             "conflicts": sorted({text for all_ in list(self._conflicts.values()) for text in all_}),
             "interfaces": self._parts.attachments.attached(Role.POD),
             "uplinks": self._parts.attachments.attached(Role.UPLINK),
-            "interfaceProblems": sorted(set(self._parts.attachments.failed.values())),
+            "interfaceProblems": sorted(
+                {
+                    *self._parts.attachments.failed.values(),
+                    *(f"{name}: not served, no Ethernet header" for name in self._unserved),
+                }
+            ),
             "healthCheckProblems": sorted(
                 f"{key}: {text}" for key, text in list(self._parts.health_checks.failed.items())
             ),

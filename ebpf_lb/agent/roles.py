@@ -22,6 +22,7 @@ TUNNEL_KINDS = frozenset({"vxlan", "geneve", "gretap", "ip6gretap"})  # those wi
 # what leads nowhere: addresses on these are for others to be found by
 UNCONNECTED_KINDS = frozenset({"dummy", "ifb", "nlmon", "vrf"})
 VIRTUAL_MACHINE_KINDS = frozenset({"tun"})  # tap devices are of this kind
+LOOPBACK = "lo"
 SCOPE_UNIVERSE = 0  # RT_SCOPE_UNIVERSE: valid beyond its link
 
 
@@ -91,12 +92,14 @@ class Interface:
 @dataclass(frozen=True, slots=True)
 class NetworkView:
     """What follows from the facts. `primary`: the node's preferred address, at most one a family.
-    `addresses`: all of its own, sorted. `pod_networks`: None while they are unknown."""
+    `addresses`: all of its own, sorted. `pod_networks`: None while they are unknown. `unserved`:
+    names of what would be uplinks if their frames had Ethernet headers."""
 
     interfaces: Mapping[int, Interface]
     primary: tuple[bytes, ...]
     addresses: tuple[bytes, ...]
     pod_networks: tuple[Network, ...] | None = None
+    unserved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +125,17 @@ def view(
     )
     roles = _Roles(facts, patterns, known, pod_networks or ())
     interfaces = {}
+    unserved = []
     for link in facts.links.values():
         role = roles.role(link)
-        if role is not None:
+        if role is not None and not link.ethernet:
+            unserved.append(link.name)
+        elif role is not None:
             bridge = roles.bridge(link) if role is Role.POD else 0
             sources = _sources(facts, bridge or link.index, primary, known)
             interfaces[link.index] = Interface(link.index, link.name, role, bridge, sources)
     addresses = tuple(sorted({own.address for own in facts.addresses}))
-    return NetworkView(interfaces, primary, addresses, pod_networks)
+    return NetworkView(interfaces, primary, addresses, pod_networks, tuple(sorted(unserved)))
 
 
 class _Roles:
@@ -158,7 +164,7 @@ class _Roles:
             self._ports.setdefault(link.master, []).append(link)
 
     def role(self, link: Link) -> Role | None:
-        if not link.ethernet or _matches(link, self._patterns.ignored):
+        if link.name == LOOPBACK or _matches(link, self._patterns.ignored):
             return None
         if link.index in self._certain or _matches(link, self._patterns.uplinks):
             return Role.UPLINK

@@ -117,12 +117,14 @@ def test_a_tunnel_without_address(name: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"), [("tunl0", "ipip"), ("wg0", "wireguard"), ("tun0", "tun")]
 )
-def test_devices_without_ethernet_frames_are_left_alone(name: str, kind: str) -> None:
+def test_devices_without_ethernet_frames_are_left_alone_and_named(name: str, kind: str) -> None:
     device = Link(5, name, kind, 0, False, ethernet=False)
+    assert look(ETH0, device, addresses=ON_ETH0).unserved == ()  # it leads nowhere
     patterns = Patterns(POD_INTERFACES, uplinks=(name,))
     for chosen in (OTHERS, patterns):
         seen = look(ETH0, device, addresses=ON_ETH0 + on(5, "10.9.0.1"), patterns=chosen)
         assert roles(seen) == {"eth0": "uplink"}
+        assert seen.unserved == (name,)
 
 
 # machines with more than one way out
