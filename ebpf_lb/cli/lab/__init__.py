@@ -8,6 +8,7 @@ from ebpf_lb.cli.lab.exec import exec_
 from ebpf_lb.cli.lab.kubeconfig import kubeconfig
 from ebpf_lb.cli.lab.objects import COMMANDS
 from ebpf_lb.cli.lab.route import route
+from ebpf_lb.cli.lab.scenario import scenario
 from ebpf_lb.cli.lab.status import status
 from ebpf_lb.cli.lab.up import up
 
@@ -20,5 +21,5 @@ def lab() -> None:
     """
 
 
-for command in (up, down, exec_, status, agent, route, kubeconfig, *COMMANDS):
+for command in (up, down, exec_, status, agent, route, scenario, kubeconfig, *COMMANDS):
     lab.add_command(command)

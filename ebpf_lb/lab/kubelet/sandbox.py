@@ -91,14 +91,14 @@ class Node:
         """Ends a pod: its processes, then its network. Gone already is fine."""
         cgroups.kill(pod.cgroup)
         if not pod.host_network:
-            self._links.delete(_host_link(pod.namespace, pod.name))
+            self._links.delete(host_link(pod.namespace, pod.name))
             namespaces.remove(pod.netns)
             self._addresses.give_back(pod.addresses)
         cgroups.remove(pod.cgroup)
         pods.record(self._lab, pod.namespace, pod.name).unlink(missing_ok=True)
 
     def _network(self, namespace: str, name: str, netns: Path) -> tuple[str, ...]:
-        link = _host_link(namespace, name)
+        link = host_link(namespace, name)
         self._links.delete(link)
         namespaces.remove(netns)
         interfaces = self._addresses.take()
@@ -187,7 +187,7 @@ def wait_until_serving(starting: Starting) -> None:
         )
 
 
-def _host_link(namespace: str, name: str) -> str:
+def host_link(namespace: str, name: str) -> str:
     """The node's end of the pod's veth pair, named as the bridge plugin does: veth and 8 digits."""
     return "veth" + hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:8]
 

@@ -1,0 +1,142 @@
+"""Ethernet frames taken apart, as far as a connection's way can be seen in them."""
+
+import ipaddress
+import struct
+from dataclasses import dataclass
+from typing import Self
+
+TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+_IPV4, _IPV6, _VLAN = 0x0800, 0x86DD, 0x8100
+_VXLAN_PORTS = (4789, 8472)
+# ICMP messages that quote the packet they are about (RFC 792, RFC 4443)
+_ERRORS = {
+    ICMP: {3: "unreachable", 11: "time exceeded"},
+    ICMPV6: {1: "unreachable", 2: "packet too big", 3: "time exceeded"},
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """An address, and a port where the protocol has ports."""
+
+    address: str
+    port: int | None = None
+
+    def __str__(self) -> str:
+        if self.port is None:
+            return self.address
+        return (
+            f"[{self.address}]:{self.port}"
+            if ":" in self.address
+            else (f"{self.address}:{self.port}")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """An IP packet. flags, sequence and acknowledgement are TCP's.
+
+    payload: what the transport protocol carries; an ICMP error's `quoted` packet may be cut short.
+    tunnel: the outer addresses where it travelled in VXLAN.
+    """
+
+    protocol: int
+    source: Endpoint
+    destination: Endpoint
+    flags: int = 0
+    sequence: int = 0
+    acknowledgement: int = 0
+    payload: bytes = b""
+    quoted: "Packet | None" = None
+    icmp: str = ""
+    tunnel: tuple[str, str] | None = None
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, Endpoint]:
+        return self.source, self.destination
+
+    @property
+    def name(self) -> str:
+        """As people call it: SYN, SYN-ACK, datagram, ICMP unreachable."""
+        if self.protocol == TCP:
+            named = (SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (ACK, "ACK")
+            parts = [text for flag, text in named if self.flags & flag]
+            if self.payload:
+                return "data"
+            if "RST" in parts:
+                return "RST"
+            return "-".join(parts)
+        return f"ICMP {self.icmp}" if self.icmp else "datagram"
+
+    @classmethod
+    def parse_frame(cls, data: bytes) -> Self | None:
+        """The packet in an Ethernet frame, the inner one of VXLAN; None for anything else."""
+        offset = 12
+        while data[offset : offset + 2] == struct.pack("!H", _VLAN):
+            offset += 4
+        if len(data) < offset + 2:
+            return None
+        kind = int.from_bytes(data[offset : offset + 2])
+        return cls.parse(data[offset + 2 :]) if kind in (_IPV4, _IPV6) else None
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self | None:
+        """An IP packet that may be cut short; None for what has no ports and is no ICMP error."""
+        if len(data) >= 20 and data[0] >> 4 == 4:
+            header, protocol = (data[0] & 15) * 4, data[9]
+            source, destination = data[12:16], data[16:20]
+            if int.from_bytes(data[6:8]) & 0x1FFF:
+                return None  # a later fragment
+            end = int.from_bytes(data[2:4])
+        elif len(data) >= 40 and data[0] >> 4 == 6:
+            header, protocol = 40, data[6]
+            source, destination = data[8:24], data[24:40]
+            end = 40 + int.from_bytes(data[4:6])
+        else:
+            return None
+        names = str(ipaddress.ip_address(source)), str(ipaddress.ip_address(destination))
+        return cls._parse_transport(protocol, names, data[header:end])
+
+    @classmethod
+    def _parse_transport(cls, protocol: int, names: tuple[str, str], data: bytes) -> Self | None:
+        if protocol in _ERRORS and data[:1] and data[0] in _ERRORS[protocol]:
+            quoted, what = cls.parse(data[8:]), _ERRORS[protocol][data[0]]
+            if (protocol, data[0], data[1]) in ((ICMP, 3, 3), (ICMPV6, 1, 4)):
+                what = "port unreachable"
+            ends = Endpoint(names[0]), Endpoint(names[1])
+            return cls(protocol, *ends, quoted=quoted, icmp=what) if quoted else None
+        if protocol not in (TCP, UDP) or len(data) < 8:
+            return None
+        ports = struct.unpack_from("!HH", data)
+        ends = Endpoint(names[0], ports[0]), Endpoint(names[1], ports[1])
+        if protocol == UDP:
+            if ports[1] in _VXLAN_PORTS and (inner := cls.parse_frame(data[16:])):
+                return inner.in_tunnel(names)
+            return cls(protocol, *ends, payload=data[8:])
+        [sequence] = struct.unpack_from("!I", data, 4)
+        if len(data) < 20:  # quoted by an ICMP error
+            return cls(protocol, *ends, sequence=sequence)
+        acknowledgement, offset, flags = struct.unpack_from("!IBB", data, 8)
+        return cls(
+            protocol,
+            *ends,
+            flags=flags,
+            sequence=sequence,
+            acknowledgement=acknowledgement,
+            payload=data[(offset >> 4) * 4 :],
+        )
+
+    def in_tunnel(self, outer: tuple[str, str]) -> Self:
+        return type(self)(
+            self.protocol,
+            self.source,
+            self.destination,
+            self.flags,
+            self.sequence,
+            self.acknowledgement,
+            self.payload,
+            self.quoted,
+            self.icmp,
+            outer,
+        )

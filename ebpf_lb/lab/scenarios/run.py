@@ -1,0 +1,247 @@
+"""Runs a scenario in a lab: manifests, one real connection, what was captured of it."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ebpf_lb.errors import UserError
+from ebpf_lb.lab.apiserver.kinds import NAMESPACE, SERVICE
+from ebpf_lb.lab.cluster import Lab
+from ebpf_lb.lab.kubelet.sandbox import host_link
+from ebpf_lb.lab.names import (
+    OUTSIDE,
+    ROUTER_HOST,
+    UNDERLAY,
+    UPLINK,
+    client_interfaces,
+    clients,
+    control_addresses,
+)
+from ebpf_lb.lab.objects.apply import apply_files
+from ebpf_lb.lab.objects.client import ApiError
+from ebpf_lb.lab.pods import Pod
+from ebpf_lb.lab.scenarios import drops
+from ebpf_lb.lab.scenarios.capture import Capture
+from ebpf_lb.lab.scenarios.catalog import Scenario
+from ebpf_lb.lab.scenarios.frames import Endpoint
+from ebpf_lb.lab.scenarios.recording import Connection, Machine, Recording
+from ebpf_lb.model.values import Family
+
+_PODS_WITHIN_S = 20.0
+_OUTCOME_WITHIN_S = 8.0
+_TIMEOUT_S = 0.8  # below TCP's first retransmission, a second after the SYN
+_LAST_PACKETS_S = 0.1  # the connection's end is captured too
+
+_CONNECT = Path(__file__).with_name("connect.py")
+Json = dict[str, Any]
+
+
+class ScenarioError(UserError):
+    """A scenario cannot be run in this lab."""
+
+
+@contextmanager
+def prepared(
+    lab: Lab,
+    scenario: Scenario,
+    keep: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[None]:
+    """The scenario's objects are there meanwhile, in a namespace of their own. Raises
+    ScenarioError, and what applying raises."""
+    _check(lab, scenario)
+    namespace = scenario.namespace
+    client = lab.client
+    try:
+        client.create(NAMESPACE.collection_path(None), {"metadata": {"name": namespace}})
+    except ApiError as error:
+        if error.reason != "AlreadyExists":  # kept by an earlier run
+            raise
+    try:
+        progress(f"applying {scenario.name}'s manifests in namespace {namespace}")
+        apply_files(client, [str(scenario.manifests)], namespace)
+        _wait_for_pods(lab, scenario)
+        yield
+    finally:
+        if not keep:
+            progress(f"removing namespace {namespace}")
+            client.delete(NAMESPACE.path(None, namespace))
+
+
+def record(lab: Lab, scenario: Scenario, version: int) -> list[Recording]:
+    """Connects as the scenario says, by this IP version, and records each connection. Waits for the
+    outcome that the scenario expects, but records whatever comes. Raises ScenarioError."""
+    asked = _address(lab, scenario, version)
+    pinned = scenario.address in ("loadBalancer", "externalIP") and scenario.node
+    if pinned:
+        lab.route(asked.address, scenario.node)
+    try:
+        _wait_for_outcome(lab, scenario, asked)
+        return [_record_one(lab, scenario, asked) for _ in range(scenario.connections)]
+    finally:
+        if pinned:
+            lab.route(asked.address, None)
+
+
+def _check(lab: Lab, scenario: Scenario) -> None:
+    options = lab.options
+    if options.nodes < scenario.nodes:
+        raise ScenarioError(
+            f"scenario {scenario.name} needs {scenario.nodes} nodes, and lab {lab.name!r} has "
+            f"{options.nodes}: use another lab, `ebpf-lb lab up --name NAME`"
+        )
+
+
+def _wait_for_pods(lab: Lab, scenario: Scenario) -> None:
+    """Until all pods of the namespace are ready, and every Service knows of its own."""
+    path = f"/api/v1/namespaces/{scenario.namespace}/pods"
+    deadline = time.monotonic() + _PODS_WITHIN_S
+    while True:
+        pods = lab.client.get(path)["items"]
+        waiting = [pod["metadata"]["name"] for pod in pods if not _is_ready(pod)]
+        if pods and not waiting:
+            return
+        if time.monotonic() > deadline:
+            raise ScenarioError(
+                f"these pods of scenario {scenario.name} do not get ready: {', '.join(waiting)}; "
+                f"see `ebpf-lb lab get pods -n {scenario.namespace}` of a run with --keep"
+            )
+        time.sleep(0.05)
+
+
+def _is_ready(pod: Json) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _address(lab: Lab, scenario: Scenario, version: int) -> Endpoint:
+    """Whom to ask. A load balancer's address may take a moment to be given."""
+    deadline = time.monotonic() + _OUTCOME_WITHIN_S
+    while True:
+        service = lab.client.get(SERVICE.path(scenario.namespace, scenario.service))
+        for endpoint in _addresses(lab, scenario, service):
+            if (":" in endpoint.address) == (version == 6):
+                return endpoint
+        if time.monotonic() > deadline:
+            raise ScenarioError(
+                f"Service {scenario.service} has no IPv{version} {scenario.address}: "
+                f"is lab {lab.name!r} of that family, and up to date?"
+            )
+        time.sleep(0.05)
+
+
+def _addresses(lab: Lab, scenario: Scenario, service: Json) -> list[Endpoint]:
+    spec, port = service["spec"], service["spec"]["ports"][0]
+    match scenario.address:
+        case "clusterIP":
+            found = spec.get("clusterIPs") or []
+        case "externalIP":
+            found = spec.get("externalIPs") or []
+        case "loadBalancer":
+            ingress = (service.get("status", {}).get("loadBalancer") or {}).get("ingress") or []
+            found = [each["ip"] for each in ingress if "ip" in each]
+        case _:
+            node = lab.node(scenario.node)
+            return [Endpoint(address, port["nodePort"]) for address in node.addresses]
+    return [Endpoint(address, port["port"]) for address in found]
+
+
+def _wait_for_outcome(lab: Lab, scenario: Scenario, asked: Endpoint) -> None:
+    """The agents take a moment to follow; and neighbours find each other meanwhile, so that what is
+    recorded later is the usual way and not that of the very first packet."""
+    deadline = time.monotonic() + _OUTCOME_WITHIN_S
+    while time.monotonic() < deadline:
+        if _connect(lab, scenario, asked)["outcome"] == scenario.outcome:
+            return
+        time.sleep(0.1)
+
+
+def _connect(lab: Lab, scenario: Scenario, asked: Endpoint) -> Json:
+    wanted = {
+        "protocol": scenario.protocol,
+        "address": asked.address,
+        "port": asked.port,
+        "request": scenario.request,
+        "timeout_s": _TIMEOUT_S,
+    }
+    # -I and -S: no site packages, a quick start
+    argv = [sys.executable, "-I", "-S", str(_CONNECT), json.dumps({**wanted, "times": 1})]
+    done = lab.exec(_host(scenario), argv)
+    if done.returncode:
+        raise ScenarioError(f"connecting from {scenario.client} failed: {done.stderr.strip()}")
+    [answer] = json.loads(done.stdout)
+    return dict(answer)
+
+
+def _host(scenario: Scenario) -> str:
+    """As `lab exec` names it."""
+    kind, _, pod = scenario.client.partition("/")
+    return f"{scenario.namespace}/{pod}" if kind == "pod" else scenario.client
+
+
+def _record_one(lab: Lab, scenario: Scenario, asked: Endpoint) -> Recording:
+    machines = _machines(lab, scenario.namespace)
+    family = Family.IPV6 if ":" in asked.address else Family.IPV4
+    before = drops.counted(lab.nodes(), family)
+    with Capture((machine.name, netns) for machine, netns, _ in machines) as capture:
+        answer = _connect(lab, scenario, asked)
+        time.sleep(_LAST_PACKETS_S)
+        frames = capture.frames()
+    dropped = drops.since(before, drops.counted(lab.nodes(), family))
+    connection = Connection(
+        protocol=scenario.protocol,
+        machine=scenario.client.removeprefix("pod/"),
+        source_port=answer["source_port"],
+        asked=asked,
+        request=scenario.request,
+        outcome=answer["outcome"],
+        text=answer["text"],
+    )
+    wires = tuple(wire for _, _, wire in machines if wire)
+    names = tuple(machine for machine, _, _ in machines)
+    return Recording(connection, names, wires, frames, dropped)
+
+
+_Wire = tuple[tuple[str, str], tuple[str, str]]
+
+
+def _machines(lab: Lab, namespace: str) -> list[tuple[Machine, Path, _Wire | None]]:
+    """Every machine and pod of the lab, where it is, and its wire to what it hangs on."""
+    options, names = lab.options, lab.names
+    families = options.families
+    gateways = [
+        str(interface.ip)
+        for segment in (UNDERLAY, OUTSIDE)
+        for interface in segment.host(ROUTER_HOST, families)
+    ]
+    found: list[tuple[Machine, Path, _Wire | None]] = [
+        (Machine("router", "router", tuple(gateways)), names.netns("router"), None),
+        _leaf(Machine("control", "control", control_addresses(options)), names.netns("control")),
+    ]
+    for number, client in enumerate(clients(options), start=1):
+        addresses = tuple(str(i.ip) for i in client_interfaces(number, families))
+        name = "client" if number == 1 else client
+        found.append(_leaf(Machine(name, "client", addresses), names.netns(client), port=client))
+    for node in lab.nodes():
+        gateways = [str(i.ip) for i in node.pod_segment.host(1, families)]
+        machine = Machine(node.name, "node", (*node.addresses, *gateways))
+        found.append(_leaf(machine, node.netns))
+    for pod in lab.pods():
+        if not pod.host_network:
+            found.append(_pod(pod, namespace))
+    return found
+
+
+def _leaf(machine: Machine, netns: Path, port: str = "") -> tuple[Machine, Path, _Wire]:
+    """Its uplink is plugged into the router's port of its name."""
+    return machine, netns, ((machine.name, UPLINK), ("router", port or machine.name))
+
+
+def _pod(pod: Pod, namespace: str) -> tuple[Machine, Path, _Wire]:
+    name = pod.name if pod.namespace == namespace else f"{pod.namespace}/{pod.name}"
+    wire = ((name, UPLINK), (pod.node, host_link(pod.namespace, pod.name)))
+    return Machine(name, "pod", pod.addresses, pod.node), pod.netns, wire
