@@ -1,27 +1,24 @@
-"""The way to the API server: credentials and TLS by the kubernetes library, raw JSON by us.
+"""The way to the API server: credentials by the kubernetes library, raw JSON by us.
 
 The library's generated models cost ten times the memory and time of what we keep of an object, so
-only its configuration (kubeconfig, in-cluster credentials, token refresh) and its connection pool
-are used.
+only its trade in credentials (kubeconfig, in-cluster, plugins) is used, and that in a process of
+its own: see `library`.
 """
 
 import json
 import socket
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
-import yaml
-from kubernetes.client import Configuration
-from kubernetes.client.rest import RESTClientObject
-from kubernetes.config import ConfigException
-from kubernetes.config.incluster_config import load_incluster_config
-from kubernetes.config.kube_config import load_kube_config
 
 from ebpf_lb.errors import UserError
+from ebpf_lb.kube import credentials
+from ebpf_lb.kube.credentials import Credentials
 
 # A dead machine at the other end is noticed after about 30 s even while nothing is to be said.
 _KEEPALIVE = [
@@ -32,6 +29,8 @@ _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
 ]
+
+UNAUTHORIZED = 401
 
 
 class ApiError(Exception):
@@ -87,16 +86,22 @@ class Stream:
 
 
 class ApiClient:
-    """Requests with the credentials of one configuration. Threads may share it."""
+    """Requests with some credentials, which `read` gives. Threads may share it.
 
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
-        self._pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
+    Tokens expire, and keys are changed: when the server does not know us any more, the credentials
+    are read again, and the request is made once more if they are others by now. UserError if they
+    cannot be read.
+    """
+
+    def __init__(self, read: Callable[[], Credentials]) -> None:
+        self._read = read
+        self._reading = threading.Lock()
+        self._use(read())
 
     @property
     def server(self) -> str:
         """The API server's URL."""
-        return str(self._configuration.host).rstrip("/")
+        return self._credentials.server
 
     def get(self, path: str, query: Mapping[str, str], *, timeout_s: float = 30) -> Any:
         """The JSON document at `path`; ApiError if there is none."""
@@ -136,37 +141,55 @@ class ApiClient:
         body: bytes | None = None,
     ) -> urllib3.BaseHTTPResponse:
         """A GET, or with a body a POST."""
-        url = f"{self.server}{path}"
-        try:
-            response = self._pool.request(
-                "GET" if body is None else "POST",
-                f"{url}?{urlencode(query)}" if query else url,
-                body=body,
-                headers={**self._headers(), **headers},
-                preload_content=False,
-                redirect=False,
-                retries=False,
-                timeout=urllib3.Timeout(connect=5, read=read_timeout_s),
-            )
-        except urllib3.exceptions.ReadTimeoutError:
-            raise Silence from None
-        except (urllib3.exceptions.HTTPError, ConfigException, OSError) as error:
-            raise ApiError(
-                0, f"the API server {self.server} cannot be reached: {_because(error)}"
-            ) from None
-        if response.status not in (200, 201):
-            raise _refusal(self.server, path, response)
-        return response
+        while True:
+            used, pool = self._credentials, self._pool
+            target = f"{used.server}{path}"
+            given = {"Accept": "application/json", "User-Agent": "ebpf-lb", **used.headers}
+            try:
+                response = pool.request(
+                    "GET" if body is None else "POST",
+                    f"{target}?{urlencode(query)}" if query else target,
+                    body=body,
+                    headers={**given, **headers},
+                    preload_content=False,
+                    redirect=False,
+                    retries=False,
+                    timeout=urllib3.Timeout(connect=5, read=read_timeout_s),
+                )
+            except urllib3.exceptions.ReadTimeoutError:
+                raise Silence from None
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise ApiError(
+                    0, f"the API server {used.server} cannot be reached: {_because(error)}"
+                ) from None
+            if response.status in (200, 201):
+                return response
+            refusal = _refusal(used.server, path, response)
+            if response.status != UNAUTHORIZED or not self._renewed(used):
+                raise refusal
 
-    def _headers(self) -> dict[str, str]:
-        """Asked for anew each time: tokens expire, and the library then reads the next one."""
-        headers = {"Accept": "application/json", "User-Agent": "ebpf-lb"}
-        for setting in self._configuration.auth_settings().values():
-            if setting.get("in") == "header" and setting.get("value"):
-                headers[setting["key"]] = setting["value"]
-        if self._configuration.username and "authorization" not in headers:
-            headers["authorization"] = self._configuration.get_basic_auth_token()
-        return headers
+    def _renewed(self, used: Credentials) -> bool:
+        """Whether there are others by now."""
+        with self._reading:  # one thread reads, the others take what it found
+            if self._credentials is used:
+                try:
+                    found = self._read()
+                    if found == used:
+                        return False
+                    self._use(found)
+                except UserError as error:
+                    raise ApiError(UNAUTHORIZED, str(error).rstrip(".")) from None
+            return True
+
+    def _use(self, found: Credentials) -> None:
+        try:
+            self._pool = found.pool(socket_options=_KEEPALIVE)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"The credentials for the API server {found.server} cannot be used: "
+                f"{' '.join(str(error).split()).rstrip('.')}."
+            ) from None
+        self._credentials = found
 
 
 def _refusal(server: str, path: str, response: urllib3.BaseHTTPResponse) -> ApiError:
@@ -195,54 +218,4 @@ def connect(kubeconfig: Path | None, server: str | None = None) -> ApiClient:
     `server` overrides the server's URL: a pod is told the Service's own ClusterIP, which cannot
     work before we forward it. No request is made. UserError if the credentials cannot be read.
     """
-    configuration = Configuration()
-    if kubeconfig is None:
-        try:
-            load_incluster_config(client_configuration=configuration)
-        except ConfigException as error:
-            raise UserError(
-                "There is no way to the API server: no kubeconfig file is named, and this is not "
-                f"a pod with a service account ({_sentence(error)}); use --kubeconfig FILE."
-            ) from None
-    else:
-        _load_file(kubeconfig, configuration)
-    if server is not None:
-        configuration.host = server
-    if getattr(configuration, "socket_options", None) is None:
-        configuration.socket_options = _KEEPALIVE
-    try:
-        return ApiClient(configuration)
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"The credentials for the API server {configuration.host} cannot be used: "
-            f"{_sentence(error)}."
-        ) from None
-
-
-def _load_file(path: Path, configuration: Configuration) -> None:
-    if not path.exists():
-        raise UserError(
-            f"The kubeconfig file {path} does not exist; name one that does with --kubeconfig FILE."
-        )
-    try:
-        load_kube_config(
-            config_file=str(path), client_configuration=configuration, persist_config=False
-        )
-    except OSError as error:
-        raise UserError(
-            f"The kubeconfig file {path} cannot be used: {error.strerror or error}"
-            + (f" ({error.filename})." if error.filename else ".")
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark is not None else ""
-        raise UserError(f"The kubeconfig file {path} is not YAML{where}; correct it.") from None
-    except (ConfigException, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UserError(
-            f"The kubeconfig file {path} does not say how to reach a cluster: {_sentence(error)}; "
-            "correct it or name another with --kubeconfig FILE."
-        ) from None
-
-
-def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return ApiClient(lambda: credentials.read(kubeconfig, server))

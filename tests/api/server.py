@@ -28,6 +28,7 @@ class _Listener(ThreadingHTTPServer):
 class ApiServer:
     def __init__(self, tls: tuple[Path, Path] | None = None) -> None:
         self._tls = tls
+        self.tls: ssl.SSLContext | None = None
         self.lock = threading.Condition()
         self.objects: dict[str, dict[str, Any]] = {}
         self.history: list[tuple[int, dict[str, Any]]] = []
@@ -62,6 +63,7 @@ class ApiServer:
         if self._tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*self._tls)
+            self.tls = context
             self._listener.socket = context.wrap_socket(self._listener.socket, server_side=True)
         threading.Thread(
             target=self._listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True

@@ -1,0 +1,88 @@
+"""Credentials that change while we run, and certificates that never stand in a file."""
+
+import json
+import ssl
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ebpf_lb.kube.client import ApiError, connect
+from ebpf_lb.kube.resources import SERVICES
+
+from .server import TOKEN, ApiServer, running
+from .test_watch import kubeconfig, self_signed
+
+PATH = SERVICES.path
+
+
+def test_a_new_token_is_taken_when_the_old_one_is_refused(tmp_path: Path) -> None:
+    with running() as server:
+        client = connect(kubeconfig(tmp_path, server.url, token="expired"))
+        with pytest.raises(ApiError, match="status 401"):
+            client.get(PATH, {})
+        kubeconfig(tmp_path, server.url)
+        assert client.get(PATH, {})["items"] == []
+
+
+def test_an_exec_plugin_is_asked_again(tmp_path: Path) -> None:
+    """Its first token is worth nothing, the second one is."""
+    plugin = tmp_path / "plugin"
+    credential = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": {"token": "TOKEN"},
+    }
+    plugin.write_text(
+        f"#!/bin/sh\nif test -e {tmp_path}/once; then token={TOKEN}; else token=stale; fi\n"
+        f"touch {tmp_path}/once\n"
+        f"echo '{json.dumps(credential)}' | sed s/TOKEN/$token/\n"
+    )
+    plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
+    with running() as server:
+        path = kubeconfig(tmp_path, server.url)
+        content = json.loads(path.read_text())
+        how = {"apiVersion": credential["apiVersion"], "command": str(plugin)}
+        content["users"][0]["user"] = {"exec": how | {"interactiveMode": "Never"}}
+        path.write_text(json.dumps(content))
+        assert connect(path).get(PATH, {})["items"] == []
+
+
+def test_what_cannot_be_read_again_is_said(tmp_path: Path) -> None:
+    with running() as server:
+        path = kubeconfig(tmp_path, server.url, token="expired")
+        client = connect(path)
+        path.unlink()
+        with pytest.raises(ApiError, match=f"{path} does not exist"):
+            client.get(PATH, {})
+
+
+def test_a_client_certificate_goes_from_memory_to_the_server(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    server = ApiServer((certificate, key))
+    try:
+        assert server.tls is not None
+        server.tls.verify_mode = ssl.CERT_REQUIRED
+        server.tls.load_verify_locations(certificate)
+        path = kubeconfig(tmp_path, server.url, ca=certificate)
+        with pytest.raises(ApiError):
+            connect(path).get(PATH, {})
+        content = json.loads(path.read_text())
+        content["users"][0]["user"] |= {
+            "client-certificate": str(certificate),
+            "client-key": str(key),
+        }
+        path.write_text(json.dumps(content))
+        assert connect(path).get(PATH, {})["items"] == []
+    finally:
+        server.stop()
+
+
+def test_the_agent_never_imports_the_library_itself() -> None:
+    """It and what it brings along cost an agent on every node 12 MB."""
+    heavy = ["kubernetes", "requests", "oauthlib", "pydantic", "rich", "bcc"]
+    code = f"import sys, ebpf_lb.agent.run; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
