@@ -1,0 +1,72 @@
+"""A second way into a node, which comes and goes while the agent runs."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ebpf_lb.lab.cluster import Lab
+from tests.lab.conftest import Room
+from tests.support.checker import Reaches, SourceSeen, expect
+from tests.support.manifests import deployment, service
+
+PORT = 30951
+NODE = {"ipv4": "198.51.100.1", "ipv6": "2001:db8:51::1"}
+CLIENT = {"ipv4": "198.51.100.2", "ipv6": "2001:db8:51::2"}
+
+
+def status(lab: Lab, node: str) -> dict[str, list[str]]:
+    done = lab.exec(node, ["curl", "-s", "http://127.0.0.1:10249/status"], check=True)
+    return dict(json.loads(done.stdout))
+
+
+def wait(lab: Lab, wanted: Callable[[list[str]], bool]) -> None:
+    deadline = time.monotonic() + 3
+    while not wanted(status(lab, "node1")["uplinks"]):
+        assert time.monotonic() < deadline, status(lab, "node1")
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def second_nic(room: Room) -> Iterator[Room]:
+    """A wire from the client to node1, with addresses of its own at both ends."""
+    lab = room.lab
+
+    def ip(host: str, words: str) -> None:
+        lab.exec(host, ["ip", *words.split()], check=True)
+
+    peer = lab.place("client").netns
+    assert peer is not None
+    ip("node1", f"link add wan0 type veth peer name wan0 netns {peer}")
+    try:
+        for host, addresses in (("node1", NODE), ("client", CLIENT)):
+            ip(host, f"addr add {addresses['ipv4']}/24 dev wan0")
+            ip(host, f"addr add {addresses['ipv6']}/64 dev wan0 nodad")
+            ip(host, "link set wan0 up")
+        yield room
+    finally:
+        ip("node1", "link del wan0")
+    wait(lab, lambda uplinks: "wan0" not in uplinks)
+    dump = ["ebpf-lb", "maps", "dump", "interfaces", "-o", "json"]
+    entries = json.loads(lab.exec("node1", dump, check=True).stdout)
+    assert "wan0" not in str(entries)
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("node", ["node1", "node2"], ids=["local-backend", "remote-backend"])
+def test_node_ports_answer_on_an_interface_that_came_later(
+    second_nic: Room, family: str, node: str
+) -> None:
+    lab = second_nic.lab
+    web = service("web", protocols=("TCP",), type="NodePort")
+    web["spec"]["ports"][0]["nodePort"] = PORT
+    second_nic.apply(deployment("web", node=node), web)
+    wait(lab, lambda uplinks: {"eth0", "wan0"} <= set(uplinks))
+    address = f"[{NODE[family]}]" if family == "ipv6" else NODE[family]
+    target = f"{address}:{PORT}/tcp"
+    expect(lab, "client", target, Reaches(set(second_nic.pods("web"))))
+    # kept where the pod is here; else the node's address towards the other node
+    own = next(a for a in lab.node("node1").addresses if (":" in a) == (family == "ipv6"))
+    seen = CLIENT[family] if node == "node1" else own
+    expect(lab, "client", target, SourceSeen({seen}))
