@@ -193,10 +193,11 @@ INLINE int become_unreachable(struct __sk_buff *skb, struct packet *packet)
 	__u32 quote = l4 - LINK_HEADER_BYTES + 8;
 	const __u32 header = FAMILY == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	const __u32 added = header + 8;
-	int partial = packet->protocol == IPPROTO_UDP ? checksum_is_partial(skb, l4 + 6) :
-		      packet->protocol == IPPROTO_TCP ? checksum_is_partial(skb, l4 + 16) :
-							0;
+	int partial = packet->protocol == IPPROTO_UDP && checksum_is_partial(skb, l4 + 6);
+	__u16 pseudo_sum = 0;
 
+	if (partial && bpf_skb_load_bytes(skb, l4 + 6, &pseudo_sum, sizeof(pseudo_sum)))
+		return -1;
 	if (packet->protocol == IPPROTO_SCTP)
 		quote += QUOTE_TRANSPORT - 8;
 	if (quote > QUOTE_MAX || bpf_skb_change_tail(skb, LINK_HEADER_BYTES + quote, 0))
@@ -219,11 +220,11 @@ INLINE int become_unreachable(struct __sk_buff *skb, struct packet *packet)
 	void *ip_start = data + LINK_HEADER_BYTES;
 	__be32 *icmp = ip_start + header;
 	__be32 *words = (void *)icmp + 8;
-	__u64 sum = 0;
+	/* A device that completes the quoted header makes all of it sum up to the complement of this. */
+	__u64 sum = partial ? (__u16)~pseudo_sum : 0;
 
 	if ((void *)(words + 1) > data_end)
 		return -1;
-		/* The device will make the sum of a partial transport part come out as zero. */
 #pragma unroll
 	for (__u32 i = 0; i < QUOTE_MAX / 4; i++) {
 		if ((void *)(words + i + 1) > data_end || i * 4 >= quote)
