@@ -110,20 +110,17 @@ class HealthCheckServers:
 
     def _try_to_open(self, key: ObjectKey, check: HealthCheck) -> None:
         try:
-            listening = _listen(check.port)
-        except OSError as error:
-            because = (
-                "another program on this node has it"
-                if error.errno == errno.EADDRINUSE
-                else error.strerror or str(error)
-            )
+            self._open[key] = self._serve(check, _listen(check.port))
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be had
+            because = str(error)
+            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                because = "another program on this node has it"
             sentence = f"healthCheckNodePort {check.port} cannot be served: {because}"
             if self._failed.get(key) != sentence:
                 self._failed[key] = sentence
                 self._log.error("health check not served", service=str(key), error=sentence)
                 self._report(key, sentence)
             return
-        self._open[key] = self._serve(check, listening)
         if self._failed.pop(key, None) is not None:
             self._log.info("health check served after all", service=str(key), port=check.port)
 
