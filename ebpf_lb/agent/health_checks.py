@@ -114,7 +114,7 @@ class HealthCheckServers:
         except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be had
             because = str(error)
             if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-                because = "another program on this node has it"
+                because = f"{self._holder(check.port)} has it"
             sentence = f"healthCheckNodePort {check.port} cannot be served: {because}"
             if self._failed.get(key) != sentence:
                 self._failed[key] = sentence
@@ -124,16 +124,22 @@ class HealthCheckServers:
         if self._failed.pop(key, None) is not None:
             self._log.info("health check served after all", service=str(key), port=check.port)
 
+    def _holder(self, port: int) -> str:
+        for key, listener in self._open.items():
+            if listener.check.port == port:
+                return f"Service {key}"
+        return "another program on this node"
+
     def _serve(self, check: HealthCheck, listening: socket.socket) -> Listener:
         listener = Listener(check)
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await self._answer(listener, reader, writer)
 
-        started = asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(answer, sock=listening, backlog=_BACKLOG), self._running_loop()
-        )
-        listener.server = started.result()
+        with listening:
+            loop = self._running_loop()
+            start = asyncio.start_server(answer, sock=listening.dup(), backlog=_BACKLOG)
+            listener.server = asyncio.run_coroutine_threadsafe(start, loop).result()
         return listener
 
     def _close(self, listener: Listener) -> None:
@@ -146,10 +152,9 @@ class HealthCheckServers:
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(
-                target=self._loop.run_forever, name="health-checks", daemon=True
-            ).start()
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="health-checks", daemon=True).start()
+            self._loop = loop
         return self._loop
 
     async def _answer(

@@ -151,6 +151,18 @@ def test_a_port_that_is_taken_is_reported_once_asked_for_again_and_disturbs_no_o
     assert ask()[0].status == 200
 
 
+def test_two_services_with_one_port(node: Node) -> None:
+    node.plan(WEB, 1)
+    node.plan(OTHER, 2)
+    node.servers.apply()
+    [(key, sentence)] = node.reports
+    assert (key, sentence.endswith(": Service shop/web has it")) == (OTHER, True)
+    node.plan(WEB, None)
+    node.servers.apply()
+    assert json.loads(ask()[1])["service"]["name"] == "other"
+    assert not node.servers.failed
+
+
 def test_a_taken_port_of_a_service_that_goes_is_no_failure_any_more(node: Node) -> None:
     with socket.create_server((NODE4, PORT)):
         node.plan(WEB, 1)
