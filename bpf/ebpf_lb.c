@@ -7,6 +7,7 @@
 #include "reason.h"
 #include "maps.h"
 
+#include "icmp.h"
 #include "new_flow.h"
 #include "pod.h"
 #include "reject.h"
@@ -83,6 +84,26 @@ int node_new_flow(struct __sk_buff *skb)
 int node_new_snat(struct __sk_buff *skb)
 {
 	return new_snat_flow(skb, HOOK_TO_OUTSIDE);
+}
+
+int pod_in_err(struct __sk_buff *skb)
+{
+	return translate_error(skb, HOOK_FROM_POD);
+}
+
+int pod_out_err(struct __sk_buff *skb)
+{
+	return translate_error(skb, HOOK_TO_POD);
+}
+
+int uplink_in_err(struct __sk_buff *skb)
+{
+	return translate_error(skb, HOOK_FROM_OUTSIDE);
+}
+
+int uplink_out_err(struct __sk_buff *skb)
+{
+	return translate_error(skb, HOOK_TO_OUTSIDE);
 }
 
 int answer_refusal(struct __sk_buff *skb)

@@ -60,7 +60,7 @@ BPF_F_TABLE("array:" PIN "/crc32c_shifts", u32, struct crc32c_shift, crc32c_shif
 /* Programs take a token for each REJECT's answer. One bucket for the whole node. */
 BPF_F_TABLE("array:" PIN_NODE "/reject_bucket", u32, struct token_bucket, reject_bucket, 1, 0);
 /* The slow paths of this version's programs (tail.h). */
-BPF_F_TABLE("prog:" PIN_CALLS "/calls", u32, u32, calls, 16, 0);
+BPF_F_TABLE("prog:" PIN_CALLS "/calls", u32, u32, calls, 32, 0);
 /* clang-format on */
 
 /* One accessor a map. Keys are complete, padding included. */

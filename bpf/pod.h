@@ -17,6 +17,8 @@ INLINE int from_pod(struct __sk_buff *skb)
 		return unreadable(skb, parsed);
 	if (!may_be_ours(&packet.destination))
 		return TC_NEXT;
+	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
+		return slow_path(skb, CALL_ICMP_ERROR + HOOK_FROM_POD);
 	skb->cb[CB_ATTEMPT] = 0;
 	if (UNLIKELY(parsed == PARSE_OTHER))
 		return slow_path(skb, CALL_NEW_FLOW);
@@ -48,6 +50,8 @@ INLINE int to_pod(struct __sk_buff *skb)
 	struct flow_ref ref;
 	int parsed = read_packet(skb, &packet);
 
+	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR) && parsed == PARSE_OTHER)
+		return slow_path(skb, CALL_ICMP_ERROR + HOOK_TO_POD);
 	if (UNLIKELY(parsed != PARSE_OK))
 		return TC_NEXT;
 	/* not ours, or its first fragment was not seen: it cannot be told, and the pod would know it */

@@ -15,6 +15,7 @@ enum reason {
 	REASON_ESTABLISHED = 2,		  /* packet of a known flow, towards the backend */
 	REASON_REPLY = 3,		  /* reply of a known flow, source restored */
 	REASON_SOCKET = 4,		  /* translated at the socket: connect or sendmsg */
+	REASON_ICMP_ERROR = 5,		  /* ICMP error about a packet of a known flow, headers restored */
 	/* rejected */
 	REASON_NO_ENDPOINTS = 16,	  /* the Service has no usable endpoint: refused */
 	REASON_UNSERVED_PORT = 17,	  /* a port of a ClusterIP that no Service serves: refused */

@@ -31,6 +31,7 @@ enum slow_path {
 	CALLS_OF_NODE = 8,
 	CALL_REJECT = 12,
 	CALL_SCTP = 13,
+	CALL_ICMP_ERROR = 16, /* and the hook's number */
 };
 
 INLINE __u32 calls_of(int hook)

@@ -20,6 +20,8 @@ INLINE int from_outside(struct __sk_buff *skb)
 	if (!may_be_ours(&packet.destination))
 		return TC_NEXT;
 	skb->cb[CB_ATTEMPT] = 0;
+	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
+		return slow_path(skb, CALL_ICMP_ERROR + HOOK_FROM_OUTSIDE);
 	if (UNLIKELY(parsed == PARSE_OTHER))
 		return slow_path(skb, CALL_NEW_FLOW + CALLS_OF_OUTSIDE);
 	if (UNLIKELY(packet.flags & PACKET_LATER_FRAGMENT) && !fragment_recall(&packet))
@@ -56,6 +58,8 @@ INLINE int to_outside(struct __sk_buff *skb)
 
 	if (UNLIKELY(parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN))
 		return TC_NEXT;
+	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
+		return slow_path(skb, CALL_ICMP_ERROR + HOOK_TO_OUTSIDE);
 	if (UNLIKELY(may_be_ours(&packet.destination))) {
 		skb->cb[CB_ATTEMPT] = 0;
 		return slow_path(skb, CALL_ESTABLISHED + CALLS_OF_NODE);

@@ -31,6 +31,10 @@ _SLOW_PATHS = {
     10: "node_established",
     12: "answer_refusal",
     13: "sctp_checksum",
+    16: "pod_in_err",
+    17: "pod_out_err",
+    18: "uplink_in_err",
+    19: "uplink_out_err",
 }
 _CGROUP_PROGRAMS = {
     "connect4": CgroupHook.INET4_CONNECT,

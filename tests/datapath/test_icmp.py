@@ -1,0 +1,156 @@
+"""ICMP errors about translated packets find their way, and path-MTU discovery with them."""
+
+import struct
+
+import pytest
+
+from ebpf_lb.model.values import Family, Protocol
+from ebpf_lb.plan.forwarding import FrontendKind
+from tests.datapath import test_pod, test_uplink
+from tests.datapath.kernel import Kernel
+from tests.datapath.test_uplink import Hook, uplink
+from tests.support.packets import ACK, ICMP, ICMPV6, TCP, UDP, Packet, checksum, parse
+
+__all__ = ["uplink"]  # the fixture
+
+ROUTER = {Family.IPV4: "172.30.0.1", Family.IPV6: "fd30::1"}
+
+
+def error(family: Family, about: Packet, source: str, *, ttl: int = 60) -> Packet:
+    """Packet too big, as `source` sends it about a packet: with a right checksum."""
+    quoted = about.frame()[14:][: 28 if family is Family.IPV4 else 100]
+    if family is Family.IPV4:
+        protocol, body = ICMP, struct.pack("!BBHHH", 3, 4, 0, 0, 1400) + quoted
+    else:
+        protocol, body = ICMPV6, struct.pack("!BBHI", 2, 0, 0, 1400) + quoted
+    packet = Packet(source, about.source, protocol=protocol, payload=body, ttl=ttl)
+    return packet.but(payload=body[:2] + struct.pack("!H", _sum(packet)) + body[4:])
+
+
+def _sum(packet: Packet) -> int:
+    pseudo = b"" if packet.version == 4 else packet._pseudo(len(packet.payload))
+    return checksum(pseudo + packet.payload)
+
+
+def quotation(packet: Packet) -> Packet:
+    """The quoted packet's ends. Its own IP header must be right; what follows is cut off."""
+    inner = packet.payload[8:]
+    padded = inner + bytes(60)
+    kind = b"\x08\0" if packet.version == 4 else b"\x86\xdd"
+    if packet.version == 4:
+        total = struct.pack("!H", len(padded))
+        assert _header_sum(inner[:20]) == 0
+        padded = padded[:2] + total + padded[4:]
+    else:
+        padded = padded[:4] + struct.pack("!H", len(padded) - 40) + padded[6:]
+    return parse(bytes(12) + kind + padded)
+
+
+def _header_sum(header: bytes) -> int:
+    return checksum(header)
+
+
+def ends(packet: Packet) -> tuple[str, int, str, int]:
+    return (packet.source, packet.source_port, packet.destination, packet.destination_port)
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("by", ["a router", "the backend"])
+def test_about_a_pods_packet(kernel: Kernel, protocol: int, by: str) -> None:
+    """A pod hears of the VIP that it spoke to, not of a backend that it never heard of."""
+    world = test_pod.WORLDS[kernel.family]
+    kernel.service(world.vip, 80, [(world.backend, 9376)], protocol=Protocol(protocol))
+    sent = test_pod.first(world, protocol)
+    there = kernel.run("pod_ingress", sent).packet
+    source = world.backend if by == "the backend" else ROUTER[kernel.family]
+    got = kernel.run("pod_egress", error(kernel.family, there, source))
+    assert got.passed and got.packet.valid
+    assert got.packet.destination == world.client
+    assert got.packet.source == (world.vip if by == "the backend" else source)
+    assert ends(quotation(got.packet)) == ends(sent)
+    assert kernel.count("ICMP_ERROR") == 1
+    assert kernel.flows()[0][0] >> 24 & 7 == 3  # an error is no reply: still NEW
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_about_a_reply_to_a_pod(kernel: Kernel, protocol: int) -> None:
+    world = test_pod.WORLDS[kernel.family]
+    kernel.service(world.vip, 80, [(world.backend, 9376)], protocol=Protocol(protocol))
+    there = kernel.run("pod_ingress", test_pod.first(world, protocol)).packet
+    reply = there.reply()
+    heard = kernel.run("pod_egress", reply).packet
+    got = kernel.run("pod_ingress", error(kernel.family, heard, world.client))
+    assert got.passed and got.packet.valid
+    assert got.packet.destination == world.backend
+    assert ends(quotation(got.packet)) == ends(reply)
+
+
+@pytest.fixture
+def hook(kernel: Kernel, uplink: int) -> Hook:
+    kernel.writer.set_interface(uplink, 0, 1)
+    return Hook(kernel, uplink)
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_about_a_masqueraded_packet(hook: Hook, protocol: int) -> None:
+    """On the way to the other node a packet was too big: the client must hear of its own packet."""
+    world, kernel = test_uplink.WORLDS[hook.kernel.family], hook.kernel
+    kernel.service(
+        world.node,
+        30080,
+        [(world.remote_pod, 80)],
+        kind=FrontendKind.NODE_PORT,
+        protocol=Protocol(protocol),
+    )
+    sent = test_uplink.first(world, protocol)
+    there = hook("uplink_ingress", sent).packet
+    got = hook("uplink_ingress", error(kernel.family, there, ROUTER[kernel.family]))
+    assert got.redirected and got.packet.valid
+    assert got.packet.destination == world.client and got.packet.ttl == 59
+    assert ends(quotation(got.packet)) == ends(sent)
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("backend", ["local_pod", "remote_pod"])
+def test_about_a_reply_to_an_outside_client(hook: Hook, protocol: int, backend: str) -> None:
+    world, kernel = test_uplink.WORLDS[hook.kernel.family], hook.kernel
+    address = getattr(world, backend)
+    local = [(address, 80)] if backend == "local_pod" else []
+    kernel.service(
+        world.node,
+        30080,
+        [(address, 80)],
+        local=local,
+        kind=FrontendKind.NODE_PORT,
+        protocol=Protocol(protocol),
+    )
+    there = hook("uplink_ingress", test_uplink.first(world, protocol)).packet
+    reply = there.reply().but(flags=ACK)
+    back = hook("uplink_egress" if local else "uplink_ingress", reply).packet
+    got = hook("uplink_ingress", error(kernel.family, back, world.client))
+    assert got.passed if local else got.redirected
+    assert got.packet.valid and got.packet.destination == address
+    assert ends(quotation(got.packet)) == ends(reply)
+
+
+def test_about_a_local_backends_client(hook: Hook) -> None:
+    """An error that a backend (or this node) sends to an outside client quotes the VIP."""
+    world, kernel = test_uplink.WORLDS[hook.kernel.family], hook.kernel
+    kernel.service(
+        world.node, 30080, [], local=[(world.local_pod, 80)], kind=FrontendKind.NODE_PORT
+    )
+    sent = test_uplink.first(world)
+    there = hook("uplink_ingress", sent).packet
+    got = hook("uplink_egress", error(kernel.family, there, world.local_pod))
+    assert got.passed and got.packet.valid and got.packet.source == world.node
+    assert ends(quotation(got.packet)) == ends(sent)
+
+
+def test_errors_about_others_are_left_alone(hook: Hook) -> None:
+    world, kernel = test_uplink.WORLDS[hook.kernel.family], hook.kernel
+    kernel.service(world.node, 30080, [(world.remote_pod, 80)], kind=FrontendKind.NODE_PORT)
+    about = Packet(world.node, world.client, 5000, 80)
+    sent = error(kernel.family, about, ROUTER[kernel.family])
+    for name in ("uplink_ingress", "uplink_egress", "pod_ingress", "pod_egress"):
+        result = hook(name, sent)
+        assert result.passed and result.frame == sent.frame()
