@@ -105,7 +105,7 @@ class HealthCheckServers:
         while self._open:
             self._close(self._open.popitem()[1])
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.call_soon_threadsafe(self._loop.stop)  # and its thread closes it
             self._loop = None
 
     def _try_to_open(self, key: ObjectKey, check: HealthCheck) -> None:
@@ -153,7 +153,12 @@ class HealthCheckServers:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="health-checks", daemon=True).start()
+
+            def run() -> None:
+                loop.run_forever()
+                loop.close()
+
+            threading.Thread(target=run, name="health-checks", daemon=True).start()
             self._loop = loop
         return self._loop
 
