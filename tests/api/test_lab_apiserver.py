@@ -219,7 +219,8 @@ def test_a_list_of_the_past_and_of_the_future(shared: LabServer) -> None:
     with pytest.raises(ApiError) as caught:
         shared.local.get(CONFIG_MAPS, resourceVersion=10**9)
     assert (caught.value.status, caught.value.causes[0]["reason"]) == (
-        504, "ResourceVersionTooLarge"
+        504,
+        "ResourceVersionTooLarge",
     )
 
 

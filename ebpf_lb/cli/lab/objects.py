@@ -25,7 +25,11 @@ _NAMESPACE = click.option(
     "-n", "--namespace", default="default", show_default=True, help="Namespace of the objects."
 )
 _FILES = click.option(
-    "-f", "--filename", "files", multiple=True, metavar="FILE",
+    "-f",
+    "--filename",
+    "files",
+    multiple=True,
+    metavar="FILE",
     help="Manifest: YAML or JSON, a folder, or - for standard input.",
 )
 
@@ -84,9 +88,7 @@ def apply(client: Client, files: tuple[str, ...], namespace: str) -> None:
 @_FILES
 @_NAMESPACE
 @_with_client
-def delete(
-    client: Client, words: tuple[str, ...], files: tuple[str, ...], namespace: str
-) -> None:
+def delete(client: Client, words: tuple[str, ...], files: tuple[str, ...], namespace: str) -> None:
     """Delete what manifests name, or the objects KIND NAME… (or KIND/NAME…)."""
     if bool(files) == bool(words):
         raise click.UsageError("say what to delete: -f FILE, or KIND NAME…")
@@ -107,7 +109,10 @@ def delete(
 @click.option("-A", "--all-namespaces", is_flag=True, help="Objects of every namespace.")
 @click.option("-l", "--selector", default="", help="Only objects with these labels: app=web,…")
 @click.option(
-    "-o", "--output", type=click.Choice(["table", "wide", "json", "yaml"]), default="table",
+    "-o",
+    "--output",
+    type=click.Choice(["table", "wide", "json", "yaml"]),
+    default="table",
     show_default=True,
 )
 @_with_client
@@ -193,8 +198,12 @@ def scale(client: Client, name: str, replicas: int, namespace: str) -> None:
 @click.argument("name")
 @click.option("--ready", "step", flag_value="ready", help="It takes traffic.")
 @click.option("--unready", "step", flag_value="unready", help="It runs, but takes no traffic.")
-@click.option("--terminate", "step", flag_value="terminate",
-              help="It is being deleted, but goes on serving until --remove.")
+@click.option(
+    "--terminate",
+    "step",
+    flag_value="terminate",
+    help="It is being deleted, but goes on serving until --remove.",
+)
 @click.option("--remove", "step", flag_value="remove", help="It is gone at once.")
 @_NAMESPACE
 @_with_client
@@ -215,4 +224,3 @@ def pod(client: Client, name: str, step: str | None, namespace: str) -> None:
 
 
 COMMANDS: tuple[click.Command, ...] = (apply, delete, get, scale, pod)
-

@@ -81,9 +81,7 @@ def _kubernetes_service(
             "labels": {"kubernetes.io/service-name": "kubernetes"},
         },
         "addressType": family,
-        "endpoints": [
-            {"addresses": [address], "conditions": {"ready": True}} for address in mine
-        ],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in mine],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     }
     _ensure(registry, ENDPOINT_SLICE, "default", slice_)

@@ -27,7 +27,9 @@ def document(path: str) -> dict[str, Any] | None:
             return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
         case ["apis"]:
             return {
-                "kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(g) for g in _groups()]
+                "kind": "APIGroupList",
+                "apiVersion": "v1",
+                "groups": [_group(g) for g in _groups()],
             }
         case ["api", "v1"]:
             return _resources("", "v1")
@@ -77,9 +79,7 @@ def _kind_resources(kind: Kind) -> list[dict[str, Any]]:
     parts = [main]
     verbs = ["get", "patch", "update"]
     if kind.has_status:
-        parts.append(
-            common | {"name": f"{kind.plural}/status", "kind": kind.name, "verbs": verbs}
-        )
+        parts.append(common | {"name": f"{kind.plural}/status", "kind": kind.name, "verbs": verbs})
     if kind.has_scale:
         scale = {"name": f"{kind.plural}/scale", "kind": "Scale", "verbs": verbs}
         parts.append(common | scale | {"group": "autoscaling", "version": "v1"})

@@ -104,15 +104,11 @@ def _details(kind: Kind, name: str) -> dict[str, Any]:
 
 
 def not_found(kind: Kind, name: str) -> StatusError:
-    return StatusError(
-        404, "NotFound", f'{kind.resource} "{name}" not found', _details(kind, name)
-    )
+    return StatusError(404, "NotFound", f'{kind.resource} "{name}" not found', _details(kind, name))
 
 
 def unknown_path() -> StatusError:
-    return StatusError(
-        404, "NotFound", "the server could not find the requested resource", {}
-    )
+    return StatusError(404, "NotFound", "the server could not find the requested resource", {})
 
 
 def already_exists(kind: Kind, name: str) -> StatusError:

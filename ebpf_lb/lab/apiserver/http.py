@@ -315,9 +315,7 @@ def _json_response(body: Json, status: int = 200) -> web.Response:
 
 
 def _object_response(stored: Stored, status: int = 200) -> web.Response:
-    return web.Response(
-        body=stored.json + b"\n", status=status, content_type="application/json"
-    )
+    return web.Response(body=stored.json + b"\n", status=status, content_type="application/json")
 
 
 async def _read_json(request: web.Request, types: tuple[str, ...] = _JSON_TYPES[:1]) -> Any:

@@ -58,35 +58,72 @@ class Kind:
 
 
 NAMESPACE = Kind(
-    "Namespace", "namespaces", namespaced=False, short_names=("ns",), has_status=True,
-    returns_deleted=True,     schema=schema.NAMESPACE,
+    "Namespace",
+    "namespaces",
+    namespaced=False,
+    short_names=("ns",),
+    has_status=True,
+    returns_deleted=True,
+    schema=schema.NAMESPACE,
 )
 NODE = Kind(
     "Node", "nodes", namespaced=False, short_names=("no",), has_status=True, schema=schema.NODE
 )
 SERVICE = Kind(
-    "Service", "services", short_names=("svc",), in_all=True, has_status=True,
-    returns_deleted=True, schema=schema.SERVICE,
+    "Service",
+    "services",
+    short_names=("svc",),
+    in_all=True,
+    has_status=True,
+    returns_deleted=True,
+    schema=schema.SERVICE,
 )
 ENDPOINTS = Kind("Endpoints", "endpoints", short_names=("ep",), schema=schema.ENDPOINTS)
 ENDPOINT_SLICE = Kind(
-    "EndpointSlice", "endpointslices", "discovery.k8s.io", has_generation=True,
+    "EndpointSlice",
+    "endpointslices",
+    "discovery.k8s.io",
+    has_generation=True,
     schema=schema.ENDPOINT_SLICE,
 )
 POD = Kind(
-    "Pod", "pods", short_names=("po",), in_all=True, has_status=True, has_generation=True,
-    returns_deleted=True, schema=schema.POD,
+    "Pod",
+    "pods",
+    short_names=("po",),
+    in_all=True,
+    has_status=True,
+    has_generation=True,
+    returns_deleted=True,
+    schema=schema.POD,
 )
 DEPLOYMENT = Kind(
-    "Deployment", "deployments", "apps", short_names=("deploy",), in_all=True, has_status=True,
-    has_scale=True, has_generation=True, schema=schema.DEPLOYMENT,
+    "Deployment",
+    "deployments",
+    "apps",
+    short_names=("deploy",),
+    in_all=True,
+    has_status=True,
+    has_scale=True,
+    has_generation=True,
+    schema=schema.DEPLOYMENT,
 )
 STATEFUL_SET = Kind(
-    "StatefulSet", "statefulsets", "apps", short_names=("sts",), in_all=True, has_status=True,
-    has_scale=True, has_generation=True, schema=schema.STATEFUL_SET,
+    "StatefulSet",
+    "statefulsets",
+    "apps",
+    short_names=("sts",),
+    in_all=True,
+    has_status=True,
+    has_scale=True,
+    has_generation=True,
+    schema=schema.STATEFUL_SET,
 )
 SERVICE_CIDR = Kind(
-    "ServiceCIDR", "servicecidrs", "networking.k8s.io", namespaced=False, has_status=True,
+    "ServiceCIDR",
+    "servicecidrs",
+    "networking.k8s.io",
+    namespaced=False,
+    has_status=True,
     schema=schema.SERVICE_CIDR,
 )
 

@@ -178,8 +178,9 @@ def _merge_list(
     result = list(target)
     for item in patch:
         if not isinstance(item, dict) or schema.merge_key[0] not in item:
-            raise bad_request(f"map: {item} does not contain declared merge key: "
-                              f"{schema.merge_key[0]}")
+            raise bad_request(
+                f"map: {item} does not contain declared merge key: {schema.merge_key[0]}"
+            )
         key = identity(item, schema.merge_key)
         positions = [
             index for index, old in enumerate(result) if identity(old, schema.merge_key) == key

@@ -69,9 +69,7 @@ class Registry:
 
     # --- create
 
-    def create(
-        self, kind: Kind, namespace: str, object_: Json, *, dry_run: bool = False
-    ) -> Stored:
+    def create(self, kind: Kind, namespace: str, object_: Json, *, dry_run: bool = False) -> Stored:
         new = self._decode(kind, object_)
         metadata = new["metadata"]
         self._set_namespace(kind, namespace, metadata)
@@ -172,9 +170,11 @@ class Registry:
         if subresource == "status":
             # Metadata may be written through it, as in the real server; all else stays.
             status = {"status": new["status"]} if "status" in new else {}
-            new = {
-                field: value for field, value in old.object.items() if field != "status"
-            } | {"metadata": metadata} | status
+            new = (
+                {field: value for field, value in old.object.items() if field != "status"}
+                | {"metadata": metadata}
+                | status
+            )
             problems = metadata_errors(kind, metadata) + strategy.validate_status(new)
             if problems:
                 raise errors.invalid(kind, name, problems)
@@ -231,7 +231,9 @@ class Registry:
             schema.check(new, kind.schema)
         except schema.WrongType as problem:
             cause = {
-                "reason": "FieldValueTypeInvalid", "message": problem.hint, "field": problem.field
+                "reason": "FieldValueTypeInvalid",
+                "message": problem.hint,
+                "field": problem.field,
             }
             text = problem.message(kind.name, kind.version)
             raise errors.bad_request(text, [cause]) from None
@@ -344,9 +346,7 @@ class Registry:
     def bind(self, pod: Stored, node: str) -> Stored:
         """Gives a pod its node (the API's `binding` subresource)."""
         spec = pod.spec | {"nodeName": node}
-        return self.store.put(
-            POD, pod.object | {"metadata": dict(pod.metadata), "spec": spec}
-        )
+        return self.store.put(POD, pod.object | {"metadata": dict(pod.metadata), "spec": spec})
 
 
 def without_nulls(value: Any) -> Any:

@@ -56,7 +56,12 @@ ANY = Scalar("any", (object,))
 KEY_DEFAULTS = {"protocol": "TCP"}
 
 _JSON_NAMES = {
-    bool: "bool", int: "number", float: "number", str: "string", dict: "object", list: "array"
+    bool: "bool",
+    int: "number",
+    float: "number",
+    str: "string",
+    dict: "object",
+    list: "array",
 }
 _PLAIN_NAMES = {
     "string": "a string",

@@ -82,9 +82,7 @@ async def serve(settings: ServerSettings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     token = _ensure_token(folder / "token")
     names = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
-    service_addresses = [
-        str(ipaddress.ip_network(text)[1]) for text in settings.service_cidrs
-    ]
+    service_addresses = [str(ipaddress.ip_network(text)[1]) for text in settings.service_cidrs]
     ensure_certificates(
         folder, [*settings.addresses, *service_addresses, "127.0.0.1", "::1"], names
     )
@@ -114,9 +112,7 @@ async def _listen(api: Api, settings: ServerSettings, stack: contextlib.AsyncExi
     context.load_cert_chain(settings.folder / "server.crt", settings.folder / "server.key")
     tls = await _runner(api.application(authenticate=True), stack)
     for address in settings.addresses:
-        site = web.TCPSite(
-            tls, address, settings.port, ssl_context=context, reuse_address=True
-        )
+        site = web.TCPSite(tls, address, settings.port, ssl_context=context, reuse_address=True)
         await site.start()
     if settings.unix_socket:
         path = settings.unix_socket
@@ -131,9 +127,7 @@ async def _listen(api: Api, settings: ServerSettings, stack: contextlib.AsyncExi
         stack.callback(path.unlink, missing_ok=True)
 
 
-async def _runner(
-    application: web.Application, stack: contextlib.AsyncExitStack
-) -> web.AppRunner:
+async def _runner(application: web.Application, stack: contextlib.AsyncExitStack) -> web.AppRunner:
     # Watches never end by themselves: nothing to wait for at shutdown.
     runner = web.AppRunner(
         application, access_log=None, shutdown_timeout=0.05, handler_cancellation=True

@@ -38,7 +38,7 @@ class Stored:
 
     @property
     def namespace(self) -> str:
-        """"" for a kind without namespaces."""
+        """ "" for a kind without namespaces."""
         return str(self.metadata.get("namespace", ""))
 
     @property

@@ -21,8 +21,14 @@ def dns_label(field: str, value: str) -> list[FieldError]:
         return [bad_value(field, value, "must be no more than 63 characters")]
     if _LABEL.fullmatch(value):
         return []
-    return [bad_value(field, value, "a lowercase RFC 1123 label must consist of a-z, 0-9 and '-', "
-                      "and must start and end with a letter or digit")]
+    return [
+        bad_value(
+            field,
+            value,
+            "a lowercase RFC 1123 label must consist of a-z, 0-9 and '-', "
+            "and must start and end with a letter or digit",
+        )
+    ]
 
 
 def dns_subdomain(field: str, value: str) -> list[FieldError]:
@@ -31,8 +37,14 @@ def dns_subdomain(field: str, value: str) -> list[FieldError]:
         return [bad_value(field, value, "must be no more than 253 characters")]
     if _SUBDOMAIN.fullmatch(value):
         return []
-    return [bad_value(field, value, "a lowercase RFC 1123 subdomain must consist of a-z, 0-9, '-' "
-                      "and '.', and must start and end with a letter or digit")]
+    return [
+        bad_value(
+            field,
+            value,
+            "a lowercase RFC 1123 subdomain must consist of a-z, 0-9, '-' "
+            "and '.', and must start and end with a letter or digit",
+        )
+    ]
 
 
 def metadata_errors(kind: Kind, metadata: dict[str, Any]) -> list[FieldError]:
@@ -54,9 +66,15 @@ def labels(field: str, values: dict[str, str]) -> list[FieldError]:
     for key, value in values.items():
         errors += qualified_name(field, key)
         if len(value) > 63 or (value and not _QUALIFIED.fullmatch(value)):
-            errors.append(bad_value(field, value, "a valid label must be an empty string or "
-                          "consist of letters, digits, '-', '_' and '.', and must start and end "
-                          "with a letter or digit, at most 63 characters"))
+            errors.append(
+                bad_value(
+                    field,
+                    value,
+                    "a valid label must be an empty string or "
+                    "consist of letters, digits, '-', '_' and '.', and must start and end "
+                    "with a letter or digit, at most 63 characters",
+                )
+            )
     return errors
 
 
@@ -65,9 +83,15 @@ def qualified_name(field: str, value: str) -> list[FieldError]:
     if slash and not _SUBDOMAIN.fullmatch(prefix):
         return [bad_value(field, value, "prefix part must be a lowercase RFC 1123 subdomain")]
     if len(name) > 63 or not _QUALIFIED.fullmatch(name):
-        return [bad_value(field, value, "name part must consist of letters, digits, '-', '_' and "
-                          "'.', and must start and end with a letter or digit, at most 63 "
-                          "characters")]
+        return [
+            bad_value(
+                field,
+                value,
+                "name part must consist of letters, digits, '-', '_' and "
+                "'.', and must start and end with a letter or digit, at most 63 "
+                "characters",
+            )
+        ]
     return []
 
 
@@ -81,8 +105,14 @@ def port_name(field: str, value: str) -> list[FieldError]:
     """RFC 6335 as the API has it: an IANA service name."""
     if len(value) <= 15 and _PORT_NAME.fullmatch(value):
         return []
-    return [bad_value(field, value, "must be at most 15 characters of a-z, 0-9 and '-', contain at "
-                      "least one letter, and neither start nor end with '-' nor have two in a row")]
+    return [
+        bad_value(
+            field,
+            value,
+            "must be at most 15 characters of a-z, 0-9 and '-', contain at "
+            "least one letter, and neither start nor end with '-' nor have two in a row",
+        )
+    ]
 
 
 def port_reference(field: str, value: int | str) -> list[FieldError]:
@@ -99,7 +129,7 @@ def one_of(field: str, value: str, choices: tuple[str, ...]) -> list[FieldError]
 
 
 def ip_family(value: str) -> str | None:
-    """"IPv4" or "IPv6"; None if it is no address."""
+    """ "IPv4" or "IPv6"; None if it is no address."""
     try:
         return f"IPv{ipaddress.ip_address(value).version}"
     except ValueError:
@@ -109,8 +139,9 @@ def ip_family(value: str) -> str | None:
 def ip_address(field: str, value: str) -> list[FieldError]:
     if ip_family(value):
         return []
-    return [bad_value(field, value, "must be a valid IP address, (e.g. 10.9.8.7 or "
-                      "2001:db8::ffff)")]
+    return [
+        bad_value(field, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+    ]
 
 
 def endpoint_address(field: str, value: str) -> list[FieldError]:
@@ -123,8 +154,11 @@ def endpoint_address(field: str, value: str) -> list[FieldError]:
     if address.is_loopback:
         return [bad_value(field, value, "may not be in the loopback range (127.0.0.0/8, ::1/128)")]
     if address.is_link_local:
-        return [bad_value(field, value, "may not be in the link-local range (169.254.0.0/16, "
-                          "fe80::/10)")]
+        return [
+            bad_value(
+                field, value, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"
+            )
+        ]
     if address.is_multicast:
         return [bad_value(field, value, "may not be in the multicast range")]
     return []
@@ -134,9 +168,15 @@ def cidr(field: str, value: str) -> list[FieldError]:
     try:
         ipaddress.ip_network(value, strict=False)
     except ValueError:
-        return [bad_value(field, value, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or "
-                          "2001:db8::/64)")]
+        return [
+            bad_value(
+                field, value, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+            )
+        ]
     if "/" not in value:
-        return [bad_value(field, value, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or "
-                          "2001:db8::/64)")]
+        return [
+            bad_value(
+                field, value, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+            )
+        ]
     return []

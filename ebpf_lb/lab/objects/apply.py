@@ -33,9 +33,7 @@ class Result:
         return f"{self.kind.name.lower()}{group}/{self.name} {self.action}"
 
 
-def apply_files(
-    client: Client, files: Sequence[str], namespace: str = "default"
-) -> list[Result]:
+def apply_files(client: Client, files: Sequence[str], namespace: str = "default") -> list[Result]:
     """Makes the cluster have what the manifests say. `namespace` is for objects that name none.
 
     Raises ManifestError at the first document that is refused; nothing of that document is
@@ -58,9 +56,7 @@ def apply_each(
                 raise _refused(document, index, error) from None
 
 
-def delete_files(
-    client: Client, files: Sequence[str], namespace: str = "default"
-) -> list[Result]:
+def delete_files(client: Client, files: Sequence[str], namespace: str = "default") -> list[Result]:
     """Deletes what the manifests name; objects that do not exist are left out of the result."""
     return list(delete_each(client, files, namespace))
 
@@ -106,7 +102,7 @@ def _refused(document: Document, index: int, error: ApiError) -> ManifestError:
 
 
 def _namespace(kind: Kind, object_: Json, default: str) -> str:
-    """"" for kinds without."""
+    """ "" for kinds without."""
     return str(object_["metadata"].get("namespace") or default) if kind.namespaced else ""
 
 

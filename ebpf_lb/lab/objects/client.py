@@ -67,9 +67,7 @@ class Client:
     def update(self, path: str, object_: Json, **params: str | int) -> Json:
         return self._request("PUT", path, params, object_)
 
-    def patch(
-        self, path: str, patch: Any, content_type: str = MERGE, **params: str | int
-    ) -> Json:
+    def patch(self, path: str, patch: Any, content_type: str = MERGE, **params: str | int) -> Json:
         return self._request("PATCH", path, params, patch, content_type)
 
     def delete(

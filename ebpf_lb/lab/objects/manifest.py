@@ -128,9 +128,7 @@ def _document(source: str, number: int, value: Any) -> Document:
         items = value.get("items")
         if not isinstance(items, list):
             raise ManifestError(f"{where}: items: must be a list of objects")
-        objects = [
-            _object(f"{where}: items[{index}].", item) for index, item in enumerate(items)
-        ]
+        objects = [_object(f"{where}: items[{index}].", item) for index, item in enumerate(items)]
         return Document(source, number, tuple(objects))
     return Document(source, number, (_object(f"{where}: ", value),))
 

@@ -32,9 +32,7 @@ def _merge_objects(
     for key, value in live.items():
         if key in wanted:
             if wanted[key] is not None:
-                result[key] = three_way_merge(
-                    last.get(key), value, wanted[key], child(schema, key)
-                )
+                result[key] = three_way_merge(last.get(key), value, wanted[key], child(schema, key))
         elif key not in last:
             result[key] = value
     for key, value in wanted.items():
@@ -43,9 +41,7 @@ def _merge_objects(
     return result
 
 
-def _merge_lists(
-    last: list[Any], live: list[Any], wanted: list[Any], schema: ListOf
-) -> list[Any]:
+def _merge_lists(last: list[Any], live: list[Any], wanted: list[Any], schema: ListOf) -> list[Any]:
     """In the order of the manifest; what others added follows."""
 
     def by_key(items: list[Any]) -> dict[tuple[Any, ...], Any]:
@@ -58,9 +54,7 @@ def _merge_lists(
         else copy.deepcopy(item)
         for key, item in asked.items()
     ]
-    result += [
-        item for key, item in present.items() if key not in asked and key not in before
-    ]
+    result += [item for key, item in present.items() if key not in asked and key not in before]
     return result
 
 

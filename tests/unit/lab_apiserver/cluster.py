@@ -63,9 +63,7 @@ class Cluster:
 
     def update(self, kind: Kind, name: str, change: Json) -> Stored:
         """By merge patch."""
-        return self.registry.patch(
-            kind, "default", name, "application/merge-patch+json", change
-        )
+        return self.registry.patch(kind, "default", name, "application/merge-patch+json", change)
 
     def settle(self, *, kubelet: bool = True) -> None:
         for _ in range(1000):

@@ -157,9 +157,12 @@ def test_a_pod_with_a_node_is_given_time(made: Registry) -> None:
     assert marked.metadata["deletionGracePeriodSeconds"] == 30
     assert made.get(POD, "default", "a").terminating
     assert made.delete(POD, "default", "a", DeleteOptions(grace_s=60)) is marked, "never longer"
-    assert made.delete(POD, "default", "a", DeleteOptions(grace_s=5)).metadata[
-        "deletionGracePeriodSeconds"
-    ] == 5
+    assert (
+        made.delete(POD, "default", "a", DeleteOptions(grace_s=5)).metadata[
+            "deletionGracePeriodSeconds"
+        ]
+        == 5
+    )
     made.delete(POD, "default", "a", DeleteOptions(grace_s=0))
     failure(404, "NotFound", made.get, POD, "default", "a")
 

@@ -37,9 +37,7 @@ def test_spread_counts_the_same_workload_first() -> None:
     cluster.create(DEPLOYMENT, deployment("big", replicas=4, nodeName="node1"))
     cluster.create(DEPLOYMENT, deployment("small", replicas=3))
     cluster.settle()
-    small = Counter(
-        pod.spec["nodeName"] for pod in cluster.pods() if pod.name.startswith("small")
-    )
+    small = Counter(pod.spec["nodeName"] for pod in cluster.pods() if pod.name.startswith("small"))
     assert small == {"node1": 1, "node2": 1, "node3": 1}
 
 

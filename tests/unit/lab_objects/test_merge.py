@@ -18,8 +18,12 @@ Json = dict[str, Any]
         ({"a": 1}, {"a": 1}, {"b": 2}, {"b": 2}),  # what we set goes
         ({"a": 1}, {"a": 5}, {"a": 1}, {"a": 1}),  # ours again, though changed meanwhile
         ({"a": 1}, {}, {}, {}),  # gone already
-        ({"m": {"x": 1, "y": 2}}, {"m": {"x": 1, "y": 2, "z": 3}}, {"m": {"x": 1}},
-         {"m": {"x": 1, "z": 3}}),
+        (
+            {"m": {"x": 1, "y": 2}},
+            {"m": {"x": 1, "y": 2, "z": 3}},
+            {"m": {"x": 1}},
+            {"m": {"x": 1, "z": 3}},
+        ),
         ({"m": {"x": 1}}, {"m": {"x": 1, "z": 3}}, {}, {}),
         ({}, {"a": 1}, {"a": None}, {}),  # null asks for the default
         ({"l": [1]}, {"l": [1, 2]}, {"l": [3]}, {"l": [3]}),  # lists without a key as a whole
@@ -33,9 +37,7 @@ def merged_ports(last: list[Json], live: list[Json], wanted: list[Json]) -> Any:
     def as_service(ports: list[Json]) -> Json:
         return {"spec": {"ports": ports}}
 
-    merged = three_way_merge(
-        as_service(last), as_service(live), as_service(wanted), SERVICE.schema
-    )
+    merged = three_way_merge(as_service(last), as_service(live), as_service(wanted), SERVICE.schema)
     return merged["spec"]["ports"]
 
 

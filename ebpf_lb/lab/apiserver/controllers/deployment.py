@@ -55,9 +55,7 @@ class DeploymentController(Controller):
             self._roll(deployment, new, old, current)
         self._write_status(deployment, current)
 
-    def _roll(
-        self, deployment: Stored, new: list[Stored], old: list[Stored], current: str
-    ) -> None:
+    def _roll(self, deployment: Stored, new: list[Stored], old: list[Stored], current: str) -> None:
         wanted: int = deployment.spec["replicas"]
         rolling: Json = deployment.spec["strategy"].get("rollingUpdate", {})
         surge = _fraction(rolling.get("maxSurge", "25%"), wanted, up=True)
@@ -77,15 +75,11 @@ class DeploymentController(Controller):
         if may_go <= 0:
             return
         idle = [pod for pod in old if not is_ready(pod)][:may_go]
-        ready = sum(map(is_ready, new)) + len(old) - len(
-            [pod for pod in old if not is_ready(pod)]
-        )
+        ready = sum(map(is_ready, new)) + len(old) - len([pod for pod in old if not is_ready(pod)])
         serving = [pod for pod in _removal_order(old) if is_ready(pod)]
         self._delete([*idle, *serving[: max(0, ready - floor)]])
 
-    def _resize(
-        self, deployment: Stored, pods: list[Stored], wanted: int, current: str
-    ) -> None:
+    def _resize(self, deployment: Stored, pods: list[Stored], wanted: int, current: str) -> None:
         for _ in range(wanted - len(pods)):
             pod = pod_from_template(deployment, {_HASH: current})
             pod["metadata"]["name"] = f"{deployment.name}-{current}-{self.registry.suffix()}"
@@ -119,14 +113,20 @@ class DeploymentController(Controller):
         status["observedGeneration"] = deployment.metadata["generation"]
         status["conditions"] = [
             condition(
-                deployment, "Available", available,
+                deployment,
+                "Available",
+                available,
                 f"MinimumReplicas{'Available' if available else 'Unavailable'}",
-                f"Deployment {'has' if available else 'does not have'} minimum availability.", now,
+                f"Deployment {'has' if available else 'does not have'} minimum availability.",
+                now,
             ),
             condition(
-                deployment, "Progressing", True,
+                deployment,
+                "Progressing",
+                True,
                 "NewReplicaSetAvailable" if complete else "ReplicaSetUpdated",
-                f"{updated} of {wanted} pods are of the current template, {ready} are ready.", now,
+                f"{updated} of {wanted} pods are of the current template, {ready} are ready.",
+                now,
             ),
         ]
         self.registry.set_status(deployment, status)
@@ -163,7 +163,9 @@ def _removal_order(pods: list[Stored]) -> list[Stored]:
         chosen = min(
             left,
             key=lambda pod: (
-                *rank(pod), -by_node[pod.spec.get("nodeName", "")], -_created(pod),
+                *rank(pod),
+                -by_node[pod.spec.get("nodeName", "")],
+                -_created(pod),
             ),
         )
         by_node[chosen.spec.get("nodeName", "")] -= 1

@@ -83,18 +83,14 @@ def endpoints_by_ports(
     return groups
 
 
-def _endpoint(
-    service: Stored, pod: Stored, address: str, zones: Mapping[str, str]
-) -> Json:
+def _endpoint(service: Stored, pod: Stored, address: str, zones: Mapping[str, str]) -> Json:
     serving = is_ready(pod)
     publish = bool(service.spec.get("publishNotReadyAddresses"))
     ready = publish or (serving and not pod.terminating)
     endpoint: Json = {
         "addresses": [address],
         "conditions": {"ready": ready, "serving": serving, "terminating": pod.terminating},
-        "targetRef": {
-            "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid
-        },
+        "targetRef": {"kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid},
     }
     node = pod.spec.get("nodeName", "")
     if node:

@@ -64,7 +64,10 @@ def _subsets(service: Stored, pods: list[Stored]) -> list[Json]:
         entry: Json = {
             "ip": address,
             "targetRef": {
-                "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid
+                "kind": "Pod",
+                "namespace": pod.namespace,
+                "name": pod.name,
+                "uid": pod.uid,
             },
         }
         if node := pod.spec.get("nodeName"):

@@ -121,9 +121,7 @@ class ClusterIPs:
         return lambda index: str(_address(network, base + index)) in self._taken.holder
 
 
-def _address(
-    network: IPNetwork, number: int
-) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _address(network: IPNetwork, number: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return type(network.network_address)(number)
 
 
@@ -161,9 +159,7 @@ class NodePorts:
         return self.first + index
 
 
-def _choose(
-    size: int, band: int, rng: random.Random, taken: Callable[[int], bool]
-) -> int | None:
+def _choose(size: int, band: int, rng: random.Random, taken: Callable[[int], bool]) -> int | None:
     """A random index below `size` that is not taken; the first `band` ones last of all."""
     for low, high in ((band, size), (0, band)):
         if high > low:

@@ -3,7 +3,6 @@
 Upstream: pkg/registry/core/service (strategy.go, storage/alloc.go), pkg/apis/core/v1/defaults.go.
 """
 
-
 from ebpf_lb.lab.apiserver.errors import FieldError, bad_value
 from ebpf_lb.lab.apiserver.store import Json
 from ebpf_lb.lab.apiserver.strategies import service_families
@@ -96,9 +95,7 @@ class ServiceStrategy(Strategy):
         spec: Json = new["spec"]
         owner = f"{new['metadata']['namespace']}/{new['metadata']['name']}"
         if has_cluster_ip(spec):
-            available = [
-                family for family in self._families() if self._cluster_ips.ranges(family)
-            ]
+            available = [family for family in self._families() if self._cluster_ips.ranges(family)]
             if errors := service_families.assign(spec, old["spec"] if old else None, available):
                 return errors
             if errors := self._allocate_addresses(spec, owner):
@@ -213,8 +210,10 @@ def _drop_what_the_type_had(spec: Json, before: Json) -> None:
             if same(field):
                 spec.pop(field, None)
 
-    if not has_cluster_ip(spec) and has_cluster_ip(before) and addresses_of(spec) == addresses_of(
-        before
+    if (
+        not has_cluster_ip(spec)
+        and has_cluster_ip(before)
+        and addresses_of(spec) == addresses_of(before)
     ):
         drop("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy")
     kinds_with_node_ports = ("NodePort", "LoadBalancer")
@@ -229,6 +228,3 @@ def _drop_what_the_type_had(spec: Json, before: Json) -> None:
         drop("externalTrafficPolicy")
     if before["type"] == "LoadBalancer" and spec["type"] != "LoadBalancer":
         drop("allocateLoadBalancerNodePorts", "loadBalancerClass")
-
-
-

@@ -79,9 +79,7 @@ def assign(spec: Json, before: Json | None, available: list[str]) -> list[FieldE
     if policy != "SingleStack" and len(families) == 1:
         families += [family for family in available if family not in families]
     if before and before.get("ipFamilies") and families[0] != before["ipFamilies"][0]:
-        return [
-            bad_value("spec.ipFamilies[0]", families[0], "primary ipFamily can not be changed")
-        ]
+        return [bad_value("spec.ipFamilies[0]", families[0], "primary ipFamily can not be changed")]
     spec["ipFamilyPolicy"], spec["ipFamilies"] = policy, families
     return []
 

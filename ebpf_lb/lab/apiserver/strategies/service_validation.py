@@ -58,13 +58,13 @@ def _type_errors(spec: Json) -> list[FieldError]:
                 )
     if kind in ("NodePort", "LoadBalancer") and headless:
         errors.append(
-            bad_value(
-                "spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services"
-            )
+            bad_value("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services")
         )
     if kind != "LoadBalancer":
         for field in (
-            "loadBalancerSourceRanges", "loadBalancerClass", "allocateLoadBalancerNodePorts"
+            "loadBalancerSourceRanges",
+            "loadBalancerClass",
+            "allocateLoadBalancerNodePorts",
         ):
             if spec.get(field):
                 text = "may only be used when `type` is 'LoadBalancer'"
@@ -95,8 +95,11 @@ def _port_errors(spec: Json) -> list[FieldError]:
         errors += protocol(f"{field}.protocol", port["protocol"])
         errors += port_reference(f"{field}.targetPort", port["targetPort"])
         if headless and "nodePort" in port:
-            errors.append(bad_value(f"{field}.nodePort", port["nodePort"],
-                                    "may not be used with a headless service"))
+            errors.append(
+                bad_value(
+                    f"{field}.nodePort", port["nodePort"], "may not be used with a headless service"
+                )
+            )
         if "nodePort" in port and kind in ("ClusterIP", "ExternalName"):
             errors.append(
                 not_allowed(f"{field}.nodePort", "may not be used when `type` is 'ClusterIP'")
@@ -119,8 +122,9 @@ def _affinity_errors(spec: Json) -> list[FieldError]:
         if not 1 <= seconds <= MAX_AFFINITY_TIMEOUT_S:
             field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
             errors.append(
-                bad_value(field, seconds, "must be greater than 0 and less than "
-                          f"{MAX_AFFINITY_TIMEOUT_S}")
+                bad_value(
+                    field, seconds, f"must be greater than 0 and less than {MAX_AFFINITY_TIMEOUT_S}"
+                )
             )
     return errors
 

@@ -14,8 +14,14 @@ from ebpf_lb.lab.apiserver.validation import (
 )
 
 # What may change in a pod's spec after creation, of what the lab reads.
-_MUTABLE = {"containers", "initContainers", "activeDeadlineSeconds", "tolerations",
-            "terminationGracePeriodSeconds", "schedulingGates"}
+_MUTABLE = {
+    "containers",
+    "initContainers",
+    "activeDeadlineSeconds",
+    "tolerations",
+    "terminationGracePeriodSeconds",
+    "schedulingGates",
+}
 
 
 def default_pod_spec(spec: Json) -> None:
@@ -65,8 +71,13 @@ def _container_port_errors(container: Json, place: str, host_network: bool) -> l
         errors += port_number(f"{field}.containerPort", port["containerPort"])
         errors += protocol(f"{field}.protocol", port["protocol"])
         if host_network and port.get("hostPort") != port["containerPort"]:
-            errors.append(bad_value(f"{field}.containerPort", port["containerPort"],
-                                    "must match `hostPort` when `hostNetwork` is true"))
+            errors.append(
+                bad_value(
+                    f"{field}.containerPort",
+                    port["containerPort"],
+                    "must match `hostPort` when `hostNetwork` is true",
+                )
+            )
         if name := port.get("name"):
             errors += port_name(f"{field}.name", name)
             if name in names:
@@ -95,8 +106,11 @@ class PodStrategy(Strategy):
             after = {key: value for key, value in new["spec"].items() if key not in _MUTABLE}
             if before != after:
                 errors.append(
-                    FieldError("spec", "Forbidden", "pod updates may not change fields other than "
-                               "`spec.containers[*].image`")
+                    FieldError(
+                        "spec",
+                        "Forbidden",
+                        "pod updates may not change fields other than `spec.containers[*].image`",
+                    )
                 )
         return errors
 
@@ -128,8 +142,13 @@ class _WorkloadStrategy(Strategy):
         if not errors:
             pod_labels = spec["template"].get("metadata", {}).get("labels", {})
             if not label_selector(selector)(pod_labels):
-                errors.append(bad_value("spec.template.metadata.labels", pod_labels,
-                                        "`selector` does not match template `labels`"))
+                errors.append(
+                    bad_value(
+                        "spec.template.metadata.labels",
+                        pod_labels,
+                        "`selector` does not match template `labels`",
+                    )
+                )
             errors += labels("spec.template.metadata.labels", pod_labels)
         errors += pod_spec_errors(spec["template"]["spec"], "spec.template.spec")
         if old and selector != old["spec"].get("selector"):
@@ -155,14 +174,19 @@ class DeploymentStrategy(_WorkloadStrategy):
         for name, value in rolling.items():
             field = f"spec.strategy.rollingUpdate.{name}"
             if isinstance(value, str) and not value.removesuffix("%").isdigit():
-                errors.append(bad_value(field, value, "must be an integer or a percentage "
-                                        "(e.g '5%')"))
+                errors.append(
+                    bad_value(field, value, "must be an integer or a percentage (e.g '5%')")
+                )
             elif isinstance(value, int):
                 errors += not_negative(field, value)
         if rolling and all(str(value).rstrip("%") == "0" for value in rolling.values()):
-            errors.append(bad_value("spec.strategy.rollingUpdate.maxUnavailable",
-                                    rolling["maxUnavailable"],
-                                    "may not be 0 when `maxSurge` is 0"))
+            errors.append(
+                bad_value(
+                    "spec.strategy.rollingUpdate.maxUnavailable",
+                    rolling["maxUnavailable"],
+                    "may not be 0 when `maxSurge` is 0",
+                )
+            )
         return errors
 
 
@@ -182,7 +206,8 @@ class StatefulSetStrategy(_WorkloadStrategy):
             "spec.podManagementPolicy", spec["podManagementPolicy"], ("OrderedReady", "Parallel")
         )
         errors += one_of(
-            "spec.updateStrategy.type", spec["updateStrategy"]["type"],
+            "spec.updateStrategy.type",
+            spec["updateStrategy"]["type"],
             ("OnDelete", "RollingUpdate"),
         )
         return errors
