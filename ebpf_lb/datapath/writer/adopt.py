@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.names import parse_name
 from ebpf_lb.datapath.writer.records import (
-    BackendPacking,
-    Backends,
     FrontendPacking,
     Record,
+    pack_ids,
     region_of,
 )
 
@@ -90,7 +89,7 @@ def _backends(maps: FamilyMaps, found: Found) -> None:
     value = maps.layout.struct("backend")
     raw = value.raw("address", "port", "service_id", "flags")
     nothing = bytes(value.size * _CHUNK)
-    by_service: dict[int, Backends] = {}
+    by_service: dict[int, dict[bytes, int]] = {}
     for first in range(0, maps.backends.max_entries, _CHUNK):
         chunk = maps.backends.slice(first, min(_CHUNK, maps.backends.max_entries - first))
         if chunk == nothing[: len(chunk)]:
@@ -101,13 +100,13 @@ def _backends(maps: FamilyMaps, found: Found) -> None:
             if flags and service in found.records:
                 held = by_service.setdefault(service, {})
                 if address + port not in held:
-                    held[address + port] = (flags, number)
+                    held[address + port] = number
                     found.backend_ids.append(number)
                     continue
             found.stray_backend_ids.append(number)
-    packing = BackendPacking(maps.layout.family)
     for service, backends in by_service.items():
-        found.records[service].backends = packing.pack(backends)
+        record, ids = found.records[service], pack_ids([*backends.values()])
+        record.backends = record.cluster_ids if ids == record.cluster_ids else ids
 
 
 def _frontends(maps: FamilyMaps, found: Found) -> None:

@@ -36,9 +36,9 @@ class Frontends:
         self._unserved_value = self._value.pack(0, unserved, 0)
         self._address_bytes = layout.family.address_bytes
         self._entries = 0
-        self._unserved: set[bytes] = set()  # addresses with such an entry
         self._ports: Counter[bytes] = Counter()  # ClusterIP -> Service ports that have it
         self._strays: dict[bytes, bytes] = {}
+        self._stray_addresses: set[bytes] = set()  # no Service port's, with an UNSERVED entry
 
     def adopt(
         self, records: Iterable[Record], unserved: set[bytes], strays: dict[bytes, bytes]
@@ -50,8 +50,8 @@ class Frontends:
             held = self._packing.unpack(record.frontends)
             self._entries += len(held)
             self._ports.update(self._cluster_ips(held))
-        self._unserved = unserved
         self._strays = strays
+        self._stray_addresses = unserved - self._ports.keys()
 
     def wanted(self, forwarding: Forwarding, service_id: int) -> dict[bytes, bytes]:
         """The entries that a Service port asks for. Where one address is two kinds at once, the
@@ -68,10 +68,11 @@ class Frontends:
         """Exhausted if the new entries do not fit; nothing is written."""
         held = self._packing.unpack(record.frontends)
         fresh = [key for key in wanted if key not in held]
-        addresses = self._cluster_ips(wanted) - self._unserved
+        addresses = self._cluster_ips(wanted)
         entries = self._maps.frontends.max_entries
         if self._entries + len(fresh) + len(addresses) <= entries:
             return
+        addresses = {address for address in addresses if not self._has_unserved(address)}
         moved = sum(self._maps.frontends.lookup(key) is not None for key in fresh)
         if self._entries + len(fresh) + len(addresses) - moved > entries:
             raise Exhausted(
@@ -83,20 +84,20 @@ class Frontends:
         held = self._packing.unpack(record.frontends)
         before = self._cluster_ips(held)
         after = self._cluster_ips(wanted)
-        if held == wanted and after <= self._unserved:
+        bare = sorted(address for address in after if not self._has_unserved(address))
+        if held == wanted and not bare:
             return
         try:
             for key, value in wanted.items():
                 if held.get(key) != value:
                     self._write(record, key, value)
                     held[key] = value
-            for address in sorted(after - self._unserved):
+            for address in bare:
                 self._maps.frontends.update(self._unserved_key(address), self._unserved_value)
-                self._unserved.add(address)
                 self._count(1)
             for address in sorted(before - after):
                 if self._ports[address] == 1:
-                    self._remove_unserved(address)
+                    self._delete(self._unserved_key(address))
             for key in [key for key in held if key not in wanted]:
                 if self._is_owner(record.id, key):
                     self._delete(key)
@@ -110,8 +111,10 @@ class Frontends:
             if self._maps.frontends.lookup(key) == value:
                 self._delete(key)
             del self._strays[key]
-        for address in sorted(self._unserved - self._ports.keys()):
-            self._remove_unserved(address)
+        for address in sorted(self._stray_addresses):
+            if address not in self._ports:
+                self._delete(self._unserved_key(address))
+            self._stray_addresses.discard(address)
 
     def _write(self, record: Record, key: bytes, value: bytes) -> None:
         self._set_filter_bit(key[: self._address_bytes])
@@ -125,15 +128,14 @@ class Frontends:
                 before = self._cluster_ips(left)
                 left.pop(key, None)
                 self._keep(loser, left, before)
+                self._stray_addresses |= before - self._ports.keys()
 
     def _delete(self, key: bytes) -> None:
         if self._maps.frontends.delete(key):
             self._count(-1)
 
-    def _remove_unserved(self, address: bytes) -> None:
-        if address in self._unserved:
-            self._delete(self._unserved_key(address))
-            self._unserved.discard(address)
+    def _has_unserved(self, address: bytes) -> bool:
+        return self._maps.frontends.lookup(self._unserved_key(address)) is not None
 
     def _is_owner(self, service_id: int, key: bytes) -> bool:
         value = self._maps.frontends.lookup(key)

@@ -2,10 +2,9 @@
 a backend would cost more than all the maps.
 """
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from struct import Struct
-
-from ebpf_lb.model.values import Family
 
 NO_REGION = b""
 
@@ -14,7 +13,7 @@ class Record:
     """One Service port in one family, as far as it was written.
 
     frontends: keys and values of the map, alternating, sorted by key.
-    backends: address and port, flags, id of each, by `BackendPacking`.
+    backends: their ids, as in `slots`. What they are stands in the kernel, `Services` reads it.
     cluster, local: the words in `services`; *_ids: the backend ids in those regions, as in `slots`.
     ranges: keys of `source_ranges`, sorted.
     """
@@ -48,18 +47,15 @@ class Record:
 Backends = dict[bytes, tuple[int, int]]  # address and port -> flags, id
 
 
-class BackendPacking:
-    """Backends as bytes, 11 each for IPv4 and 23 for IPv6."""
+def pack_ids(ids: Sequence[int]) -> bytes:
+    """Ids as they stand in `slots`."""
+    return array("I", ids).tobytes()
 
-    def __init__(self, family: Family) -> None:
-        self._struct = Struct(f"={family.address_bytes + 2}sBI")
 
-    def pack(self, backends: Backends) -> bytes:
-        pack = self._struct.pack
-        return b"".join([pack(key, *value) for key, value in backends.items()])
-
-    def unpack(self, data: bytes) -> Backends:
-        return {key: (flags, number) for key, flags, number in self._struct.iter_unpack(data)}
+def unpack_ids(data: bytes) -> "array[int]":
+    ids = array("I")
+    ids.frombytes(data)
+    return ids
 
 
 class FrontendPacking:

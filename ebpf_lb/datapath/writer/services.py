@@ -14,11 +14,12 @@ from ebpf_lb.datapath.libbpf import BatchError
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.pools import Exhausted, Ids, Regions
 from ebpf_lb.datapath.writer.records import (
-    BackendPacking,
     Backends,
     Record,
+    pack_ids,
     region_of,
     region_word,
+    unpack_ids,
 )
 from ebpf_lb.plan.forwarding import Backend, Forwarding
 
@@ -78,10 +79,10 @@ class Services:
         self._backend_ids = Ids(backends, _full("backends", backends - 1))
         self._regions = Regions(maps.slots.max_entries, _full("slots", maps.slots.max_entries))
         layout = maps.layout
-        self._packing = BackendPacking(layout.family)
         self._address_bytes = layout.family.address_bytes
         value = layout.struct("backend")
-        self._pack_backend = value.raw("address", "port", "service_id", "flags").pack
+        self._backend = value.raw("address", "port", "service_id", "flags")
+        self._pack_backend = self._backend.pack
         self._no_backend = bytes(value.size)
         service = layout.struct("service")
         self._region_at = {which: service.offset(which) for which in ("cluster", "local")}
@@ -93,6 +94,8 @@ class Services:
         self._in_local = flags["BACKEND_IN_LOCAL_SET"]
         self._on_node = flags["BACKEND_ON_NODE"]
         self._has_any = layout.enum("service_flag")["SERVICE_HAS_ANY"] << 32
+        # most Services have the same time-out and flags: one number for all of them
+        self._shared_words: dict[int, int] = {}
 
     def adopt(
         self, service_ids: Iterable[int], backend_ids: Iterable[int], regions: Iterable[int]
@@ -114,7 +117,7 @@ class Services:
             return self._prepare(record, forwarding)
 
     def _prepare(self, record: Record, forwarding: Forwarding) -> Change:
-        current = self._packing.unpack(record.backends)
+        current = self._held(record)
         wanted = self._flags(forwarding)
         service_ids = [] if record.id else self._service_ids.take(1)
         backend_ids: list[int] = []
@@ -236,13 +239,13 @@ class Services:
         self._write_backends(change, lowered)
         if gone:
             ids = [change.current.pop(key)[1] for key in gone]
-            change.record.backends = self._packing.pack(change.current)
+            self._note_backends(change)
             self.free(backend_ids=ids)
 
     def release(self, record: Record) -> None:
         """Nothing points to the Service port any more: its ids and regions go, in a second."""
-        backends = self._packing.unpack(record.backends).values()
-        self.free([record.id], [number for _, number in backends], (record.cluster, record.local))
+        backends = unpack_ids(record.backends)
+        self.free([record.id], backends, (record.cluster, record.local))
 
     def free(
         self,
@@ -296,7 +299,31 @@ class Services:
             for key, value in list(backends.items())[:done]:
                 change.current[key] = value
                 change.unused_backend_ids.discard(value[1])
-            change.record.backends = self._packing.pack(change.current)
+            self._note_backends(change)
+
+    def _held(self, record: Record) -> Backends:
+        """The Service port's backends, from the kernel: to remember them all would cost more memory
+        than everything else together."""
+        ids = unpack_ids(record.backends)
+        if not ids:
+            return {}
+        first, count, table = min(ids), len(ids), self._maps.backends
+        if max(ids) - first == count - 1:  # nearly always: one look for all
+            size, values = len(self._no_backend), table.slice(first, count)
+            data = b"".join([values[(id_ - first) * size :][:size] for id_ in ids])
+        else:
+            data = b"".join([table.lookup(_INDEX.pack(id_)) or b"" for id_ in ids])
+        return {
+            address + port: (flags, number)
+            for (address, port, _, flags), number in zip(
+                self._backend.iter_unpack(data), ids, strict=True
+            )
+        }
+
+    def _note_backends(self, change: Change) -> None:
+        ids = pack_ids([number for _, number in change.current.values()])
+        record = change.record
+        record.backends = record.cluster_ids if ids == record.cluster_ids else ids
 
     def _point(self, change: Change, which: str) -> None:
         """Fills the new region of a set, and points to it in one store."""
@@ -311,7 +338,8 @@ class Services:
         change.unused_regions.discard(word)
         old = getattr(record, which)
         setattr(record, which, word)
-        setattr(record, ids, getattr(change, ids))
+        content = getattr(change, ids)
+        setattr(record, ids, record.backends if content == record.backends else content)
         if old:
             self.free(regions=(old,))
 
@@ -324,7 +352,7 @@ class Services:
     def _store_third(self, record: Record, word: int) -> None:
         if word != record.timeout_and_flags:
             self._maps.services.store(record.id, self._third_at, word)
-            record.timeout_and_flags = word
+            record.timeout_and_flags = self._shared_words.setdefault(word, word)
             self._stats["services"] += 1
 
     def _clear_counters(self, number: int) -> None:
@@ -342,7 +370,7 @@ class Services:
 def _pack_ids(backends: tuple[Backend, ...], ids: Backends) -> bytes:
     """A region's content: in the plan's order, which is the same on every node."""
     numbers = [ids[backend.address + backend.port.to_bytes(2)][1] for backend in backends]
-    return struct.pack(f"={len(numbers)}I", *numbers)
+    return pack_ids(numbers)
 
 
 def _full(name: str, entries: int) -> str:
