@@ -30,6 +30,12 @@ def _shared_ports(ports: tuple[EndpointPort, ...]) -> tuple[EndpointPort, ...]:
 
 
 @lru_cache(maxsize=4096)
+def _shared_key(namespace: str, name: str) -> ObjectKey:
+    """A Service's slices come one after the other, and name it each."""
+    return ObjectKey(namespace, name)
+
+
+@lru_cache(maxsize=4096)
 def _shared_hints(hints: Hints) -> Hints:
     return hints
 
@@ -50,7 +56,7 @@ def parse_slice(raw: Json) -> Parsed[EndpointSlice]:
     return read.done(
         EndpointSlice.of(
             read.key,
-            ObjectKey(read.key.namespace, service),
+            _shared_key(read.key.namespace, service),
             family,
             _slice_ports(read, raw),
             _slice_endpoints(read, raw, family),

@@ -2,6 +2,7 @@
 
 import sys
 from datetime import datetime
+from functools import lru_cache
 
 from ebpf_lb.kube.reader import Json, Parsed, Reader, mapping_or_empty
 from ebpf_lb.model.service import (
@@ -22,6 +23,12 @@ AFFINITY_DEFAULT_S = 10800
 AFFINITY_MAX_S = 86400
 ALL_IPV4 = parse_network("0.0.0.0/0")
 ALL_IPV6 = parse_network("::/0")
+
+
+@lru_cache(maxsize=4096)
+def _shared_ports(ports: tuple[ServicePort, ...]) -> tuple[ServicePort, ...]:
+    """Many Services have the same ports: hold one of each."""
+    return ports
 
 
 def parse_service(raw: Json) -> Parsed[Service]:
@@ -97,7 +104,7 @@ def _service_ports(read: Reader, spec: Json) -> tuple[ServicePort, ...]:
             read.refuse(f"{path}.name", name, "every port of a Service needs a name of its own")
         elif port is not None and protocol is not None:
             found[name] = ServicePort(sys.intern(name), protocol, port, node_port)
-    return tuple(found.values())
+    return _shared_ports(tuple(found.values()))
 
 
 def _ingress(read: Reader, status: Json) -> tuple[LoadBalancerIngress, ...]:

@@ -6,6 +6,7 @@ unfolds them. Names of nodes and hints are expected to be shared (interned) by w
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import repeat
 from typing import NamedTuple
 
@@ -45,6 +46,12 @@ class Endpoint(NamedTuple):
     @property
     def terminating(self) -> bool:
         return bool(self.conditions & TERMINATING)
+
+
+@lru_cache(maxsize=4096)
+def _shared(conditions: bytes) -> bytes:
+    """Nearly all slices have the same conditions: hold one of each."""
+    return conditions
 
 
 class EndpointPort(NamedTuple):
@@ -87,7 +94,7 @@ class EndpointSlice:
             family,
             ports,
             b"".join(addresses),
-            bytes(conditions),
+            _shared(bytes(conditions)),
             nodes if any(nodes) else (),
             hints if any(hint != NO_HINTS for hint in hints) else (),
         )
