@@ -3,6 +3,7 @@
 from typing import Any
 
 from ebpf_lb.lab import services
+from ebpf_lb.lab.cloud.addresses import external_addresses
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.names import API_PORT, NodeNames, api_url, client_interfaces, clients
 from ebpf_lb.lab.state import State
@@ -89,6 +90,7 @@ class _Objects:
                 "name": service["metadata"]["name"],
                 "type": service["spec"].get("type", "ClusterIP"),
                 "cluster_ips": service["spec"].get("clusterIPs") or [],
+                "external_ips": list(external_addresses(service)),
                 "ports": [_port_text(port) for port in service["spec"].get("ports") or []],
                 "ready_endpoints": self._ready_endpoints(service["metadata"]),
             }

@@ -20,6 +20,7 @@ REWRITINGS = {
     "cross-node-snat": ["node2 source destination"] * 2,
     "etp-local": ["node1 destination", "node1 source"],
     "etp-local-drop": [],
+    "node-socket": ["node1 destination"],
     "session-affinity": ["node1 destination", "node1 source"],
 }
 
@@ -28,7 +29,7 @@ def rewritings(shown: str) -> list[str]:
     """`node2 source destination`, from the lines of one rewriting."""
     found: list[str] = []
     for line in shown.splitlines():
-        if match := re.match(r" +└ (\S+) rewrites +(\w+)", line):
+        if match := re.match(r" +└ (\S+) rewrites(?: at the socket)? +(\w+)", line):
             found.append(f"{match[1]} {match[2]}")
         elif match := re.match(r" {12,}(source|destination) ", line):
             found[-1] += f" {match[1]}"

@@ -57,13 +57,14 @@ def status(lab: Lab, output: str) -> None:
     click.echo()
     click.echo(
         table(
-            ["NAMESPACE", "SERVICE", "TYPE", "CLUSTER-IP", "PORTS", "ENDPOINTS"],
+            ["NAMESPACE", "SERVICE", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORTS", "ENDPOINTS"],
             [
                 [
                     service["namespace"],
                     service["name"],
                     service["type"],
                     ", ".join(service["cluster_ips"]),
+                    ", ".join(service["external_ips"]),
                     ", ".join(service["ports"]),
                     f"{service['ready_endpoints']} ready",
                 ]

@@ -66,8 +66,12 @@ def _colours(story: Story) -> dict[Endpoint, str]:
             continue
         packet = way.taps[0].packet
         asking = way is story.first
-        colours.setdefault(packet.source, _CLIENT if asking else INK)
-        colours.setdefault(packet.destination, _SERVICE if asking else INK)
+        if asking:
+            colours.setdefault(packet.source, _CLIENT)
+            colours.setdefault(story.connection.asked, _SERVICE)
+            colours.setdefault(packet.destination, _REPLACED["destination"][0])
+        for endpoint in packet.endpoints:
+            colours.setdefault(endpoint, INK)
         for index in range(len(way.taps)):
             for change in way.changes(index):
                 fresh = [c for c in _REPLACED[change.field] if c not in colours.values()]
@@ -134,7 +138,8 @@ class _Drawing:
         number, previous = 0, way.taps[0]
         while number < len(way.taps):
             tap = way.taps[number]
-            self._draw_rewriting(tap, way.changes(number))
+            changes = words.rewritings(self._story, way, number)
+            self._draw_rewriting(tap, number, changes)
             following = way.taps[number + 1] if number + 1 < len(way.taps) else None
             if (
                 following is not None
@@ -143,7 +148,7 @@ class _Drawing:
                 and tap.machine != following.machine
             ):
                 self._draw_arrow(tap, following, number, previous, colour)
-                self._draw_rewriting(following, way.changes(number + 1))
+                self._draw_rewriting(following, number + 1, way.changes(number + 1))
                 previous, number = following, number + 2
             else:
                 self._draw_passing(tap, number, colour)
@@ -180,8 +185,8 @@ class _Drawing:
         self._draw_endpoint(middle, y + 19, packet.destination, changed, prefix="→ ")
         if packet.tunnel:
             inside = f"in VXLAN {packet.tunnel[0]} → {packet.tunnel[1]}"
-            self._canvas.legible(middle, y + 36, inside)
-            self._y += 14
+            self._canvas.legible(middle, y + 44, inside)
+            self._y += 16
         self._y += 66
 
     def _draw_endpoint(
@@ -210,7 +215,7 @@ class _Drawing:
     def _interface(self, tap: Tap) -> str:
         return words.interface(self._story, tap) + (" (on the wire)" if tap.on_wire else "")
 
-    def _draw_rewriting(self, tap: Tap, changes: tuple[Change, ...]) -> None:
+    def _draw_rewriting(self, tap: Tap, number: int, changes: tuple[Change, ...]) -> None:
         if not changes:
             return
         canvas, arrow = self._canvas, _width("→ ")
@@ -223,7 +228,7 @@ class _Drawing:
             left, self._y, width, height, rx=8, fill=_NOTE, stroke=_NOTE_EDGE, stroke_width=1.5
         )
         y, values = self._y + 17, left + 12 + label + arrow
-        canvas.text(left + 12, y, f"{tap.machine} rewrites", size=11.5, bold=True, fill="#d9480f")
+        canvas.text(left + 12, y, words.rewriter(tap, number), size=11.5, bold=True, fill="#d9480f")
         for change in changes:
             old, new = (self._colours.get(end, INK) for end in (change.before, change.after))
             canvas.text(left + 12, y + 18, change.field, size=11.0, fill=GREY)

@@ -62,9 +62,9 @@ class _Painter:
         place_width = max(map(len, places))
         sources = max(len(str(tap.packet.source)) for tap in way.taps)
         for number, (tap, place) in enumerate(zip(way.taps, places, strict=True)):
-            changes = way.changes(number)
+            changes = words.rewritings(story, way, number)
             if changes:
-                yield from self._rewriting(tap.machine, changes)
+                yield from self._rewriting(words.rewriter(tap, number), changes)
             changed = {change.field for change in changes}
             source = self._endpoint("source", str(tap.packet.source), changed, sources)
             target = self._endpoint("destination", str(tap.packet.destination), changed)
@@ -82,13 +82,13 @@ class _Painter:
         painted = self._paint(_CHANGED[field], text) if field in changed else text
         return painted + padding
 
-    def _rewriting(self, machine: str, changes: tuple[Change, ...]) -> Iterator[str]:
+    def _rewriting(self, who: str, changes: tuple[Change, ...]) -> Iterator[str]:
         before = max(len(str(change.before)) for change in changes)
         for number, change in enumerate(changes):
-            who = f"└ {machine} rewrites" if number == 0 else ""
+            left = f"└ {who}" if number == 0 else ""
             after = self._paint(_CHANGED[change.field], str(change.after))
             yield (
-                f"       {who:{len(machine) + 11}}  {change.field:11}  "
+                f"       {left:{len(who) + 2}}  {change.field:11}  "
                 f"{change.before!s:{before}} → {after}"
             )
 

@@ -96,6 +96,16 @@ class Story:
         return next((m.name for m in self.machines if address in m.addresses), "")
 
     @property
+    def at_socket(self) -> Change | None:
+        """The destination that the client's packets have from their very beginning, where it is
+        not the one that the client asked for: its node changed it when it connected."""
+        if self.first is None:
+            return None
+        sent = self.first.taps[0].packet.destination
+        asked = self.connection.asked
+        return None if sent == asked else Change("destination", asked, sent)
+
+    @property
     def backend(self) -> str:
         """The machine where the first packet was taken in; "" if it was nowhere."""
         if self.first is None:

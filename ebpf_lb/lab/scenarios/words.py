@@ -1,6 +1,6 @@
 """What text and drawing both say of a story."""
 
-from ebpf_lb.lab.scenarios.way import Story, Tap, Way
+from ebpf_lb.lab.scenarios.way import Change, Story, Tap, Way
 
 
 def interface(story: Story, tap: Tap) -> str:
@@ -29,6 +29,18 @@ def _packet_name(way: Way) -> str:
 
 def _article(word: str) -> str:
     return "an" if word[0] in "AEIOR" else "a"  # an RST, an ICMP unreachable
+
+
+def rewritings(story: Story, way: Way, number: int) -> tuple[Change, ...]:
+    """What was rewritten before a tap, at the client's socket before the first one."""
+    if number == 0 and way is story.first and story.at_socket:
+        return (story.at_socket,)
+    return way.changes(number)
+
+
+def rewriter(tap: Tap, number: int) -> str:
+    """Who did it."""
+    return f"{tap.machine} rewrites" + (" at the socket" if number == 0 else "")
 
 
 def end(story: Story, way: Way) -> str:

@@ -62,6 +62,13 @@ def test_the_svg_stays_within_its_borders(name: str) -> None:
         assert 0 < float(element.attrib["y"]) < height
 
 
+def test_the_drawing_in_the_readme_is_this_ones() -> None:
+    """To renew it: ebpf_lb.lab.scenarios.svg.render of this recording, or a run of the lesson."""
+    shown = catalog.load("cross-node-snat").manifests.with_name("drawing.svg").read_text()
+    story = tell(recorded("cross-node-snat-ipv4"))
+    assert shown == svg.render(catalog.load("cross-node-snat"), story)
+
+
 def test_each_machine_has_one_lane() -> None:
     _, root = drawn("cross-node-snat-ipv4")
     names = [t for t in texts(root) if re.fullmatch(r"client|router|node\d|pod web-1", t)]

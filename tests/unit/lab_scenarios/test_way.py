@@ -4,6 +4,7 @@ import struct
 
 import pytest
 
+from ebpf_lb.lab.scenarios import catalog, svg, text
 from ebpf_lb.lab.scenarios.way import Story, Way, tell
 from tests.support.packets import ACK, ICMP, RST, UDP, Packet
 from tests.unit.lab_scenarios.recorded_frames import Made, recorded, syn
@@ -76,6 +77,22 @@ def test_what_is_dropped_ends_where_it_was_seen_last() -> None:
     assert [drop.reason for drop in story.drops if drop.machine == "node2"] == [
         "NO_LOCAL_ENDPOINTS"
     ]
+
+
+def test_a_rewriting_at_the_socket_shows_in_what_was_asked() -> None:
+    """Connect-time translation leaves no trace on any wire but the first packet's destination."""
+    made = Made("10.96.0.9:80", machine="node2")
+    sent = syn("172.30.0.12:40000", "10.244.1.2:9376")
+    made.at("node2 eth0 out", sent)
+    made.at("web-1 eth0 in", sent)
+    story = tell(made.recording())
+    assert story.at_socket is not None
+    assert story.at_socket.before == story.connection.asked
+    assert str(story.at_socket.after) == "10.244.1.2:9376"
+    told = text.render(catalog.load("node-socket"), [story])
+    assert "node2 rewrites at the socket  destination  10.96.0.9:80 → 10.244.1.2:9376" in told
+    assert "rewrites at the socket" in svg.render(catalog.load("node-socket"), story)
+    assert tell(recorded("hostnames")).at_socket is None
 
 
 def test_frames_of_other_connections_are_left_out() -> None:
