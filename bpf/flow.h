@@ -29,7 +29,7 @@
  *
  * A reply to an SNATed packet does not name the client. Its signpost is an entry of its own, found by
  * what the reply does name: client = SNAT address and port, backend = backend, and in place of the
- * VIP the real client, by whom the flow is then found.
+ * VIP the real client, by whom the flow is then found. Its state follows the flow's.
  *
  * Who makes room for a new flow: a free entry, an expired one, the one that has been closing or has
  * waited for its first reply longest. Never an established one: then the new flow fails.
@@ -265,6 +265,17 @@ INLINE int flow_touch(const struct flow_ref *ref, __u8 packet_flags, int towards
 	return tick;
 }
 
+/* Gives a signpost the state of its flow, and the time. */
+INLINE void flow_mirror(const struct flow_ref *signpost, __u32 state, __u32 now)
+{
+	__u64 word = signpost->word;
+	__u64 next = (word & ~(FLOW_TIME_MASK | 7ULL << FLOW_STATE_SHIFT)) |
+		     (now & FLOW_TIME_MASK) | (__u64)state << FLOW_STATE_SHIFT;
+
+	if (next != word)
+		__sync_val_compare_and_swap(&signpost->flow->word, word, next);
+}
+
 /* What a new flow is to hold. */
 struct new_flow {
 	const struct packet *packet; /* client -> VIP */
@@ -298,7 +309,7 @@ INLINE __u32 flow_dispensable(__u64 word, __u32 now)
 		return age > TIMEOUT_CLOSING && age < FLOW_TIME_MASK / 2 ? 0xfffffff0 : 0;
 	if (age > flow_timeout(word))
 		return 0x80000000 | age;
-	if ((state == FLOW_NEW || state == FLOW_CLOSING) && !(word & FLOW_TURNED))
+	if (state == FLOW_NEW || state == FLOW_CLOSING)
 		return age + 1;
 	return 0;
 }

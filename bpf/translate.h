@@ -5,6 +5,7 @@
 #include "flow.h"
 #include "fragment.h"
 #include "rewrite.h"
+#include "signpost.h"
 #include "tc.h"
 #include "way.h"
 
@@ -85,6 +86,8 @@ INLINE int translate_to_backend(struct __sk_buff *skb, struct packet *packet,
 
 	int tick = flow_touch(ref, packet->flags, 1, now);
 
+	if (UNLIKELY(source.wanted && packet->flags & (PACKET_FIN | PACKET_RST)))
+		close_signpost(packet, ref, &source, &destination, now);
 	if (UNLIKELY(packet->flags & PACKET_FIRST_FRAGMENT))
 		fragment_note(packet);
 	if (hook == HOOK_FROM_POD && UNLIKELY(source.wanted) &&
@@ -109,55 +112,6 @@ INLINE int translate_to_backend(struct __sk_buff *skb, struct packet *packet,
 	if (rewrite(skb, packet, &source, &destination))
 		return drop(skb, REASON_REWRITE_FAILED);
 	return send_on(skb, packet, &source, &destination, where);
-}
-
-/* A signpost was found: the flow that it stands for. Touches the signpost too. */
-INLINE int follow_signpost(const struct packet *packet, struct flow_ref *ref, __u32 now,
-			   struct endpoint_change *client)
-{
-	struct packet direct = *packet;
-
-	client->address = ref->flow->vip;
-	client->port = ref->flow->vip_port;
-	client->wanted = 1;
-	if (!flow_unchanged(ref))
-		return 0;
-	flow_touch(ref, 0, 0, now);
-
-	__be16 snat_port = packet->destination_port;
-	__u32 first, second;
-	__u64 protocol = flow_protocol_bits(packet->protocol);
-
-	direct.destination = client->address;
-	direct.destination_port = client->port;
-	flow_sets(&direct.destination, direct.destination_port, direct.protocol, &first, &second);
-	ref->flow = 0;
-#pragma unroll
-	for (int choice = 0; choice < 2; choice++) {
-		struct flow_set *entries = flow_set_get(choice ? second : first);
-
-		if (!entries)
-			return 0;
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			struct flow *flow = &entries->entry[i];
-			__u64 word = READ_ONCE(flow->word);
-
-			if (!ref->flow && flow_state(word) >= FLOW_LIVE &&
-			    (word & (3ULL << FLOW_PROTOCOL_SHIFT | FLOW_SNAT)) ==
-				    (protocol | FLOW_SNAT) &&
-			    flow->snat_port == snat_port && flow->client_port == client->port &&
-			    flow->backend_port == packet->source_port &&
-			    same_address(&flow->client, &client->address) &&
-			    same_address(&flow->backend, &packet->source)) {
-				ref->flow = flow;
-				ref->word = word;
-				ref->set = choice ? second : first;
-				ref->slot = i;
-			}
-		}
-	}
-	return ref->flow != 0;
 }
 
 /* backend -> client: the source becomes the VIP again. */

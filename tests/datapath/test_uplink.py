@@ -17,7 +17,7 @@ import pytest
 from ebpf_lb.model.values import Family, Protocol, parse_network
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.datapath.kernel import NODE, Kernel, Result
-from tests.support.packets import ACK, RST, TCP, UDP, Packet
+from tests.support.packets import ACK, FIN, RST, TCP, UDP, Packet
 
 _CLONE_NEWNET = 0x40000000
 ROUTER_MAC, NODE2_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -338,3 +338,42 @@ def test_masquerade_all(hook: Hook, world: World, backend: str) -> None:
     assert back.redirected and back.packet.valid
     assert (back.packet.source, back.packet.destination) == (vip, client)
     assert (back.packet.source_port, back.packet.destination_port) == (80, 40000)
+
+
+class TestSignposts:
+    """What leads replies back to SNATed flows lives and ends with them."""
+
+    def states(self, hook: Hook) -> list[int]:
+        return sorted(word >> 24 & 7 for word, _ in hook.kernel.flows())
+
+    def established(self, hook: Hook, world: World) -> tuple[Packet, Packet]:
+        hook.kernel.service(world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT)
+        sent = first(world)
+        answer = hook("uplink_ingress", sent).packet.reply()
+        hook("uplink_ingress", answer)
+        assert self.states(hook) == [4, 4]
+        return sent, answer
+
+    @pytest.mark.parametrize("who", ["client resets", "backend resets", "both finish"])
+    def test_they_close_together(self, hook: Hook, world: World, who: str) -> None:
+        sent, answer = self.established(hook, world)
+        if who == "client resets":
+            hook("uplink_ingress", sent.but(flags=RST))
+        elif who == "backend resets":
+            hook("uplink_ingress", answer.but(flags=RST))
+        else:
+            hook("uplink_ingress", answer.but(flags=FIN | ACK))
+            hook("uplink_ingress", sent.but(flags=FIN | ACK))
+        assert self.states(hook) == [7, 7]
+
+    def test_a_flood_of_masqueraded_syns_leaves_established_ones(
+        self, hook: Hook, world: World
+    ) -> None:
+        sent, answer = self.established(hook, world)
+        dropped = sum(
+            hook("uplink_ingress", sent.but(source_port=port)).dropped
+            for port in range(1024, 1024 + 3000)
+        )
+        assert dropped == 0  # unanswered ones make room for new ones
+        back = hook("uplink_ingress", answer.but(flags=ACK)).packet
+        assert (back.destination, back.destination_port) == (world.client, 40000)
