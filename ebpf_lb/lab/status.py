@@ -18,7 +18,7 @@ def collect(lab: Lab) -> Object:
     options, processes = kept.options, kept.processes
     serves = services.api_server_serves(lab.names)
     objects = _Objects(lab) if serves else None
-    kubelet = processes.get(services.KUBELET)
+    kubelet, cloud = processes.get(services.KUBELET), processes.get(services.CLOUD)
     return {
         "name": lab.names.name,
         "complete": kept.complete,
@@ -34,6 +34,7 @@ def collect(lab: Lab) -> Object:
             "health": "healthy" if serves else "does not answer",
         },
         "kubelet": "runs" if kubelet and kubelet.alive else "does not run",
+        "cloud": "runs" if cloud and cloud.alive else "does not run",
         "nodes": [
             {
                 "name": node.name,

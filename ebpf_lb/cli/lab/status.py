@@ -22,7 +22,8 @@ def status(lab: Lab, output: str) -> None:
     )
     click.echo("client  " + ", ".join(found["clients"]["client1"]))
     click.echo(f"API server  {found['api_server']['url']}  {found['api_server']['health']}")
-    click.echo(f"kubelet  {found['kubelet']}\n")
+    click.echo(f"kubelet  {found['kubelet']}")
+    click.echo(f"cloud  {found['cloud']}\n")
     click.echo(
         table(
             ["NODE", "ADDRESSES", "PODS' NETWORKS", "ZONE", "AGENT"],

@@ -22,7 +22,7 @@ from ebpf_lb.lab.names import (
     control_addresses,
 )
 from ebpf_lb.lab.objects.apply import apply_files
-from ebpf_lb.lab.objects.client import ApiError
+from ebpf_lb.lab.objects.client import ApiError, Client
 from ebpf_lb.lab.pods import Pod
 from ebpf_lb.lab.scenarios import drops
 from ebpf_lb.lab.scenarios.capture import Capture
@@ -56,11 +56,7 @@ def prepared(
     _check(lab, scenario)
     namespace = scenario.namespace
     client = lab.client
-    try:
-        client.create(NAMESPACE.collection_path(None), {"metadata": {"name": namespace}})
-    except ApiError as error:
-        if error.reason != "AlreadyExists":  # kept by an earlier run
-            raise
+    _make_namespace(client, namespace)
     try:
         progress(f"applying {scenario.name}'s manifests in namespace {namespace}")
         apply_files(client, [str(scenario.manifests)], namespace)
@@ -87,6 +83,30 @@ def record(lab: Lab, scenario: Scenario, version: int) -> list[Recording]:
             lab.route(asked.address, None)
 
 
+def _make_namespace(client: Client, name: str) -> None:
+    """One that an earlier run kept will do; one that is being removed is waited for."""
+    deadline = time.monotonic() + _PODS_WITHIN_S
+    while True:
+        try:
+            client.create(NAMESPACE.collection_path(None), {"metadata": {"name": name}})
+            return
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+        try:
+            if "deletionTimestamp" not in client.get(NAMESPACE.path(None, name))["metadata"]:
+                return
+        except ApiError as error:
+            if error.status != 404:
+                raise
+        if time.monotonic() > deadline:
+            raise ScenarioError(
+                f"namespace {name} of an earlier run is still being removed: see "
+                f"`ebpf-lb lab get pods -n {name}`"
+            )
+        time.sleep(0.05)
+
+
 def _check(lab: Lab, scenario: Scenario) -> None:
     options = lab.options
     if options.nodes < scenario.nodes:
@@ -97,7 +117,7 @@ def _check(lab: Lab, scenario: Scenario) -> None:
 
 
 def _wait_for_pods(lab: Lab, scenario: Scenario) -> None:
-    """Until all pods of the namespace are ready, and every Service knows of its own."""
+    """Until all pods of the namespace are ready."""
     path = f"/api/v1/namespaces/{scenario.namespace}/pods"
     deadline = time.monotonic() + _PODS_WITHIN_S
     while True:
