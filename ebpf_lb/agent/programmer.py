@@ -14,6 +14,8 @@ from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Family
 from ebpf_lb.plan.forwarding import Forwarding, FrontendFlag, FrontendKind, ServicePortName
 
+# Of a first sync, so many Service ports a family are written at once: few calls, little memory.
+_BATCH = 512
 # What a removal frees is given out again after a second; then there may be room for what had none.
 RETRY_AFTER_CHANGE_S = 3.0
 # A refusal may also have been the kernel's (no memory): ask again now and then.
@@ -26,6 +28,7 @@ class ServiceTables(Protocol):
     stats: Counter[str]
 
     def set(self, forwarding: Forwarding) -> None: ...
+    def set_all(self, forwardings: Iterable[Forwarding]) -> list[NotProgrammed]: ...
     def delete(self, name: ServicePortName) -> None: ...
     def names(self) -> list[ServicePortName]: ...
     def retain(self, names: Collection[ServicePortName]) -> None: ...
@@ -64,6 +67,10 @@ class Programmer:
         self._names: dict[ObjectKey, tuple[ServicePortName, ...]] = {}
         self._unwanted: dict[Part, ObjectKey] = {}
         self._refused: dict[Part | ObjectKey, Refusal] = {}
+        # until everything is there for the first time, what is to be written is gathered
+        self._gathered: dict[Family, list[tuple[ObjectKey, Forwarding]]] | None = {
+            family: [] for family in writers
+        }
         self._without_local: dict[str, set[Part]] = {"internal": set(), "external": set()}
         self._retry_until = 0.0
         self._retry_at = 0.0
@@ -111,6 +118,12 @@ class Programmer:
             self._names[key] = tuple(sorted(new.union(known)))
         for part, forwarding in wanted.items():
             self._account(part, forwarding)
+            if self._gathered is not None:
+                gathered = self._gathered[part.family]
+                gathered.append((key, forwarding))
+                if len(gathered) >= _BATCH:
+                    self._write(part.family, gathered)
+                continue
             try:
                 self._writers[part.family].set(forwarding)
             except NotProgrammed as error:
@@ -118,12 +131,30 @@ class Programmer:
             else:
                 self._accept(part)
 
+    def _write(self, family: Family, gathered: list[tuple[ObjectKey, Forwarding]]) -> None:
+        """What was gathered of a family, in few calls."""
+        refused = {
+            error.name: str(error)
+            for error in self._writers[family].set_all(forwarding for _, forwarding in gathered)
+        }
+        for key, forwarding in gathered:
+            part = Part(family, forwarding.name)
+            if forwarding.name in refused:
+                self._refuse(part, key, refused[forwarding.name])
+            else:
+                self._accept(part)
+        gathered.clear()
+
     def fail(self, key: ObjectKey, sentence: str) -> None:
         """The Service cannot even be planned: what is in the maps of it stays."""
         self._refuse(key, key, sentence)
 
     def remove_unwanted(self) -> None:
-        """What earlier calls of `program` found to be no more wanted."""
+        """What earlier calls of `program` found to be no more wanted; ends the first sync."""
+        if self._gathered is not None:
+            for family, gathered in self._gathered.items():
+                self._write(family, gathered)
+            self._gathered = None
         unwanted, self._unwanted = self._unwanted, {}
         removed = set()
         for part, key in unwanted.items():

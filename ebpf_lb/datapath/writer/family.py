@@ -13,16 +13,16 @@ So after any failure they are true, and the next `set` writes what is missing.
 """
 
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from ebpf_lb.datapath.writer.adopt import read_back
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
-from ebpf_lb.datapath.writer.frontends import Frontends
+from ebpf_lb.datapath.writer.fill import NewFrontends, NewServices
 from ebpf_lb.datapath.writer.names import NotProgrammed, format_name, parse_name
 from ebpf_lb.datapath.writer.node import NodeTables
 from ebpf_lb.datapath.writer.pools import Exhausted
-from ebpf_lb.datapath.writer.records import Record
-from ebpf_lb.datapath.writer.services import Change, Services
+from ebpf_lb.datapath.writer.records import Record, pack_ids, unpack_ids
+from ebpf_lb.datapath.writer.services import Change
 from ebpf_lb.datapath.writer.source_ranges import SourceRanges
 from ebpf_lb.errors import UserError
 from ebpf_lb.plan.forwarding import Forwarding, ServicePortName
@@ -46,9 +46,10 @@ class FamilyWriter(NodeTables):
         self._stray_ids: set[int] = set()
         self._stray_names: list[int] = []
         self._stray_backend_ids: list[int] = []
+        self._stray_regions: list[int] = []
         self._pack_name = maps.layout.struct("service_name").pack
-        self._services = Services(maps, self.stats, clock, ticks_per_second)
-        self._frontends = Frontends(maps, self._by_id, self.stats, self._set_filter_bit)
+        self._services = NewServices(maps, self.stats, clock, ticks_per_second)
+        self._frontends = NewFrontends(maps, self._by_id, self.stats, self._set_filter_bit)
         self._ranges = SourceRanges(maps, self.stats)
 
     def adopt(self) -> None:
@@ -127,6 +128,16 @@ class FamilyWriter(NodeTables):
             if change is not None:
                 self._services.give_back(change)
 
+    def set_all(self, forwardings: Iterable[Forwarding]) -> list[NotProgrammed]:
+        """Sets many Service ports, new ones by few calls; the reasons of those that do not fit."""
+        refused = []
+        for forwarding in self._fill(forwardings):
+            try:
+                self.set(forwarding)
+            except NotProgrammed as error:
+                refused.append(error)
+        return refused
+
     def delete(self, name: ServicePortName) -> None:
         """Removes a Service port; nothing happens if there is none."""
         record = self._records.get(format_name(name))
@@ -153,12 +164,63 @@ class FamilyWriter(NodeTables):
             self._delete_name(self._stray_names[-1])
             self._stray_names.pop()
         if self._stray_ids or self._stray_backend_ids:
-            self._services.free(self._stray_ids, self._stray_backend_ids)
-            self._stray_ids, self._stray_backend_ids = set(), []
+            self._services.free(self._stray_ids, self._stray_backend_ids, self._stray_regions)
+            self._stray_ids, self._stray_backend_ids, self._stray_regions = set(), [], []
 
     def housekeeping(self, now: float) -> None:
         """Clears what was freed a second ago and gives it out again. Call it every second or so."""
         self._services.housekeeping(now)
+
+    def _fill(self, forwardings: Iterable[Forwarding]) -> list[Forwarding]:
+        """Writes those that are new, all or none of them; what is left to do."""
+        fresh: dict[str, Forwarding] = {}
+        frontends: dict[str, dict[bytes, bytes]] = {}
+        names: dict[str, bytes] = {}
+        taken: set[bytes] = set()
+        left = []
+        for forwarding in forwardings:
+            text = format_name(forwarding.name)
+            entries = self._frontends.wanted(forwarding, 0)
+            new = text not in self._records and text not in fresh and not forwarding.source_ranges
+            if not new or not taken.isdisjoint(entries) or not self._frontends.unclaimed(entries):
+                left.append(forwarding)
+                continue
+            try:
+                names[text] = self._pack_name(text=text)
+            except TypeError:  # too long; `set` says so
+                left.append(forwarding)
+                continue
+            fresh[text], frontends[text] = forwarding, entries
+            taken.update(entries)
+        return left if self._write_fresh(fresh, names) else [*fresh.values(), *left]
+
+    def _write_fresh(self, wanted: dict[str, Forwarding], names: dict[str, bytes]) -> bool:
+        """All of them, or False."""
+        if not wanted:
+            return True
+        try:
+            fresh = self._services.take_many([*wanted.items()])
+        except Exhausted:
+            return False
+        records = [one.record for one in fresh]
+        ids = pack_ids([record.id for record in records])
+        try:
+            self._maps.names.update_batch(ids, b"".join(names.values()))
+            self.stats["names"] += len(records)
+            self._services.write_many(fresh)
+            entries = [self._frontends.wanted(one.forwarding, one.record.id) for one in fresh]
+            self._frontends.write_many(records, entries)
+        except (Exhausted, OSError):
+            # frontends may be there already: what they lead to stays until `retain` removes them
+            for record in records:
+                self._stray_names.append(record.id)
+                self._stray_ids.add(record.id)
+                self._stray_backend_ids += unpack_ids(record.backends)
+                self._stray_regions += (record.cluster, record.local)
+            return False
+        self._records.update((record.text, record) for record in records)
+        self._by_id.update((record.id, record) for record in records)
+        return True
 
     def _begin(self, change: Change) -> None:
         """A Service port that was not there: its name, and empty words."""

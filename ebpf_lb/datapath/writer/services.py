@@ -94,7 +94,6 @@ class Services:
         self._in_local = flags["BACKEND_IN_LOCAL_SET"]
         self._on_node = flags["BACKEND_ON_NODE"]
         self._has_any = layout.enum("service_flag")["SERVICE_HAS_ANY"] << 32
-        # most Services have the same time-out and flags: one number for all of them
         self._shared_words: dict[int, int] = {}
 
     def adopt(
@@ -157,12 +156,15 @@ class Services:
         if not size:
             return 0
         try:
-            word = region_word(self._regions.take(size), size)
+            word = self._take_region(size)
         except Exhausted:
             self._return_regions(change.unused_regions)
             raise
         change.unused_regions.add(word)
         return word
+
+    def _take_region(self, size: int) -> int:
+        return region_word(self._regions.take(size), size)
 
     def _flags(self, forwarding: Forwarding) -> dict[bytes, int]:
         """Address and port -> flags."""
@@ -352,8 +354,12 @@ class Services:
     def _store_third(self, record: Record, word: int) -> None:
         if word != record.timeout_and_flags:
             self._maps.services.store(record.id, self._third_at, word)
-            record.timeout_and_flags = self._shared_words.setdefault(word, word)
+            record.timeout_and_flags = self._shared_word(word)
             self._stats["services"] += 1
+
+    def _shared_word(self, word: int) -> int:
+        """Most Services have the same time-out and flags: one number for all of them."""
+        return self._shared_words.setdefault(word, word)
 
     def _clear_counters(self, number: int) -> None:
         key = _INDEX.pack(number)

@@ -83,6 +83,15 @@ class Writer:
             self.stats["services"] += 1
             self.calls.append(f"set {name}")
 
+    def set_all(self, forwardings: Iterable[Forwarding]) -> list[NotProgrammed]:
+        refused = []
+        for forwarding in forwardings:
+            try:
+                self.set(forwarding)
+            except NotProgrammed as error:
+                refused.append(error)
+        return refused
+
     def delete(self, name: ServicePortName) -> None:
         if name in self.broken:
             self.calls.append(f"refuse {name}")

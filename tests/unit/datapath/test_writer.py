@@ -183,6 +183,85 @@ def test_any_history_ends_as_from_scratch_even_if_a_write_fails(
     assert fake.leftovers().keys() <= {"slots"}
 
 
+@given(
+    st.lists(forwardings(), max_size=3),
+    st.lists(
+        st.builds(
+            lambda one, name: replace(one, name=replace(one.name, name=name)),
+            forwardings(),
+            st.sampled_from("abcdefgh"),
+        ),
+        max_size=8,
+    ),
+    st.integers(0, 90),
+)
+@settings(max_examples=300, deadline=None)
+def test_many_at_once_in_the_same_order_even_if_a_write_fails(
+    before: list[Forwarding], asked: list[Forwarding], fail_at: int
+) -> None:
+    """`FakeMaps` looks at every element that a batch writes."""
+    fake, clock = FakeMaps(Family.IPV4), Clock()
+    writer = writer_of(fake, clock)
+    held = without_clashes({one.name: one for one in before})
+    for one in held:
+        writer.set(one)
+    desired = without_clashes({one.name: one for one in asked})
+    fake.hooks.writes, fake.hooks.fail_at = 0, fail_at
+    for one in held:
+        fake.expected[format_name(one.name)] = [one]
+    for one in desired:
+        fake.expected.setdefault(format_name(one.name), []).append(one)
+    writer.set_all(desired)
+    clock.now_s += 2
+    try:
+        writer.housekeeping(clock())
+    except OSError:
+        assert fake.hooks.writes >= fail_at
+    fake.hooks.fail_at = 0
+    fake.expected.clear()
+    for _ in range(2):
+        assert writer.set_all(desired) == []
+        writer.retain([one.name for one in desired])
+    assert fake.state() == from_scratch(desired)
+    written = fake.hooks.writes
+    heir = writer_of(fake, clock)
+    assert heir.set_all(desired) == []
+    heir.retain([one.name for one in desired])
+    assert fake.hooks.writes == written, "a restart wrote something"
+    writer.retain([])
+    clock.now_s += 2
+    writer.housekeeping(clock())
+    assert fake.leftovers() == {}
+
+
+def test_many_at_once_are_written_in_few_calls_and_as_one_by_one() -> None:
+    fake = FakeMaps(Family.IPV4, frontends=512)
+    writer = writer_of(fake)
+    wanted = [
+        forwarding(f"service-{number}", cluster=(1, 2), vips=(number,)) for number in range(30)
+    ]
+    calls: list[str] = []
+    for table in fake.tables.values():
+        for way in ("update", "update_batch"):
+            original = getattr(table, way)
+            note = lambda *a, o=original, n=f"{way} {table.name}": (calls.append(n), o(*a))  # noqa: E731
+            setattr(table, way, note)
+    assert writer.set_all(wanted) == []
+    assert [call for call in calls if call.startswith("update_batch")] == [
+        f"update_batch {name}" for name in ("names", "backends", "slots", "frontends", "frontends")
+    ]
+    assert fake.state() == from_scratch(wanted)
+
+
+def test_what_does_not_fit_among_many_is_named_and_the_rest_is_written() -> None:
+    fake = FakeMaps(Family.IPV4, backends=6)
+    writer = writer_of(fake)
+    wanted = [forwarding(name, cluster=(1, 2), vips=(at,)) for at, name in enumerate("abc", 1)]
+    (error,) = writer.set_all(wanted)
+    assert error.name.name == "c" and "backends is full" in str(error)
+    assert fake.state() == from_scratch(wanted[:2])
+
+
 def test_deleting_everything_leaves_empty_maps() -> None:
     fake, clock = FakeMaps(Family.IPV4), Clock()
     writer = writer_of(fake, clock)
