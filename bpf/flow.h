@@ -64,6 +64,12 @@ enum flow_state {
 /* the states a packet may use, in one comparison */
 #define FLOW_LIVE FLOW_NEW
 
+/* An entry that is given up: free, and still counting its tenants. */
+INLINE __u64 flow_freed(__u64 word)
+{
+	return word & 0xffULL << FLOW_GENERATION_SHIFT;
+}
+
 /* A place in the table, and the word it had when it was found. */
 struct flow_ref {
 	struct flow *flow; /* 0: not found */
@@ -373,7 +379,8 @@ INLINE __u64 flow_contend_one(struct flow *flow, __u32 here, __u32 place,
 	/* It may yet withdraw. With ours in place we shall meet it again. */
 	if (place == NO_PLACE)
 		return FLOW_CREATED;
-	if (here > place && __sync_val_compare_and_swap(&flow->word, word, 0ULL) == word)
+	if (here > place &&
+	    __sync_val_compare_and_swap(&flow->word, word, flow_freed(word)) == word)
 		return FLOW_CREATED;
 	return FLOW_CONTENDED;
 }
@@ -429,7 +436,10 @@ INLINE int flow_create(const struct new_flow *new, __u32 now, struct flow_ref *r
 	__u64 claimed = (now & FLOW_TIME_MASK) | (__u64)FLOW_CLAIMED << FLOW_STATE_SHIFT |
 			generation << FLOW_GENERATION_SHIFT;
 
-	if (flow_dispensable(old, now) == 0 ||
+	/* as when it was chosen: since then another CPU may have put this very flow there */
+	if (flow_dispensable(old, now) != best >> 8 ||
+	    (!flow_expired(old, now) &&
+	     flow_rivalry(flow, old, new, flow_protocol_bits(packet->protocol)) != RIVAL_NONE) ||
 	    __sync_val_compare_and_swap(&flow->word, old, claimed) != old)
 		return FLOW_CONTENDED;
 
@@ -449,7 +459,7 @@ INLINE int flow_create(const struct new_flow *new, __u32 now, struct flow_ref *r
 
 	result = flow_contend(first, 0, place, new, now) | flow_contend(second, 1, place, new, now);
 	if (result != FLOW_CREATED) {
-		__sync_val_compare_and_swap(&flow->word, tentative, 0ULL);
+		__sync_val_compare_and_swap(&flow->word, tentative, flow_freed(tentative));
 		return FLOW_CONTENDED;
 	}
 
@@ -467,5 +477,5 @@ INLINE int flow_create(const struct new_flow *new, __u32 now, struct flow_ref *r
 /* Ends a flow at once: its tuple is used again, or what was begun for it cannot be finished. */
 INLINE void flow_close(const struct flow_ref *ref)
 {
-	__sync_val_compare_and_swap(&ref->flow->word, ref->word, 0ULL);
+	__sync_val_compare_and_swap(&ref->flow->word, ref->word, flow_freed(ref->word));
 }

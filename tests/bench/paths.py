@@ -1,0 +1,177 @@
+"""What is measured: each path of a packet through the programs, and what makes packets take it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from ebpf_lb.datapath.libbpf import Program
+from ebpf_lb.model.values import Family, Protocol, parse_address
+from ebpf_lb.plan.forwarding import Backend, Forwarding, Frontend, FrontendKind, ServicePortName
+from tests.bench.feeder import ENDLESS, Feeder, Traffic
+from tests.datapath.kernel import Kernel
+from tests.support.packets import ACK, SCTP, SYN, TCP, UDP
+
+ESTABLISHED_NS, ESTABLISHED_MANY_NS, NEW_NS, FOREIGN_NS = 45, 170, 260, 25
+"""DESIGN.md, Budgets: TC. The second one for half a million flows."""
+FEW_FLOWS = 1024  # up to here the first one is expected to hold
+
+VIPS = {Family.IPV4: "10.96.0.0", Family.IPV6: "fd00:10:96::"}
+BACKENDS = {Family.IPV4: "10.128.0.0", Family.IPV6: "fd00:10:128::"}
+CLIENTS = {Family.IPV4: "10.64.0.0", Family.IPV6: "fd00:10:64::"}
+OUTSIDE = {Family.IPV4: "198.18.0.0", Family.IPV6: "2001:db8::"}
+# port and target port of each Service
+PORTS = {
+    "TCP same port": (TCP, 80, 80),
+    "TCP port change": (TCP, 443, 8443),
+    "UDP": (UDP, 53, 5353),
+    "SCTP port change": (SCTP, 9, 9899),
+}
+MANY_PORTS = 10  # Services with all of them
+EMPTY_PORT, HAIRPIN_PORT = 81, 82
+
+
+@dataclass(frozen=True)
+class Path:
+    """A program, packets that take one path through it, and the reason it counts them under.
+
+    prepare: what has to happen before. fresh: each packet is of a flow never seen before.
+    """
+
+    name: str
+    program: str
+    traffic: Traffic
+    reason: str | None
+    budget_ns: int | None
+    prepare: Callable[[], None] = lambda: None
+    fresh: bool = False
+
+
+def counted_up(address: str, number: int) -> bytes:
+    return (ipaddress.ip_address(address) + number).packed
+
+
+class World:
+    """Services and flows in one family's maps."""
+
+    def __init__(self, kernel: Kernel, feeder: Feeder) -> None:
+        self.kernel, self.feeder, self.family = kernel, feeder, kernel.family
+        self.services = 0
+        self.vip, self.backend = VIPS[self.family], BACKENDS[self.family]
+        self.client, self.outside = CLIENTS[self.family], OUTSIDE[self.family]
+
+    def program(self, name: str) -> Program:
+        return self.kernel.program(name)
+
+    def grow(self, services: int) -> None:
+        """The first ten Services have all kinds of ports, the others one; each has one backend."""
+        for number in range(self.services, services):
+            vip, backend = counted_up(self.vip, number), counted_up(self.backend, number)
+            kinds = list(PORTS.values())
+            for protocol, port, target in kinds if number < MANY_PORTS else kinds[:1]:
+                self._set(f"{number}-{port}", Protocol(protocol), vip, port, backend, target)
+        if not self.services:
+            vip = parse_address(self.vip)
+            self._set("empty", Protocol.TCP, vip, EMPTY_PORT, None, 0)
+            self._set("hairpin", Protocol.TCP, vip, HAIRPIN_PORT, parse_address(self.client), 8080)
+        self.services = services
+        self.kernel.writer.set_config(0, 0, 0)
+
+    def _set(
+        self, name: str, protocol: Protocol, vip: bytes, port: int, backend: bytes | None, to: int
+    ) -> None:
+        backends = (Backend(backend, to, False),) if backend else ()
+        self.kernel.writer.set(
+            Forwarding(
+                ServicePortName("bench", name, "", protocol),
+                self.family,
+                (Frontend(vip, port, FrontendKind.CLUSTER_IP),),
+                backends,
+                (),
+                bool(backends),
+            )
+        )
+
+    def forget_flows(self) -> None:
+        with self.kernel.open("flows") as table:
+            size, step = table.value_size, 4096
+            for first in range(0, table.max_entries, step):
+                count = min(step, table.max_entries - first)
+                keys = b"".join(n.to_bytes(4, "little") for n in range(first, first + count))
+                table.update_batch(keys, bytes(size * count))
+
+    def establish(self, there: Traffic, back: Traffic) -> None:
+        """All flows, each with its first reply seen."""
+        opening = replace(there, flags=SYN) if there.protocol == TCP else there
+        self.feeder.run(self.program("pod_ingress"), opening, there.flows)
+        self.feeder.run(self.program("pod_egress"), back, back.flows)
+
+    def established(self, kind: str, flows: int) -> Iterator[Path]:
+        """Both directions of `flows` flows, which are there before the first is measured."""
+        protocol, port, target = PORTS[kind]
+        there = Traffic(self.client, self.vip, port, protocol, flows, self.services)
+        back = Traffic(self.client, self.backend, target, protocol, flows, self.services, True)
+
+        def prepare() -> None:
+            self.forget_flows()
+            self.establish(there, back)
+
+        budget = ESTABLISHED_NS if flows <= FEW_FLOWS else ESTABLISHED_MANY_NS
+        name = f"established, {kind}"
+        yield Path(f"{name}, there", "pod_ingress", there, "ESTABLISHED", budget, prepare)
+        yield Path(f"{name}, back", "pod_egress", back, "REPLY", budget)
+
+    def foreign(self, flows: int) -> Iterator[Path]:
+        """Packets that are no Service's, of so many different clients."""
+        there = Traffic(self.client, self.outside, 443, TCP, flows)
+        yield Path("no Service's, ingress", "pod_ingress", there, None, FOREIGN_NS)
+        back = replace(there, turned=True)
+        yield Path("no Service's, egress", "pod_egress", back, None, FOREIGN_NS)
+
+    def rare(self, capacity: int) -> Iterator[Path]:
+        empty = Traffic(self.client, self.vip, EMPTY_PORT, TCP, 1024, flags=SYN)
+        yield Path("REJECT, TCP", "pod_ingress", empty, "NO_ENDPOINTS", None)
+        # two entries each, and room that no other flow's is taken for
+        one = Traffic(self.client, self.vip, HAIRPIN_PORT, TCP, min(1024, capacity // 16))
+
+        def prepare() -> None:
+            self.forget_flows()
+            self.feeder.run(self.program("pod_ingress"), replace(one, flags=SYN), one.flows)
+
+        yield Path("hairpin, there", "pod_ingress", one, "ESTABLISHED", None, prepare)
+
+    def new(self, capacity: int) -> Iterator[Path]:
+        """New flows; with room only for as many as the table holds easily."""
+        fresh = Traffic(self.client, self.vip, 80, TCP, ENDLESS, self.services, flags=SYN)
+        yield Path(
+            "new flow, room", "pod_ingress", fresh, "NEW", NEW_NS, self.forget_flows, fresh=True
+        )
+
+        def fill() -> None:
+            self.forget_flows()
+            self.feeder.run(self.program("pod_ingress"), fresh, 3 * capacity)
+
+        yield Path(
+            "new flow, table full of unanswered", "pod_ingress", fresh, "NEW", NEW_NS, fill, True
+        )
+
+        def fill_established() -> None:
+            self.forget_flows()
+            there = replace(fresh, flows=3 * capacity)
+            back = replace(there, peer=self.backend, port=80, turned=True, flags=SYN | ACK)
+            # a little at a time, so that they are answered before others take their places
+            step = max(capacity // 64, 1)
+            for first in range(0, 3 * capacity, step):
+                self.feeder.run(self.program("pod_ingress"), there, step, first)
+                self.feeder.run(self.program("pod_egress"), back, step, first)
+
+        yield Path(
+            "new flow, refused by a full table",
+            "pod_ingress",
+            fresh,
+            "FLOW_TABLE_FULL",
+            NEW_NS,
+            fill_established,
+            True,
+        )

@@ -1,0 +1,192 @@
+"""The same flows on two processors at once: one entry, one backend each.
+
+Two test runs go through the same flows in the kernel, each on its own processor. Creating a flow
+takes longer than finding it, so whoever is behind catches up, and then they race for every flow.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebpf_lb.datapath.loader import ensure_loaded
+from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.model.values import Family, Protocol
+from tests.bench.feeder import Feeder, Traffic
+from tests.capabilities import DATAPATH, Capability, needs
+from tests.datapath.kernel import Kernel
+from tests.datapath.test_pod import WORLDS, World
+from tests.support.packets import ACK, FIN, SYN, TCP, UDP
+
+TWO_PROCESSORS = Capability(
+    "two processors", "a machine with more than one", lambda: len(os.sched_getaffinity(0)) > 1
+)
+pytestmark = needs(*DATAPATH, TWO_PROCESSORS)
+
+FLOWS = 3000
+# the product's own: so many entries that no flow is pushed out by others
+SETTINGS = Settings()
+CLOSING, SNAT, TURNED = 7, 1 << 29, 1 << 30
+
+
+@dataclass(frozen=True)
+class Race:
+    """One family's programs with two feeders."""
+
+    kernel: Kernel
+    feeders: tuple[Feeder, Feeder]
+
+    @property
+    def world(self) -> World:
+        return WORLDS[self.kernel.family]
+
+    def to(self, vip: str, protocol: int) -> Traffic:
+        return Traffic(self.world.client, vip, 80, protocol, FLOWS, flags=SYN)
+
+    def run(self, *lanes: tuple[str, Traffic]) -> None:
+        """Each (program, traffic) on a processor of its own, all of its flows once."""
+        rendezvous = threading.Barrier(len(lanes))
+        failures: list[BaseException] = []
+
+        def work(feeder: Feeder, processor: int, program: str, traffic: Traffic) -> None:
+            try:
+                os.sched_setaffinity(0, {processor})
+                rendezvous.wait(20)
+                feeder.run(self.kernel.program(program), traffic, traffic.flows)
+            except BaseException as error:
+                failures.append(error)
+                rendezvous.abort()
+
+        processors = sorted(os.sched_getaffinity(0))
+        threads = [
+            threading.Thread(target=work, args=(feeder, processor, *lane))
+            for feeder, processor, lane in zip(self.feeders, processors, lanes, strict=False)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def entries(self) -> list[Any]:
+        return [entry for _, entry in self.kernel.flows()]
+
+
+@pytest.fixture(scope="module")
+def wide_root() -> Iterator[Path]:
+    root = Path(f"/sys/fs/bpf/ebpf-lb-races-{os.getpid()}")
+    try:
+        ensure_loaded(root, SETTINGS)
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def _races(wide_root: Path) -> dict[Family, Race]:
+    return {f: Race(Kernel(wide_root, f), (Feeder(f), Feeder(f))) for f in Family}
+
+
+@pytest.fixture(params=list(Family), ids=lambda family: family.directory)
+def race(request: pytest.FixtureRequest, _races: dict[Family, Race]) -> Race:
+    race = _races[request.param]
+    race.kernel.reset()
+    return race
+
+
+def backends(world: World) -> list[tuple[str, int]]:
+    return [(f"{world.backend[:-1]}{n}", 8080) for n in range(1, 9)]
+
+
+@pytest.mark.parametrize("protocol", list(Protocol), ids=lambda p: p.name)
+def test_one_new_flow_on_two_processors(race: Race, protocol: Protocol) -> None:
+    """A retransmission by another queue: both find the winner's entry."""
+    kernel, world = race.kernel, race.world
+    service = kernel.service(world.vip, 80, backends(world), protocol=protocol)
+    lane = ("pod_ingress", race.to(world.vip, int(protocol)))
+    race.run(lane, lane)
+    held = Counter(entry.client_port for entry in race.entries())
+    assert len(held) == FLOWS and set(held.values()) == {1}
+    assert kernel.count("NEW") == kernel.connections(service)[0] == FLOWS
+    assert kernel.count("ESTABLISHED") == kernel.connections(service)[1] == 2 * FLOWS
+    assert set(kernel.counters()) == {"NEW", "ESTABLISHED"}
+
+
+def test_choices_that_change_during_the_race(race: Race) -> None:
+    """The tables name other backends all the time: still one entry a flow."""
+    kernel, world = race.kernel, race.world
+    kernel.service(world.vip, 80, backends(world)[:1], name="web")
+    stop = threading.Event()
+
+    def change() -> None:
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            kernel.service(world.vip, 80, [backends(world)[turn % 8]], name="web")
+            time.sleep(0)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    time.sleep(0.01)
+    try:
+        lane = ("pod_ingress", race.to(world.vip, TCP))
+        race.run(lane, lane)
+    finally:
+        stop.set()
+        changing.join()
+    held = Counter(entry.client_port for entry in race.entries())
+    assert len(held) == FLOWS and set(held.values()) == {1}
+    assert kernel.count("NEW") == FLOWS
+    assert set(kernel.counters()) == {"NEW", "ESTABLISHED"}
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_two_vips_with_one_backend_at_once(race: Race, protocol: int) -> None:
+    """They clash, whoever comes first; then replies tell them apart by the port."""
+    kernel, world = race.kernel, race.world
+    for vip in (world.vip, world.other_vip):
+        kernel.service(vip, 80, [(world.backend, 8080)], protocol=Protocol(protocol))
+    race.run(
+        ("pod_ingress", race.to(world.vip, protocol)),
+        ("pod_ingress", race.to(world.other_vip, protocol)),
+    )
+    flows = [entry for entry in race.entries() if not entry.word & TURNED]
+    signposts = [entry for entry in race.entries() if entry.word & TURNED]
+    snated = [entry for entry in flows if entry.word & SNAT]
+    held = Counter(entry.client_port for entry in flows)
+    assert len(held) == FLOWS and set(held.values()) == {2}
+    # of each two, one keeps its port; the other has a port of its own and a signpost for it
+    assert len(snated) == len(signposts) == FLOWS
+    assert {entry.client_port for entry in snated} == set(held)
+    assert Counter(entry.snat_port for entry in snated) == Counter(
+        entry.client_port for entry in signposts
+    )
+    assert all(entry.snat_port != entry.client_port for entry in snated)
+    assert kernel.count("NEW") == 2 * FLOWS
+    assert set(kernel.counters()) == {"NEW", "ESTABLISHED"}
+
+
+def test_both_ends_close_at_once(race: Race) -> None:
+    """Both directions note their state in one word: no FIN gets lost."""
+    kernel, world = race.kernel, race.world
+    kernel.service(world.vip, 80, [(world.backend, 8080)])
+    there = race.to(world.vip, TCP)
+    back = Traffic(world.client, world.backend, 8080, TCP, FLOWS, turned=True, flags=SYN | ACK)
+    race.run(("pod_ingress", there))
+    race.run(("pod_egress", back))
+    race.run(
+        ("pod_ingress", replace(there, flags=FIN | ACK)),
+        ("pod_egress", replace(back, flags=FIN | ACK)),
+    )
+    states = Counter(entry.word >> 24 & 7 for entry in race.entries())
+    assert states == {CLOSING: FLOWS}

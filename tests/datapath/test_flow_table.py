@@ -1,0 +1,232 @@
+"""The connection table over time: idle flows end, a full table says so, established ones stay."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ebpf_lb.datapath.loader import ensure_loaded
+from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.model.values import Family, Protocol
+from tests.capabilities import DATAPATH, needs
+from tests.datapath.kernel import Kernel
+from tests.datapath.test_pod import WORLDS, World, first
+from tests.support.packets import ACK, FIN, RST, SCTP, TCP, UDP, Packet
+
+pytestmark = needs(*DATAPATH)
+
+CAPACITY = 64
+# a second each, but for established TCP and SCTP
+SETTINGS = Settings(
+    flows=CAPACITY,
+    affinity=64,
+    fragments=64,
+    sockets=64,
+    tcp_syn_s=1,
+    tcp_established_s=4,
+    closing_s=1,
+    udp_s=1,
+    sctp_s=4,
+)
+SHORT_S, LONG_S = 1.5, 4.5  # past the time-outs, a tick's length included
+NEW, ESTABLISHED, CLOSING = 3, 4, 7
+
+
+@pytest.fixture(scope="module")
+def hasty_root() -> Iterator[Path]:
+    root = Path(f"/sys/fs/bpf/ebpf-lb-hasty-{os.getpid()}")
+    try:
+        ensure_loaded(root, SETTINGS)
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def _hasty(hasty_root: Path) -> dict[Family, Kernel]:
+    return {family: Kernel(hasty_root, family) for family in Family}
+
+
+@pytest.fixture(params=list(Family), ids=lambda family: family.directory)
+def kernel(request: pytest.FixtureRequest, _hasty: dict[Family, Kernel]) -> Kernel:
+    kernel = _hasty[request.param]
+    kernel.reset()
+    return kernel
+
+
+@pytest.fixture
+def world(kernel: Kernel) -> World:
+    return WORLDS[kernel.family]
+
+
+def states(kernel: Kernel) -> list[int]:
+    return [word >> 24 & 7 for word, _ in kernel.flows()]
+
+
+def generations(kernel: Kernel) -> list[int]:
+    """Of all entries, free ones included: how often each was claimed."""
+    found = []
+    unpack = kernel.layout.struct("flow_set").unpack
+    with kernel.open("flows") as table:
+        for _, value in table.items():
+            found += [entry.word >> 48 & 0xFF for entry in unpack(value).entry]
+    return found
+
+
+def exchange(kernel: Kernel, sent: Packet) -> Packet:
+    """There and back: an established flow. Returns what the client got."""
+    return kernel.run("pod_egress", kernel.run("pod_ingress", sent).packet.reply()).packet
+
+
+def move(kernel: Kernel, world: World, protocol: Protocol = Protocol.TCP) -> None:
+    """From now on the Service has another backend: who still reaches the old one has a flow."""
+    kernel.service(world.vip, 80, [(world.other_backend, 80)], protocol=protocol, name="web")
+
+
+@pytest.mark.parametrize("protocol", list(Protocol), ids=lambda p: p.name)
+def test_idle_flows_end(kernel: Kernel, world: World, protocol: Protocol) -> None:
+    kernel.service(world.vip, 80, [(world.backend, 80)], protocol=protocol, name="web")
+    sent = first(world, protocol)
+    exchange(kernel, sent)
+    if protocol is not Protocol.UDP:  # those that change their backend are its own matter
+        move(kernel, world, protocol)
+    later = sent.but(flags=ACK)
+    idle = SHORT_S if protocol is Protocol.UDP else LONG_S
+    time.sleep(idle - 1)
+    if protocol is not Protocol.UDP:
+        assert kernel.run("pod_ingress", later).packet.destination == world.backend
+    else:
+        kernel.run("pod_ingress", later)
+    # that counts as activity
+    time.sleep(idle / 2)
+    kernel.run("pod_ingress", later)
+    assert kernel.count("NEW") == 1
+    time.sleep(idle)
+    kernel.run("pod_ingress", later)
+    assert kernel.count("NEW") == 2
+
+
+def test_an_unanswered_connection_ends_sooner(kernel: Kernel, world: World) -> None:
+    kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
+    unanswered, answered = first(world), first(world, source_port=40001)
+    kernel.run("pod_ingress", unanswered)
+    exchange(kernel, answered)
+    move(kernel, world)
+    time.sleep(SHORT_S)
+    assert kernel.run("pod_ingress", unanswered).packet.destination == world.other_backend
+    later = answered.but(flags=ACK)
+    assert kernel.run("pod_ingress", later).packet.destination == world.backend
+
+
+@pytest.mark.parametrize("end", ["RST", "both FINs"])
+def test_a_closed_connection_ends_soon(kernel: Kernel, world: World, end: str) -> None:
+    kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
+    sent = first(world)
+    answer = kernel.run("pod_ingress", sent).packet.reply()
+    kernel.run("pod_egress", answer)
+    assert states(kernel) == [ESTABLISHED]
+    if end == "RST":
+        kernel.run("pod_egress", answer.but(flags=RST))
+    else:
+        kernel.run("pod_ingress", sent.but(flags=FIN | ACK))
+        assert states(kernel) != [CLOSING]
+        kernel.run("pod_egress", answer.but(flags=FIN | ACK))
+    assert states(kernel) == [CLOSING]
+    move(kernel, world)
+    # what is still under way reaches whom it is meant for
+    assert kernel.run("pod_ingress", sent.but(flags=ACK)).packet.destination == world.backend
+    time.sleep(SHORT_S)
+    late = kernel.run("pod_ingress", sent.but(flags=ACK))
+    assert late.packet.destination == world.other_backend
+
+
+def test_a_reply_keeps_a_flow(kernel: Kernel, world: World) -> None:
+    kernel.service(world.vip, 80, [(world.backend, 80)], protocol=Protocol.UDP)
+    answer = kernel.run("pod_ingress", first(world, UDP)).packet.reply()
+    for _ in range(4):
+        time.sleep(0.6)
+        assert kernel.run("pod_egress", answer).packet.source == world.vip
+    time.sleep(SHORT_S)
+    assert kernel.run("pod_egress", answer).packet.source == world.backend
+
+
+def test_a_full_table_refuses_new_flows_only(kernel: Kernel, world: World) -> None:
+    kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
+    lasting = []
+    for port in range(1000, 1000 + 20 * CAPACITY):
+        sent = first(world, source_port=port)
+        there = kernel.run("pod_ingress", sent)
+        if there.dropped:
+            continue
+        kernel.run("pod_egress", there.packet.reply())
+        lasting.append(sent)
+    refused = kernel.count("FLOW_TABLE_FULL")
+    assert len(lasting) == len(kernel.flows()) == CAPACITY
+    assert refused == 20 * CAPACITY - CAPACITY
+    assert set(states(kernel)) == {ESTABLISHED}
+    move(kernel, world)
+    for sent in lasting:
+        later = kernel.run("pod_ingress", sent.but(flags=ACK))
+        assert later.packet.destination == world.backend
+    time.sleep(LONG_S)
+    fresh = kernel.run("pod_ingress", first(world, source_port=999))
+    assert fresh.packet.destination == world.other_backend
+
+
+def test_twenty_thousand_syns_take_no_established_flow(kernel: Kernel, world: World) -> None:
+    kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
+    lasting = [first(world, source_port=port) for port in range(1000, 1000 + CAPACITY // 4)]
+    for sent in lasting:
+        exchange(kernel, sent)
+    move(kernel, world)
+    frame = bytearray(first(world, TCP).frame())
+    program = kernel.program("pod_ingress")
+    place = 14 + (20 if kernel.family is Family.IPV4 else 40)
+    began = time.monotonic()
+    for number in range(20_000):
+        struct.pack_into("!H", frame, place, 10_000 + number)
+        program.test_run(bytes(frame))
+    elapsed = time.monotonic() - began
+    assert kernel.count("NEW") - len(lasting) + kernel.count("FLOW_TABLE_FULL") == 20_000
+    # a set whose eight entries are all established refuses; with a quarter in use there is none
+    assert kernel.count("FLOW_TABLE_FULL") == 0
+    assert elapsed < 3, "established flows would have expired: the machine is too slow to tell"
+    for sent in lasting:
+        later = kernel.run("pod_ingress", sent.but(flags=ACK))
+        assert later.packet.destination == world.backend
+
+
+def test_each_tenant_has_a_generation_of_its_own(kernel: Kernel, world: World) -> None:
+    """By which a reader on another processor notices that an entry changed hands; it goes round."""
+    kernel.service(world.vip, 80, [(world.backend, 80)])
+    sent = first(world)
+    seen = []
+    for _ in range(300):
+        kernel.run("pod_ingress", sent)
+        kernel.run("pod_ingress", sent.but(flags=RST))  # then its SYN opens a new connection
+        ((word, _),) = kernel.flows()
+        seen.append(word >> 48 & 0xFF)
+    assert all(after == (before + 1) % 256 for before, after in itertools.pairwise(seen))
+    assert sum(map(bool, generations(kernel))) <= 1
+
+
+def test_sctp_associations_are_followed(kernel: Kernel, world: World) -> None:
+    """INIT opens, ABORT and SHUTDOWN COMPLETE end one (RFC 9260)."""
+    kernel.service(world.vip, 80, [(world.backend, 80)], protocol=Protocol.SCTP, name="web")
+    for end in (6, 14):
+        init = first(world, SCTP, source_port=40000 + end)
+        exchange(kernel, init)
+        assert ESTABLISHED in states(kernel)
+        ended = init.but(payload=bytes([end, 0, 0, 4]))
+        kernel.run("pod_ingress", ended)
+        assert CLOSING in states(kernel)
+        move(kernel, world, Protocol.SCTP)
+        assert kernel.run("pod_ingress", init).packet.destination == world.other_backend
+        kernel.service(world.vip, 80, [(world.backend, 80)], protocol=Protocol.SCTP, name="web")
