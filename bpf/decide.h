@@ -110,11 +110,16 @@ INLINE struct frontend *frontend_of(const struct packet *packet)
 	return frontend_get(&key);
 }
 
-INLINE int masquerade_all(void)
+/* A ClusterIP is for the cluster's own: others are masqueraded where we know who is which. */
+INLINE int masquerade_for_cluster_ip(int client)
 {
 	struct config *config = config_get();
 
-	return config && config->flags & CONFIG_MASQUERADE_ALL;
+	if (!config)
+		return 0;
+	if (client == CLIENT_OUTSIDE && config->flags & CONFIG_POD_NETWORKS_KNOWN)
+		return 1;
+	return config->flags & CONFIG_MASQUERADE_ALL;
 }
 
 /* Who is it that comes in by an uplink? */
@@ -154,8 +159,12 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 	if (!service || !(service->flags & SERVICE_HAS_ANY))
 		return verdict_is(verdict, ACTION_REJECT, REASON_NO_ENDPOINTS);
 
-	/* eTP Local: whoever is inside the cluster already takes the short way to any endpoint */
-	if (kind != FRONTEND_CLUSTER_IP && client != CLIENT_OUTSIDE)
+	/*
+	 * eTP Local: whoever is on this node takes the short way to any endpoint. A pod of another
+	 * node that asks this one by its address asks from outside: sent on to a third node without
+	 * masquerading, as the policy wants it, it would get its answer past us, from a stranger.
+	 */
+	if (kind != FRONTEND_CLUSTER_IP && client < CLIENT_OTHER_POD)
 		local = 0;
 
 	__u64 region = local ? READ_ONCE(service->local) : READ_ONCE(service->cluster);
@@ -193,7 +202,7 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 	if (client == CLIENT_POD && same_address(&verdict->address, &packet->source))
 		verdict->masquerade = 1;
 	/* The node's own processes have its address already. */
-	if (kind == FRONTEND_CLUSTER_IP && client != CLIENT_NODE && masquerade_all())
+	if (kind == FRONTEND_CLUSTER_IP && client != CLIENT_NODE && masquerade_for_cluster_ip(client))
 		verdict->masquerade = 1;
 	/*
 	 * In by an uplink and out to another node: the reply would bypass this one, which alone can

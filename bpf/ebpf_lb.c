@@ -7,36 +7,35 @@
 #include "reason.h"
 #include "maps.h"
 
+#include "hooks.h"
 #include "icmp.h"
 #include "new_flow.h"
-#include "pod.h"
 #include "reject.h"
 #include "sctp.h"
 #include "socket.h"
-#include "uplink.h"
 
 /* TC, the host's side of a pod's interface */
 
 int pod_ingress(struct __sk_buff *skb)
 {
-	return from_pod(skb);
+	return from_client(skb, HOOK_FROM_POD);
 }
 
 int pod_egress(struct __sk_buff *skb)
 {
-	return to_pod(skb);
+	return to_client(skb, HOOK_TO_POD);
 }
 
 /* TC, uplinks and tunnel devices */
 
 int uplink_ingress(struct __sk_buff *skb)
 {
-	return from_outside(skb);
+	return from_client(skb, HOOK_FROM_OUTSIDE);
 }
 
 int uplink_egress(struct __sk_buff *skb)
 {
-	return to_outside(skb);
+	return to_client(skb, HOOK_TO_OUTSIDE);
 }
 
 /* TC, behind tail calls: see enum slow_path */
@@ -53,7 +52,7 @@ int pod_new_snat(struct __sk_buff *skb)
 
 int pod_reply(struct __sk_buff *skb)
 {
-	return reply_from_pod(skb);
+	return reply_from_client(skb, HOOK_FROM_POD);
 }
 
 int uplink_new_flow(struct __sk_buff *skb)
@@ -68,7 +67,7 @@ int uplink_new_snat(struct __sk_buff *skb)
 
 int uplink_reply(struct __sk_buff *skb)
 {
-	return reply_from_outside(skb);
+	return reply_from_client(skb, HOOK_FROM_OUTSIDE);
 }
 
 int node_established(struct __sk_buff *skb)

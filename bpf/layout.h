@@ -189,7 +189,8 @@ struct service_counter {
 
 /* bits of config.flags */
 enum config_flag {
-	CONFIG_MASQUERADE_ALL = 1, /* every connection to a ClusterIP is masqueraded */
+	CONFIG_MASQUERADE_ALL = 1,     /* every connection to a ClusterIP is masqueraded */
+	CONFIG_POD_NETWORKS_KNOWN = 2, /* pod_networks is complete: who is in none is no pod */
 };
 
 /* Settings that change without a new build. One entry. */

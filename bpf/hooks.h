@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What happens at an interface, in which order. Two kinds of interfaces, two directions:
+ *
+ * Pods' (the host's side). Ingress: what the pod sends; to one of our addresses it is translated.
+ * Egress: what the pod receives; the source of replies is restored.
+ *
+ * Uplinks and tunnels. Ingress: outside clients to one of our addresses are translated, with SNAT
+ * where the backend is on another node, and replies to what was SNATed are sent back to the client.
+ * Egress: the source of replies from backends here is restored; and what the node's own sockets send
+ * to a frontend past the cgroup hooks (raw sockets, kernel clients, no cgroup v2) is translated.
+ */
+#pragma once
+
+#include "decide.h"
+#include "translate.h"
+
+/* Does the packet name its flow? A later fragment does if its first one was seen. */
+INLINE int knows_ports(struct packet *packet)
+{
+	return LIKELY(!(packet->flags & PACKET_LATER_FRAGMENT)) || fragment_recall(packet);
+}
+
+/* Ingress: a client's packets, or replies that must be sent back. */
+INLINE int from_client(struct __sk_buff *skb, int hook)
+{
+	struct packet packet;
+	struct flow_ref ref;
+	int parsed = read_packet(skb, &packet);
+
+	if (UNLIKELY(parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN))
+		return unreadable(skb, parsed);
+	if (!may_be_ours(&packet.destination))
+		return TC_NEXT;
+	skb->cb[CB_ATTEMPT] = 0;
+	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
+		return slow_path(skb, CALL_ICMP_ERROR + hook);
+	if (UNLIKELY(parsed == PARSE_OTHER || !knows_ports(&packet)))
+		return slow_path(skb, CALL_NEW_FLOW + calls_of(hook));
+
+	__u32 now = TICK();
+
+	if (LIKELY(flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags)))
+		return translate_to_backend(skb, &packet, &ref, now, hook);
+	/* replies that must be sent back are rare from pods (hairpins), the rule on uplinks */
+	return slow_path(skb,
+			 (hook == HOOK_FROM_POD ? CALL_NEW_FLOW : CALL_REPLY) + calls_of(hook));
+}
+
+/*
+ * Ingress, behind a tail call: to an address of ours, but not towards a backend. It comes back from
+ * one, to what was SNATed or to the node itself.
+ */
+INLINE int reply_from_client(struct __sk_buff *skb, int hook)
+{
+	struct packet packet;
+	struct flow_ref ref;
+	__u32 now = TICK();
+
+	if (read_packet(skb, &packet) != PARSE_OK || !knows_ports(&packet))
+		return TC_NEXT;
+	if (flow_lookup(&packet, 0, now, &ref))
+		return translate_reply(skb, &packet, &ref, now, hook);
+	return hook == HOOK_FROM_POD ? TC_NEXT : slow_path(skb, CALL_NEW_FLOW + calls_of(hook));
+}
+
+/* Egress: replies to a client. */
+INLINE int to_client(struct __sk_buff *skb, int hook)
+{
+	struct packet packet;
+	struct flow_ref ref;
+	int parsed = read_packet(skb, &packet);
+
+	if (UNLIKELY(parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN))
+		return TC_NEXT;
+	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
+		return slow_path(skb, CALL_ICMP_ERROR + hook);
+	if (hook == HOOK_TO_OUTSIDE && UNLIKELY(may_be_ours(&packet.destination))) {
+		skb->cb[CB_ATTEMPT] = 0;
+		return slow_path(skb, CALL_ESTABLISHED + CALLS_OF_NODE);
+	}
+	/* a later fragment without its first: whose it is cannot be told */
+	if (UNLIKELY(parsed == PARSE_OTHER || !knows_ports(&packet)))
+		return TC_NEXT;
+
+	__u32 now = TICK();
+
+	if (!flow_lookup(&packet, 0, now, &ref))
+		return TC_NEXT;
+	return translate_reply(skb, &packet, &ref, now, hook);
+}
+
+/* Egress of an uplink, behind a tail call: what the node itself sends to a frontend. */
+INLINE int from_node(struct __sk_buff *skb)
+{
+	struct packet packet;
+	struct flow_ref ref;
+	__u32 now = TICK();
+
+	if (read_packet(skb, &packet) == PARSE_OK && knows_ports(&packet) &&
+	    flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags))
+		return translate_to_backend(skb, &packet, &ref, now, HOOK_TO_OUTSIDE);
+	return slow_path(skb, CALL_NEW_FLOW + CALLS_OF_NODE);
+}
