@@ -15,7 +15,6 @@ from ebpf_lb.datapath import layout
 from ebpf_lb.datapath.loader import cache, loading, maps, source
 from ebpf_lb.datapath.loader.compilation import compile_images, source_line
 from ebpf_lb.datapath.loader.errors import LoaderError
-from ebpf_lb.datapath.loader.image import PLACEHOLDER_SEED
 from ebpf_lb.datapath.loader.programs import programs
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
@@ -119,7 +118,7 @@ def _make(pins: Pins, settings: Settings, sources: Path, name: str) -> bool:
     the compiler ran."""
     images, compiled = cache.images(
         source.cache_key(settings, sources),
-        lambda: compile_images(pins, settings, sources, lambda _: PLACEHOLDER_SEED),
+        lambda: compile_images(pins, settings, sources),
     )
     new = pins.build(f"{name}_new")
     shutil.rmtree(new.path, ignore_errors=True)
@@ -131,8 +130,6 @@ def _make(pins: Pins, settings: Settings, sources: Path, name: str) -> bool:
         seeds = {
             family: maps.provide(family, settings, pins.current, new, sources) for family in Family
         }
-        if not all(image.portable for image in images.values()):
-            images = compile_images(pins, settings, sources, seeds.__getitem__)
         try:
             loading.load(images, seeds, new, sources)
         except loading.RefusedError as refusal:
@@ -155,6 +152,4 @@ def _make(pins: Pins, settings: Settings, sources: Path, name: str) -> bool:
 
 def _explained(refusal: loading.RefusedError, where: str | None) -> str:
     lines = refusal.log.rstrip().splitlines()[-_LOG_LINES:]
-    head = f"the kernel refuses the {refusal.family.directory} program {refusal.program}"
-    place = f" at {where}" if where else ""
-    return "\n".join([f"{head}: {refusal.reason}{place}", *lines])
+    return "\n".join([f"{refusal} at {where}" if where else f"{refusal}", *lines])

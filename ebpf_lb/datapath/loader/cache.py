@@ -33,10 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 def images(key: str, compile_: Callable[[], Images]) -> tuple[Images, bool]:
-    """The images of that key, and whether `compile_` was called for them; its errors come through.
-
-    Images that are not portable are never kept.
-    """
+    """The images of that key, and whether `compile_` was called for them; its errors pass."""
     folder = _folder()
     if folder is None:
         return compile_(), True
@@ -45,8 +42,7 @@ def images(key: str, compile_: Callable[[], Images]) -> tuple[Images, bool]:
         if found is not None:
             return found, False
         made = compile_()
-        if all(image.portable for image in made.values()):
-            _write(folder, key, made)
+        _write(folder, key, made)
         return made, True
 
 

@@ -6,15 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from ebpf_lb.datapath import layout
 from ebpf_lb.datapath.libbpf import Map, MapType
-from ebpf_lb.datapath.loader.compiler import Request
 from ebpf_lb.datapath.loader.errors import LoaderError
-from ebpf_lb.datapath.loader.image import Image, from_plain
+from ebpf_lb.datapath.loader.image import PLACEHOLDER_SEED, Image, from_plain
+from ebpf_lb.datapath.loader.request import Request
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
@@ -24,9 +24,7 @@ _COUNT_OF_ERRORS = re.compile(r"\d+ (error|warning)s?( and \d+ errors?)? generat
 _LOCATION = re.compile(r"^;.*@ ([\w./-]+):([1-9]\d*)", re.MULTILINE)
 
 
-def compile_images(
-    pins: Pins, settings: Settings, sources: Path, seed: Callable[[Family], int]
-) -> Mapping[Family, Image]:
+def compile_images(pins: Pins, settings: Settings, sources: Path) -> Mapping[Family, Image]:
     """Both families' images; LoaderError with the compiler's words, which name file and line."""
     folder = pins.builds / f"compiling_{os.getpid()}"
     running: dict[Family, subprocess.Popen[bytes]] = {}
@@ -34,7 +32,9 @@ def compile_images(
         for family in Family:
             maps = folder / family.directory
             _stand_in(family, sources, maps)
-            running[family] = _start(Request(family, settings, sources, seed(family), maps, maps))
+            running[family] = _start(
+                Request(family, settings, sources, PLACEHOLDER_SEED, maps, maps)
+            )
         return {family: _finish(family, process) for family, process in running.items()}
     finally:
         for process in running.values():

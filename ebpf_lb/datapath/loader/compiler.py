@@ -12,9 +12,8 @@ import ctypes
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from ebpf_lb.datapath import layout
 from ebpf_lb.datapath.layout import Scalar, StructLayout
@@ -22,41 +21,13 @@ from ebpf_lb.datapath.loader import source
 from ebpf_lb.datapath.loader.errors import LoaderError
 from ebpf_lb.datapath.loader.image import take_apart, to_plain
 from ebpf_lb.datapath.loader.programs import programs
+from ebpf_lb.datapath.loader.request import Request
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
 EXIT_REFUSED = 3
 
 _SHOW_VERIFIER_LOG = 2  # bcc's DEBUG_BPF
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to compile. `maps` and `node_maps` are folders with a pin for every map.
-
-    explain: a program to load with the kernel's log on standard error, where the compiler's debug
-    information names the source lines; for that the maps must be the real ones.
-    """
-
-    family: Family
-    settings: Settings
-    sources: Path
-    seed: int
-    maps: Path
-    node_maps: Path
-    explain: str | None = None
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), default=str)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        plain = json.loads(text)
-        plain["family"] = Family(plain["family"])
-        plain["settings"] = Settings(**plain["settings"])
-        for name in ("sources", "maps", "node_maps"):
-            plain[name] = Path(plain[name])
-        return cls(**plain)
 
 
 def check_layouts(family: Family, settings: Settings, sources: Path, module: Any) -> None:
@@ -116,8 +87,13 @@ def answer(request: Request, bcc: Any) -> bytes:
     check_layouts(request.family, request.settings, request.sources, module)
     maps = layout.load(request.family, request.sources).maps
     descriptors = {module[name].map_fd: name for name in maps}
-    codes = {name: module.dump_func(name) for name in programs(request.family)}
-    return json.dumps(to_plain(take_apart(codes, descriptors, request.seed))).encode()
+    image = {}
+    for name in programs(request.family):
+        try:
+            image[name] = take_apart(module.dump_func(name), descriptors, request.seed)
+        except ValueError as error:
+            raise LoaderError(f"{name}: {error}") from error
+    return json.dumps(to_plain(image)).encode()
 
 
 def main() -> int:

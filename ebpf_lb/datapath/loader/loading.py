@@ -31,12 +31,14 @@ _BRIEF = 1  # the log's lowest level
 class RefusedError(Exception):
     """The verifier's refusal of one program. `log`: what it wrote."""
 
-    def __init__(self, family: Family, program: str, error: OSError, log: str) -> None:
-        super().__init__(f"the kernel refuses the {family.directory} program {program}: {error}")
+    def __init__(self, family: Family, program: str, error: int, log: str) -> None:
         self.family = family
         self.program = program
-        self.reason = error.strerror or ""
+        self.reason = os.strerror(error)
         self.log = log
+        super().__init__(
+            f"the kernel refuses the {family.directory} program {program}: {self.reason}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,7 @@ def load(
     RefusedError: the verifier's reasons. OSError: something else.
     """
     jobs = [
-        _Job(family, name, images[family].programs[name])
-        for family in images
-        for name in programs(family)
+        _Job(family, name, images[family][name]) for family in images for name in programs(family)
     ]
     jobs.sort(key=lambda job: -len(job.image.code))  # so that none is left alone at the end
     with ExitStack() as opened:
@@ -136,10 +136,9 @@ def _load(job: _Job, kind: Kind, code: bytes) -> Program:
     again = _call(job.name, kind, code, options)
     if again >= 0:
         return Program(again, job.name)
-    error = failure(-result, "loading it")
     if -result in (errno.EPERM, errno.ENOMEM) or not log.value:
-        raise OSError(error.errno, f"loading the program {job.name}: {os.strerror(-result)}")
-    raise RefusedError(job.family, job.name, error, log.value.decode(errors="replace"))
+        raise failure(-result, f"loading the program {job.name}")
+    raise RefusedError(job.family, job.name, -result, log.value.decode(errors="replace"))
 
 
 def _call(name: str, kind: Kind, code: bytes, options: _LoadOptions) -> int:

@@ -1,7 +1,9 @@
 """The text that is compiled: all sources spliced into one, and the constants that go with it.
 
 The compiler understands its table syntax in the main file only, so local includes are replaced by
-what they name, once each, with `#line` directives: an error then names the real file.
+what they name, once each, with `#line` directives: an error then names the real file. It also puts
+a line of its own before each function, so every body says again where it begins: the verifier's
+messages name lines too.
 """
 
 import hashlib
@@ -43,6 +45,8 @@ def splice(main: Path) -> str:
                     result.append(f'#line {number + 1} "{path.name}"')
                 else:
                     result.append("")
+            elif line == "{":
+                result += [f'#line {number} "{path.name}"', line]
             else:
                 result.append("" if _ONCE.match(line) else line)
         return result
@@ -134,11 +138,16 @@ def _described(described: layout.Layout) -> str:
 def defines(
     settings: Settings, family: Family, seed: int, maps: Path, node_maps: Path
 ) -> list[str]:
-    """The compiler's flags for one family. Maps are found by their pins."""
+    """The compiler's flags for one family. Maps are found by their pins.
+
+    The seed is loaded by an instruction written out, so that the optimiser neither splits it nor
+    computes with it: another one can be filled in later.
+    """
     numbers = constants(settings) | {"FAMILY": int(family)}
+    load_seed = f'({{ __u64 seed_; asm("%0 = {seed:#x} ll" : "=r"(seed_)); seed_; }})'
     return [
         *(f"-D{name}={number}" for name, number in numbers.items()),
-        f"-DFLOW_SEED={seed:#x}ULL",
+        f"-DFLOW_SEED={load_seed}",
         f'-DPIN="{maps}"',
         f'-DPIN_CALLS="{maps}"',
         f'-DPIN_NODE="{node_maps}"',

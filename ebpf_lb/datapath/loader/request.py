@@ -1,0 +1,38 @@
+"""What the compiler's process is asked for."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.model.values import Family
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to compile. `maps` and `node_maps` are folders with a pin for every map.
+
+    explain: a program to load with the kernel's log on standard error, where the compiler's debug
+    information names the source lines; for that the maps must be the real ones.
+    """
+
+    family: Family
+    settings: Settings
+    sources: Path
+    seed: int
+    maps: Path
+    node_maps: Path
+    explain: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        plain = json.loads(text)
+        plain["family"] = Family(plain["family"])
+        plain["settings"] = Settings(**plain["settings"])
+        for name in ("sources", "maps", "node_maps"):
+            plain[name] = Path(plain[name])
+        return cls(**plain)

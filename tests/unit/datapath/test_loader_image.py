@@ -1,0 +1,66 @@
+"""Compiled code freed of its maps and its seed, on instructions put together by hand."""
+
+import json
+import struct
+
+import pytest
+
+from ebpf_lb.datapath.loader.image import ProgramImage, from_plain, take_apart, to_plain
+
+SEED = 0x1122334455667788
+EXIT = bytes.fromhex("9500000000000000")
+
+
+def instruction(operation: int, registers: int = 0, number: int = 0) -> bytes:
+    return struct.pack("<BBhI", operation, registers, 0, number)
+
+
+def load_64(number: int, source: int = 0) -> bytes:
+    """r1 = number, of 64 bits; with source 1 the number is a map's descriptor."""
+    low, high = number & 0xFFFFFFFF, number >> 32
+    return instruction(0x18, source << 4 | 1, low) + instruction(0, 0, high)
+
+
+def apart(code: bytes) -> ProgramImage:
+    return take_apart(code, {7: "flows", 9: "calls"}, SEED)
+
+
+def test_maps_and_seeds_are_filled_in_where_they_stood() -> None:
+    image = apart(load_64(9, 1) + load_64(SEED) + instruction(0xB7, 0, 7) + load_64(7, 1) + EXIT)
+    other_seed = 0xFEDCBA9876543210
+    assert image.fill_in({"flows": 70, "calls": 90}, other_seed) == (
+        # the plain number 7 is none of a map's descriptors
+        load_64(90, 1) + load_64(other_seed) + instruction(0xB7, 0, 7) + load_64(70, 1) + EXIT
+    )
+
+
+def test_the_image_does_not_depend_on_what_it_was_compiled_with() -> None:
+    one = take_apart(load_64(9, 1) + load_64(SEED) + EXIT, {9: "calls"}, SEED)
+    other = take_apart(load_64(5, 1) + load_64(SEED * 2) + EXIT, {5: "calls"}, SEED * 2)
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        instruction(0xB7, 1, SEED & 0xFFFFFFFF),  # r1 = low half
+        instruction(0xA7, 1, SEED >> 32),  # r1 ^= high half
+        load_64(SEED & 0xFFFFFFFF),
+        load_64(SEED >> 32),
+        load_64(SEED >> 32 | (SEED & 0xFFFFFFFF) << 32),  # halves swapped
+        load_64(SEED) + instruction(0xB7, 1, SEED >> 32),  # whole once, split once
+    ],
+)
+def test_a_part_of_the_seed_elsewhere_is_refused(code: bytes) -> None:
+    with pytest.raises(ValueError, match="holds a part of the seed"):
+        apart(code + EXIT)
+
+
+def test_a_map_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(KeyError):
+        apart(load_64(8, 1) + EXIT)
+
+
+def test_through_json_and_back() -> None:
+    image = {"one": apart(load_64(7, 1) + load_64(SEED) + EXIT), "other": apart(EXIT)}
+    assert from_plain(json.loads(json.dumps(to_plain(image)))) == image
