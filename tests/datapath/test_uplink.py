@@ -224,6 +224,16 @@ class TestTrafficPolicyLocal:
         assert hook("uplink_ingress", first(world)).dropped
         assert hook.kernel.count("NO_LOCAL_ENDPOINTS") == 1
 
+    def test_pods_of_other_nodes_ask_from_outside(self, hook: Hook, world: World) -> None:
+        """Their short way is on their own node. Here it would lead past us on the way back."""
+        asked = first(world).but(source=world.other_pod)
+        self.service(hook, world, here=False)
+        assert hook("uplink_ingress", asked).dropped
+        self.service(hook, world, here=True)
+        for port in range(1000, 1030):
+            got = hook("uplink_ingress", asked.but(source_port=port)).packet
+            assert (got.source, got.destination) == (world.other_pod, world.local_pod)
+
     def test_pods_take_the_short_way(self, hook: Hook, world: World) -> None:
         self.service(hook, world, here=False)
         there = hook.kernel.run("pod_ingress", first(world).but(source=world.local_pod))
@@ -337,6 +347,27 @@ def test_masquerade_all(hook: Hook, world: World, backend: str) -> None:
     back = hook("uplink_ingress" if backend == "remote_pod" else "pod_ingress", answer)
     assert back.redirected and back.packet.valid
     assert (back.packet.source, back.packet.destination) == (vip, client)
+    assert (back.packet.source_port, back.packet.destination_port) == (80, 40000)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["pods-known", "pods-unknown"])
+@pytest.mark.parametrize("client", ["client", "other_pod"])
+def test_cluster_ip_from_outside(hook: Hook, world: World, client: str, known: bool) -> None:
+    """Who is no pod is masqueraded, where that is known, for a backend on this node as well."""
+    vip = "10.96.0.20" if "." in world.node else "fd00:10:96::20"
+    if not known:
+        hook.kernel.writer.set_pod_networks([])
+    hook.kernel.service(vip, 80, [], local=[(world.local_pod, 9376)])
+    asker = getattr(world, client)
+    sent = Packet(asker, vip, 40000, 80, TCP)
+    there = hook("uplink_ingress", sent)
+    masqueraded = known and client == "client"
+    assert there.packet.valid and there.redirected == masqueraded
+    assert there.packet.source == (world.node if masqueraded else asker)
+    assert there.packet.destination == world.local_pod
+    back = hook("pod_ingress" if masqueraded else "uplink_egress", there.packet.reply())
+    assert back.packet.valid and back.redirected == masqueraded
+    assert (back.packet.source, back.packet.destination) == (vip, asker)
     assert (back.packet.source_port, back.packet.destination_port) == (80, 40000)
 
 

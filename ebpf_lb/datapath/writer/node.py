@@ -15,6 +15,7 @@ where the interface has no number of its own (bpf/decide.h)."""
 
 _INDEX = struct.Struct("=I")
 _PRESENT = b"\1"
+_POD_NETWORKS_KNOWN = 2  # CONFIG_POD_NETWORKS_KNOWN in bpf/layout.h
 
 
 class NodeTables:
@@ -26,11 +27,14 @@ class NodeTables:
         """How many elements were written since the start, by map; deletions count as writes."""
 
     def set_config(self, node_netns_cookie: int, flags: int, reject_per_second: int) -> None:
-        """Settings that programs read at every decision."""
-        value = self._maps.layout.struct("config").pack(
-            node_netns_cookie=node_netns_cookie, flags=flags, reject_per_second=reject_per_second
+        """Settings that programs read at every decision. Whether the pods' networks are known is
+        not one of them: see set_pod_networks."""
+        known = self._config()["flags"] & _POD_NETWORKS_KNOWN
+        self._put_config(
+            node_netns_cookie=node_netns_cookie,
+            flags=flags | known,
+            reject_per_second=reject_per_second,
         )
-        self._put("config", self._maps.config, _INDEX.pack(0), value)
 
     def set_crc32c_shifts(self) -> None:
         """The constant tables for SCTP's checksum."""
@@ -61,7 +65,8 @@ class NodeTables:
         self._put("snat_sources", self._maps.snat_sources, _INDEX.pack(source_id), value)
 
     def set_pod_networks(self, networks: Iterable[Network]) -> None:
-        """The cluster's pod networks of this family, all of them."""
+        """The cluster's pod networks of this family, all of them; none: they are not known."""
+        networks = list(networks)
         pack = self._maps.layout.struct("network_key").pack
         wanted = {
             pack(prefix_length=network.prefix_length, address=network.address)
@@ -73,6 +78,19 @@ class NodeTables:
         for key in held - wanted:
             self._maps.pod_networks.delete(key)
             self.stats["pod_networks"] += 1
+        config = self._config()
+        flags = config["flags"] & ~_POD_NETWORKS_KNOWN
+        self._put_config(**config | {"flags": flags | (_POD_NETWORKS_KNOWN if networks else 0)})
+
+    def _config(self) -> dict[str, int]:
+        held = self._maps.config.lookup(_INDEX.pack(0))
+        layout = self._maps.layout.struct("config")
+        fields: dict[str, int] = layout.unpack(held or bytes(layout.size))._asdict()
+        return fields
+
+    def _put_config(self, **fields: int) -> None:
+        value = self._maps.layout.struct("config").pack(**fields)
+        self._put("config", self._maps.config, _INDEX.pack(0), value)
 
     def _set_filter_bit(self, address: bytes) -> None:
         index, bit = filter_bit(address, self._maps.vip_filter.count)

@@ -187,7 +187,7 @@ def test_any_history_ends_as_from_scratch_even_if_a_write_fails(
     st.lists(forwardings(), max_size=3),
     st.lists(
         st.builds(
-            lambda one, name: replace(one, name=replace(one.name, name=name)),
+            lambda one, name: replace(one, name=one.name._replace(name=name)),
             forwardings(),
             st.sampled_from("abcdefgh"),
         ),
@@ -432,6 +432,15 @@ def test_other_texts_are_no_names(text: str) -> None:
         parse_name(text)
 
 
+POD_NETWORKS_KNOWN = 2  # bpf/layout.h
+
+
+def flags(fake: FakeMaps) -> int:
+    value = fake.tables["config"].lookup(bytes(4))
+    assert value is not None
+    return int.from_bytes(value[8:12], "little")
+
+
 def test_node_tables_write_only_differences() -> None:
     fake = FakeMaps(Family.IPV4)
     for _ in range(2):
@@ -447,3 +456,7 @@ def test_node_tables_write_only_differences() -> None:
     writer.delete_interface(3)
     assert dict(writer.stats) == {"pod_networks": 1, "interfaces": 1}
     assert writer.interfaces() == set()
+    assert flags(fake) == 1 | POD_NETWORKS_KNOWN
+    writer.set_pod_networks([])
+    assert flags(fake) == 1
+    assert dict(writer.stats) == {"pod_networks": 2, "interfaces": 1, "config": 1}
