@@ -98,7 +98,8 @@ class Room:
         return f"{self.namespace}/{name}"
 
 
-def _room(lab: Lab, folder: Path) -> Iterator[Room]:
+def room_in(lab: Lab, folder: Path) -> Iterator[Room]:
+    """A namespace in any lab, for a fixture: it goes when the fixture ends."""
     room = Room(lab, f"test-{next(_numbers)}", folder)
     yield room
     lab.delete(
@@ -109,13 +110,13 @@ def _room(lab: Lab, folder: Path) -> Iterator[Room]:
 @pytest.fixture
 def room(lab: Lab, tmp_path: Path) -> Iterator[Room]:
     """A namespace for one test."""
-    yield from _room(lab, tmp_path)
+    yield from room_in(lab, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def shared_room(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     """A namespace for the tests of one file."""
-    yield from _room(lab, tmp_path_factory.mktemp("manifests"))
+    yield from room_in(lab, tmp_path_factory.mktemp("manifests"))
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["bridge-nf", "no-bridge-nf"])
