@@ -67,17 +67,17 @@ class Feeder:
         }
         includes = ["/usr/include", f"/usr/include/{os.uname().machine}-linux-gnu"]
         self._module: Any = BPF(
-            text=(Path(__file__).parent / "feeder.c").read_text(),
+            text=(Path(__file__).parent / "feeder.c").read_bytes(),
             cflags=[
                 *(f"-D{name}={number}" for name, number in numbers.items()),
                 *(word for folder in includes for word in ("-isystem", folder)),
                 "-Wno-address-of-packed-member",
             ],
         )
-        function = self._module.load_func("feeder", _SCHED_CLS)
+        function = self._module.load_func(b"feeder", _SCHED_CLS)
         self._program = Program(os.dup(function.fd), "feeder")
-        self._feeds = Map(os.dup(self._module["feeds"].map_fd), "feeds")
-        self._programs = Map(os.dup(self._module["programs"].map_fd), "programs")
+        self._feeds = Map(os.dup(self._module[b"feeds"].map_fd), "feeds")
+        self._programs = Map(os.dup(self._module[b"programs"].map_fd), "programs")
         self._indices: dict[int, int] = {}
 
     def index(self, program: Program) -> int:

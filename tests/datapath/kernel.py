@@ -96,12 +96,15 @@ class Kernel:
         self.writer.set_interface(LOOPBACK, 0, 1)
 
     def _zero(self, table: Map) -> None:
-        entries = table.max_entries
-        copies = table.stride * len(table.lookup(bytes(4)) or b"") // table.stride
-        value = bytes(copies)
-        for index in range(entries):
-            if (table.lookup(struct.pack("=I", index)) or b"").strip(b"\0"):
-                table.update(struct.pack("=I", index), value)
+        step = 4096
+        for first in range(0, table.max_entries, step):
+            values = table.slice(first, min(step, table.max_entries - first))
+            if not values.strip(b"\0"):
+                continue
+            width = len(table.lookup(bytes(4)) or b"")
+            for number in range(len(values) // width):
+                if values[number * width : (number + 1) * width].strip(b"\0"):
+                    table.update(struct.pack("=I", first + number), bytes(width))
 
     def open(self, name: str) -> Map:
         scope = None if name == "reject_bucket" else self.family
