@@ -3,6 +3,7 @@
 The sources are the real headers with a small main file, which compiles in a second.
 """
 
+import ipaddress
 import json
 import os
 import re
@@ -22,15 +23,20 @@ from ebpf_lb.datapath.libbpf import Map, MapType, Program
 from ebpf_lb.datapath.loader import (
     Loaded,
     LoaderError,
+    cache,
     compilation,
     ensure_loaded,
     retire_old_builds,
+    source,
 )
 from ebpf_lb.datapath.loader.programs import programs, slow_paths
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 from tests.capabilities import DATAPATH, needs
+from tests.datapath.conftest import SETTINGS as PACKETS
+from tests.datapath.kernel import Kernel
+from tests.support.packets import Packet
 
 pytestmark = needs(*DATAPATH)
 
@@ -394,9 +400,9 @@ def test_loaders_at_the_same_time_compile_once(
 def test_a_damaged_cache_is_made_anew(
     new_root: Callable[[], Path], sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = no_cache(monkeypatch, tmp_path)
+    folder = no_cache(monkeypatch, tmp_path)
     assert ensure_loaded(new_root(), SETTINGS, sources).compiled
-    (file,) = (path for path in cache.iterdir() if path.name != "lock")
+    (file,) = (path for path in folder.iterdir() if path.name != "lock")
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 0xFF
     file.write_bytes(data)
@@ -408,12 +414,45 @@ def test_the_installed_sources_give_the_same_code_for_any_seed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Filling in another seed gives what compiling with that seed gives."""
-    pins = Pins(root)
+    pins, folder = Pins(root), layout.sources()
     pins.builds.mkdir(parents=True)
-    folder = layout.sources()
-    images = [compilation.compile_images(pins, SETTINGS, folder)]
+
+    def compiled() -> cache.Images:
+        return compilation.compile_images(pins, PACKETS, folder)
+
+    # the same settings as the packet tests', so that they are compiled already
+    usual, _ = cache.images(source.cache_key(PACKETS, folder), compiled)
     monkeypatch.setattr(compilation, "PLACEHOLDER_SEED", 0x1D872B41_C6A4A793)
-    images.append(compilation.compile_images(pins, SETTINGS, folder))
-    assert images[0] == images[1]
-    assert all(one["pod_ingress"].seeds for one in images[0].values())
+    assert compiled() == usual
+    assert all(image["pod_ingress"].seeds for image in usual.values())
     assert list(pins.builds.iterdir()) == []
+
+
+def test_a_flow_that_a_program_wrote_is_read_as_bytes_and_as_fields(kernel: Kernel) -> None:
+    addresses = {
+        Family.IPV4: ("10.244.1.2", "10.96.0.20", "10.244.2.7"),
+        Family.IPV6: ("fd00:10:244:1::2", "fd00:10:96::20", "fd00:10:244:2::7"),
+    }[kernel.family]
+    client, vip, backend = addresses
+    service = kernel.service(vip, 80, [(backend, 9376)])
+    assert kernel.run("pod_ingress", Packet(client, vip, 40000, 80)).passed
+
+    with kernel.open("flows") as table:
+        (value,) = (value for _, value in table.items() if value.strip(b"\0"))
+    size = 32 if kernel.family is Family.IPV4 else 64
+    (entry,) = (value[at : at + size] for at in range(0, 4 * size, size) if any(value[at:][:size]))
+    assert entry[8:] == (
+        b"".join(ipaddress.ip_address(address).packed for address in addresses)
+        + bytes.fromhex("9c40 0050 24a0 0000")
+    ).ljust(size - 8, b"\0")
+    state, protocol = entry[3] & 7, entry[3] >> 3 & 3
+    assert (state, protocol) == (3, 1)  # NEW, TCP
+    assert int.from_bytes(entry[4:6], "little") == kernel.writer.service_id(service)
+
+    read = kernel.layout.struct("flow").unpack(entry)
+    assert read.word == int.from_bytes(entry[:8], "little")
+    assert (read.client, read.vip, read.backend) == tuple(
+        ipaddress.ip_address(address).packed for address in addresses
+    )
+    assert (read.client_port, read.vip_port, read.backend_port) == (40000, 80, 9376)
+    assert read.snat_port == 0
