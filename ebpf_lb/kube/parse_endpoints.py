@@ -29,7 +29,7 @@ def _shared_ports(ports: tuple[EndpointPort, ...]) -> tuple[EndpointPort, ...]:
     return ports
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=64)
 def _shared_key(namespace: str, name: str) -> ObjectKey:
     """A Service's slices come one after the other, and name it each."""
     return ObjectKey(namespace, name)

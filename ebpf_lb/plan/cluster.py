@@ -124,7 +124,13 @@ class Cluster:
         for place, claim in own.items():
             if place not in given_away:
                 granted.setdefault((claim.port, claim.family), []).append(claim)
-        forwardings = [self._forwarding(service, group) for group in granted.values()]
+        # both families of a port share its name: those who keep it keep one
+        ports = {claims[0].service_port for claims in granted.values()}
+        names = {port: ServicePortName(*key, port.name, port.protocol) for port in ports}
+        forwardings = [
+            self._forwarding(service, names[claims[0].service_port], claims)
+            for claims in granted.values()
+        ]
         return tuple(sorted(forwardings, key=lambda f: (f.name, f.family)))
 
     def problems(self, key: ObjectKey) -> list[str]:
@@ -141,15 +147,17 @@ class Cluster:
             return ()
         return health_check(service, self._slices_of.get(key, ()), self._node.name)
 
-    def _forwarding(self, service: Service, granted: list[Claim]) -> Forwarding:
-        port, family = granted[0].service_port, granted[0].family
+    def _forwarding(
+        self, service: Service, name: ServicePortName, granted: list[Claim]
+    ) -> Forwarding:
+        family = granted[0].family
         frontends: list[Frontend] = sorted(
             (claim.frontend for claim in granted), key=lambda f: (f.address, f.port)
         )
         guarded = any(f.flags & FrontendFlag.SOURCE_RANGES for f in frontends)
         found = self._usable(service, granted[0])
         return Forwarding(
-            name=ServicePortName(*service.key, port.name, port.protocol),
+            name=name,
             family=family,
             frontends=tuple(frontends),
             cluster=found.cluster,

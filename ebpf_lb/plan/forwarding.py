@@ -1,11 +1,13 @@
 """What the plan yields: for every Service port and family, who may be reached and how.
 
 This is the contract between `plan` (which decides) and `datapath` (which writes it down): total
-values, sorted, equal exactly when the maps they ask for are equal.
+values, sorted, equal exactly when the maps they ask for are equal. Those of which there are many
+are tuples, which are made and compared fastest.
 """
 
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 from ebpf_lb.model.values import Family, Network, Protocol
 
@@ -29,8 +31,7 @@ class FrontendFlag(IntFlag):
 NO_FLAGS = FrontendFlag(0)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ServicePortName:
+class ServicePortName(NamedTuple):
     """A Service's port, the unit in which everything is planned, written and counted."""
 
     namespace: str
@@ -43,8 +44,7 @@ class ServicePortName:
         return f"{self.namespace}/{self.name}" + (f":{self.port}" if self.port else "")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Frontend:
+class Frontend(NamedTuple):
     """An address and port that we accept connections on; the protocol is its Service port's."""
 
     address: bytes
@@ -53,8 +53,7 @@ class Frontend:
     flags: FrontendFlag = NO_FLAGS
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Backend:
+class Backend(NamedTuple):
     """An address and port that we send to. `local`: the pod runs on this node."""
 
     address: bytes

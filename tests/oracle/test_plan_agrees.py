@@ -101,8 +101,7 @@ CHANGES = {
     "flags": lambda f: dataclasses.replace(
         f,
         frontends=tuple(
-            dataclasses.replace(frontend, flags=frontend.flags ^ FrontendFlag.LOCAL)
-            for frontend in f.frontends
+            frontend._replace(flags=frontend.flags ^ FrontendFlag.LOCAL) for frontend in f.frontends
         ),
     ),
 }

@@ -11,6 +11,7 @@ from ebpf_lb.datapath.writer.records import (
     pack_ids,
     region_of,
 )
+from ebpf_lb.plan.forwarding import ServicePortName
 
 _INDEX = struct.Struct("=I")
 _CHUNK = 4096  # backends a read
@@ -43,20 +44,20 @@ def read_back(maps: FamilyMaps) -> Found:
 
 def _names(maps: FamilyMaps, found: Found) -> None:
     unpack = maps.layout.struct("service_name").unpack
-    seen: set[str] = set()
+    seen: set[ServicePortName] = set()
     for key, value in maps.names.items():
         number: int = _INDEX.unpack(key)[0]
         text: str = unpack(value).text
         try:
-            parse_name(text)
+            name = parse_name(text)
         except ValueError:
             found.stray_names.append(number)
             continue
-        if text in seen:
+        if name in seen:
             found.stray_names.append(number)
             continue
-        seen.add(text)
-        found.records[number] = Record(text, number)
+        seen.add(name)
+        found.records[number] = Record(name, number)
 
 
 def _services(maps: FamilyMaps, found: Found) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 from ebpf_lb.datapath.writer.adopt import read_back
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.fill import NewFrontends, NewServices
-from ebpf_lb.datapath.writer.names import NotProgrammed, format_name, parse_name
+from ebpf_lb.datapath.writer.names import NotProgrammed, format_name
 from ebpf_lb.datapath.writer.node import NodeTables
 from ebpf_lb.datapath.writer.pools import Exhausted
 from ebpf_lb.datapath.writer.records import Record, pack_ids, unpack_ids
@@ -41,7 +41,7 @@ class FamilyWriter(NodeTables):
     ) -> None:
         super().__init__(maps)
         self.family = maps.layout.family
-        self._records: dict[str, Record] = {}
+        self._records: dict[ServicePortName, Record] = {}
         self._by_id: dict[int, Record] = {}
         self._stray_ids: set[int] = set()
         self._stray_names: list[int] = []
@@ -61,7 +61,7 @@ class FamilyWriter(NodeTables):
         records = found.records.values()
         self._by_id.clear()
         self._by_id.update(found.records)
-        self._records = {record.text: record for record in records}
+        self._records = {record.name: record for record in records}
         words = [word for record in records for word in (record.cluster, record.local) if word]
         # strays keep their ids until `retain` has removed what mentions them
         unpack_value = self._maps.layout.struct("frontend").unpack
@@ -91,11 +91,11 @@ class FamilyWriter(NodeTables):
 
     def names(self) -> list[ServicePortName]:
         """The Service ports that the kernel holds something for."""
-        return [parse_name(text) for text in self._records]
+        return list(self._records)
 
     def service_id(self, name: ServicePortName) -> int | None:
         """The id under which programs count this Service port."""
-        record = self._records.get(format_name(name))
+        record = self._records.get(name)
         return record.id if record else None
 
     def set(self, forwarding: Forwarding) -> None:
@@ -104,8 +104,7 @@ class FamilyWriter(NodeTables):
         NotProgrammed if it does not fit; what was there before goes on then.
         """
         name = forwarding.name
-        text = format_name(name)
-        record = self._records.get(text) or Record(text, 0)
+        record = self._records.get(name) or Record(name, 0)
         change: Change | None = None
         try:
             change = self._services.prepare(record, forwarding)
@@ -140,7 +139,7 @@ class FamilyWriter(NodeTables):
 
     def delete(self, name: ServicePortName) -> None:
         """Removes a Service port; nothing happens if there is none."""
-        record = self._records.get(format_name(name))
+        record = self._records.get(name)
         if record is None:
             return
         try:
@@ -149,15 +148,15 @@ class FamilyWriter(NodeTables):
             self._delete_name(record.id)
         except OSError as error:
             raise NotProgrammed(name, self.family, f"removing: {_reason(error)}") from error
-        del self._records[record.text]
+        del self._records[record.name]
         del self._by_id[record.id]
         self._services.release(record)
 
     def retain(self, names: Collection[ServicePortName]) -> None:
         """Removes all Service ports but these, and whatever belongs to none."""
-        wanted = {format_name(name) for name in names}
-        for text in [text for text in self._records if text not in wanted]:
-            self.delete(parse_name(text))
+        wanted = set(names)
+        for name in [name for name in self._records if name not in wanted]:
+            self.delete(name)
         self._frontends.remove_strays()
         self._ranges.remove_strays()
         while self._stray_names:
@@ -173,43 +172,42 @@ class FamilyWriter(NodeTables):
 
     def _fill(self, forwardings: Iterable[Forwarding]) -> list[Forwarding]:
         """Writes those that are new, all or none of them; what is left to do."""
-        fresh: dict[str, Forwarding] = {}
-        frontends: dict[str, dict[bytes, bytes]] = {}
-        names: dict[str, bytes] = {}
+        fresh: dict[ServicePortName, Forwarding] = {}
+        names: list[bytes] = []
         taken: set[bytes] = set()
         left = []
         for forwarding in forwardings:
-            text = format_name(forwarding.name)
-            entries = self._frontends.wanted(forwarding, 0)
-            new = text not in self._records and text not in fresh and not forwarding.source_ranges
-            if not new or not taken.isdisjoint(entries) or not self._frontends.unclaimed(entries):
+            name = forwarding.name
+            keys = self._frontends.keys(forwarding)
+            new = name not in self._records and name not in fresh and not forwarding.source_ranges
+            if not new or not taken.isdisjoint(keys) or not self._frontends.unclaimed(keys):
                 left.append(forwarding)
                 continue
             try:
-                names[text] = self._pack_name(text=text)
+                names.append(self._pack_name(text=format_name(name)))
             except TypeError:  # too long; `set` says so
                 left.append(forwarding)
                 continue
-            fresh[text], frontends[text] = forwarding, entries
-            taken.update(entries)
-        return left if self._write_fresh(fresh, names) else [*fresh.values(), *left]
+            fresh[name] = forwarding
+            taken.update(keys)
+        wanted = list(fresh.values())
+        return left if self._write_fresh(wanted, names) else [*wanted, *left]
 
-    def _write_fresh(self, wanted: dict[str, Forwarding], names: dict[str, bytes]) -> bool:
+    def _write_fresh(self, wanted: list[Forwarding], names: list[bytes]) -> bool:
         """All of them, or False."""
         if not wanted:
             return True
         try:
-            fresh = self._services.take_many([*wanted.items()])
+            fresh = self._services.take_many(wanted)
         except Exhausted:
             return False
         records = [one.record for one in fresh]
         ids = pack_ids([record.id for record in records])
         try:
-            self._maps.names.update_batch(ids, b"".join(names.values()))
+            self._maps.names.update_batch(ids, b"".join(names))
             self.stats["names"] += len(records)
             self._services.write_many(fresh)
-            entries = [self._frontends.wanted(one.forwarding, one.record.id) for one in fresh]
-            self._frontends.write_many(records, entries)
+            self._frontends.write_many(fresh)
         except (Exhausted, OSError):
             # frontends may be there already: what they lead to stays until `retain` removes them
             for record in records:
@@ -218,22 +216,23 @@ class FamilyWriter(NodeTables):
                 self._stray_backend_ids += unpack_ids(record.backends)
                 self._stray_regions += (record.cluster, record.local)
             return False
-        self._records.update((record.text, record) for record in records)
+        self._records.update((record.name, record) for record in records)
         self._by_id.update((record.id, record) for record in records)
         return True
 
     def _begin(self, change: Change) -> None:
         """A Service port that was not there: its name, and empty words."""
         record = change.record
+        text = format_name(record.name)
         try:
-            value = self._pack_name(text=record.text)
+            value = self._pack_name(text=text)
         except TypeError as error:
-            raise Exhausted(f"its name is too long ({len(record.text)} characters)") from error
+            raise Exhausted(f"its name is too long ({len(text)} characters)") from error
         self._services.clear_words(change.service_id)
         self._maps.names.update(_INDEX.pack(change.service_id), value)
         self.stats["names"] += 1
         self._services.assign(change)
-        self._records[record.text] = record
+        self._records[record.name] = record
         self._by_id[record.id] = record
 
     def _delete_name(self, number: int) -> None:

@@ -19,7 +19,7 @@ from ebpf_lb.datapath.writer.frontends import Frontends
 from ebpf_lb.datapath.writer.pools import Exhausted
 from ebpf_lb.datapath.writer.records import Record, pack_ids, region_of
 from ebpf_lb.datapath.writer.services import Services
-from ebpf_lb.plan.forwarding import Forwarding
+from ebpf_lb.plan.forwarding import Forwarding, FrontendKind
 
 _INDEX = struct.Struct("=I")
 
@@ -36,19 +36,18 @@ class Fresh(NamedTuple):
 class NewServices(Services):
     """Services, and many new ones at once."""
 
-    def take_many(self, wanted: Sequence[tuple[str, Forwarding]]) -> list[Fresh]:
-        """Ids and regions for all of them, by text; Exhausted, and nothing is taken, if they do not
-        fit."""
-        flags = [self._flags(forwarding) for _, forwarding in wanted]
+    def take_many(self, wanted: Sequence[Forwarding]) -> list[Fresh]:
+        """Ids and regions for all of them; Exhausted, and nothing is taken, if they do not fit."""
+        flags = [self._flags(forwarding) for forwarding in wanted]
         fresh: list[Fresh] = []
         service_ids, backend_ids = self._service_ids.take(len(wanted)), []
         try:
             backend_ids = self._backend_ids.take(sum(map(len, flags)))
             at = 0
-            for (text, forwarding), number, own in zip(wanted, service_ids, flags, strict=True):
+            for forwarding, number, own in zip(wanted, service_ids, flags, strict=True):
                 ids = backend_ids[at : at + len(own)]
                 at += len(own)
-                fresh.append(self._fresh(Record(text, number), forwarding, own, ids))
+                fresh.append(self._fresh(Record(forwarding.name, number), forwarding, own, ids))
         except Exhausted:
             self._service_ids.give_back(service_ids)
             self._backend_ids.give_back(backend_ids)
@@ -113,14 +112,24 @@ class NewServices(Services):
 class NewFrontends(Frontends):
     """Frontends, and those of many new Service ports at once."""
 
+    def keys(self, forwarding: Forwarding) -> set[bytes]:
+        """Those of a Service port's entries."""
+        protocol, pack = forwarding.name.protocol, self._pack_key
+        return {pack(f.address, f.port.to_bytes(2), protocol) for f in forwarding.frontends}
+
     def unclaimed(self, entries: Iterable[bytes]) -> bool:
         """Whether none of these keys is in the map."""
         return all(self._maps.frontends.lookup(key) is None for key in entries)
 
-    def write_many(self, records: Sequence[Record], wanted: Sequence[dict[bytes, bytes]]) -> None:
+    def write_many(self, fresh: Sequence[Fresh]) -> None:
         """Entries that are in the map nowhere yet, then what they leave UNSERVED. Exhausted if they
         do not fit; OSError, and then those that were written are strays."""
-        addresses = [self._cluster_ips(entries) for entries in wanted]
+        wanted = [self.wanted(one.forwarding, one.record.id) for one in fresh]
+        # the plan's own objects: those that are kept then take no memory
+        addresses = [
+            {f.address for f in one.forwarding.frontends if f.kind is FrontendKind.CLUSTER_IP}
+            for one in fresh
+        ]
         bare = {address for address in set().union(*addresses) if not self._has_unserved(address)}
         whole = {key: value for entries in wanted for key, value in entries.items()}
         entries = self._maps.frontends.max_entries
@@ -136,8 +145,8 @@ class NewFrontends(Frontends):
             self._strays |= whole
             self._stray_addresses |= bare
             raise
-        for record, own, ips in zip(records, wanted, addresses, strict=True):
-            record.frontends = self._packing.pack(own)
+        for one, own, ips in zip(fresh, wanted, addresses, strict=True):
+            one.record.frontends = self._packing.pack(own)
             self._ports.update(ips)
 
     def _write_batch(self, elements: dict[bytes, bytes]) -> None:

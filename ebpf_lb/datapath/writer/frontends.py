@@ -128,7 +128,6 @@ class Frontends:
                 before = self._cluster_ips(left)
                 left.pop(key, None)
                 self._keep(loser, left, before)
-                self._stray_addresses |= before - self._ports.keys()
 
     def _delete(self, key: bytes) -> None:
         if self._maps.frontends.delete(key):
@@ -149,6 +148,8 @@ class Frontends:
             self._ports[address] -= 1
             if not self._ports[address]:
                 del self._ports[address]
+                if self._has_unserved(address):  # a write failed, or another one took the key
+                    self._stray_addresses.add(address)
 
     def _cluster_ips(self, entries: dict[bytes, bytes]) -> set[bytes]:
         return {

@@ -6,6 +6,8 @@ from array import array
 from collections.abc import Iterator, Sequence
 from struct import Struct
 
+from ebpf_lb.plan.forwarding import ServicePortName
+
 NO_REGION = b""
 
 
@@ -26,13 +28,13 @@ class Record:
         "id",
         "local",
         "local_ids",
+        "name",
         "ranges",
-        "text",
         "timeout_and_flags",
     )
 
-    def __init__(self, text: str, number: int) -> None:
-        self.text = text
+    def __init__(self, name: ServicePortName, number: int) -> None:
+        self.name = name
         self.id = number
         self.frontends = b""
         self.backends = b""
