@@ -99,14 +99,15 @@ class EndpointSlice:
             hints if any(hint != NO_HINTS for hint in hints) else (),
         )
 
+    def split_addresses(self) -> list[bytes]:
+        width, packed = self.family.address_bytes, self.addresses
+        return [packed[at : at + width] for at in range(0, len(packed), width)]
+
     def endpoints(self) -> Iterator[Endpoint]:
-        width = self.family.address_bytes
-        packed = self.addresses
-        addresses = [packed[at : at + width] for at in range(0, len(packed), width)]
         return map(
             Endpoint._make,
             zip(
-                addresses,
+                self.split_addresses(),
                 self.conditions,
                 self.nodes or repeat(""),
                 self.hints or repeat(NO_HINTS),

@@ -16,7 +16,7 @@ from ebpf_lb.plan.forwarding import Forwarding, Frontend, FrontendFlag, ServiceP
 from ebpf_lb.plan.frontends import source_ranges, uses_cluster, uses_local
 from ebpf_lb.plan.health import HealthCheck, health_check
 from ebpf_lb.plan.node import NodeView
-from ebpf_lb.plan.usable import NOTHING, Usable, places, usable
+from ebpf_lb.plan.usable import NOTHING, Usable, places, plain, usable
 
 __all__ = ["Cluster", "NodeView"]
 
@@ -172,12 +172,18 @@ class Cluster:
         slices = [s for s in self._slices_of.get(service.key, ()) if s.family is family]
         if not slices:
             return NOTHING
+        in_cluster = uses_cluster(service, port, family)
+        on_node = uses_local(service, port, family)
+        all_ready = plain(slices, port.name, port.protocol, node.name)
+        if all_ready is not None:
+            local = tuple([backend for backend in all_ready if backend.local]) if on_node else ()
+            return Usable(all_ready if in_cluster else (), local, bool(all_ready))
         return usable(
             places(slices, port.name, port.protocol, node.name),
             node.name,
             node.zone,
-            uses_cluster=uses_cluster(service, port, family),
-            uses_local=uses_local(service, port, family),
+            uses_cluster=in_cluster,
+            uses_local=on_node,
         )
 
     # who asks for what

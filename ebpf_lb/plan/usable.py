@@ -19,6 +19,7 @@ from ebpf_lb.model.values import Protocol
 from ebpf_lb.plan.forwarding import Backend
 
 _DRAINING = SERVING | TERMINATING
+_READY = READY | SERVING
 
 
 class Usable(NamedTuple):
@@ -36,6 +37,32 @@ class Place(NamedTuple):
 
 
 NOTHING = Usable((), (), False)
+
+
+def plain(
+    slices: Collection[EndpointSlice], port: str, protocol: Protocol, node: str
+) -> tuple[Backend, ...] | None:
+    """All backends of a Service port of which every endpoint is ready and none has hints: then the
+    rules have nothing to choose, and both sets follow from this one. None where they have.
+
+    That is nearly every Service at nearly all times, and a tenth of the work.
+    """
+    found: dict[tuple[bytes, int], bool] = {}
+    for a_slice in slices:
+        if a_slice.hints or a_slice.conditions.count(_READY) != len(a_slice.conditions):
+            return None
+        number = a_slice.port(port, protocol)
+        if not number:
+            continue
+        addresses = a_slice.split_addresses()
+        if node not in a_slice.nodes:
+            for address in addresses:
+                found.setdefault((address, number), False)
+        else:
+            for address, name in zip(addresses, a_slice.nodes, strict=True):
+                at = (address, number)
+                found[at] = found.get(at, False) or name == node
+    return tuple([Backend(*at, found[at]) for at in sorted(found)])
 
 
 def usable(

@@ -3,10 +3,12 @@
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ebpf_lb.model.endpoints import Endpoint, EndpointSlice
 from ebpf_lb.model.values import Protocol
-from ebpf_lb.plan.usable import places, usable
+from ebpf_lb.plan.usable import places, plain, usable
 from tests.unit.plan.make import (
     DEAD,
     DRAINING,
@@ -201,3 +203,31 @@ def test_the_same_port_name_of_another_protocol_is_another_port() -> None:
         a_slice(endpoint(B), name="tcp", ports=(("dns", 5353),)),
     ]
     assert answer(slices, port="dns")[0] == [f"{B}:5353"]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.builds(
+                endpoint,
+                st.sampled_from([A, B, C, "10.0.0.4"]),
+                st.sampled_from([3, 3, 3, 3, NOT_READY, DRAINING]),
+                st.sampled_from(["node1", "node2", ""]),
+                nodes=st.sampled_from(["", "", "", "node1"]),
+            ),
+            max_size=4,
+        ),
+        max_size=3,
+    )
+)
+def test_the_short_way_of_the_plain_case_is_the_long_one(parts: list[list[Endpoint]]) -> None:
+    slices = [a_slice(*part, name=f"web-{number}") for number, part in enumerate(parts)]
+    short = plain(slices, "http", Protocol.TCP, "node1")
+    odd = any(one.conditions != 3 or any(one.hints) for part in parts for one in part)
+    assert (short is None) == odd
+    if short is not None:
+        found = places(slices, "http", Protocol.TCP, "node1")
+        long = usable(found, "node1", "a", uses_cluster=True, uses_local=True)
+        assert short == long.cluster
+        assert tuple(one for one in short if one.local) == long.local
+        assert bool(short) == long.has_any
