@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include "node_socket.h"
 #include "decide.h"
 #include "translate.h"
 
@@ -59,8 +60,16 @@ INLINE int reply_from_client(struct __sk_buff *skb, int hook)
 
 	if (read_packet(skb, &packet) != PARSE_OK || !knows_ports(&packet))
 		return TC_NEXT;
-	if (flow_lookup(&packet, 0, now, &ref))
+	if (flow_lookup(&packet, 0, now, &ref)) {
+		/* a pause, in which a connection of the node's own may have got the same ports */
+		if (hook == HOOK_FROM_OUTSIDE && ref.word & FLOW_TURNED &&
+		    flow_age(ref.word, now) &&
+		    node_socket_exists(skb, packet.protocol, &packet.destination,
+				       packet.destination_port, &packet.source,
+				       packet.source_port))
+			return TC_NEXT;
 		return translate_reply(skb, &packet, &ref, now, hook);
+	}
 	return hook == HOOK_FROM_POD ? TC_NEXT : slow_path(skb, CALL_NEW_FLOW + calls_of(hook));
 }
 

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "decide.h"
+#include "node_socket.h"
 #include "translate.h"
 
 #define MAX_ATTEMPTS 24
@@ -17,40 +18,6 @@
 /* Ports to masquerade with: Linux' own default range for outgoing connections. */
 #define SNAT_PORT_FIRST 32768
 #define SNAT_PORTS 28232
-
-/* Does a socket of the node hold this connection? Listening ones do not count. */
-INLINE int node_socket_exists(struct __sk_buff *skb, const struct packet *packet, const addr *local,
-			      __be16 local_port, const struct verdict *verdict)
-{
-	struct bpf_sock_tuple tuple = {};
-	struct bpf_sock *socket;
-	int found;
-
-#if FAMILY == 4
-	tuple.ipv4.saddr = verdict->address.word[0];
-	tuple.ipv4.daddr = local->word[0];
-	tuple.ipv4.sport = verdict->port;
-	tuple.ipv4.dport = local_port;
-#define TUPLE_BYTES sizeof(tuple.ipv4)
-#else
-	__builtin_memcpy(tuple.ipv6.saddr, &verdict->address, sizeof(addr));
-	__builtin_memcpy(tuple.ipv6.daddr, local, sizeof(addr));
-	tuple.ipv6.sport = verdict->port;
-	tuple.ipv6.dport = local_port;
-#define TUPLE_BYTES sizeof(tuple.ipv6)
-#endif
-	if (packet->protocol == IPPROTO_TCP)
-		socket = bpf_sk_lookup_tcp(skb, &tuple, TUPLE_BYTES, BPF_F_CURRENT_NETNS, 0);
-	else if (packet->protocol == IPPROTO_UDP)
-		socket = bpf_sk_lookup_udp(skb, &tuple, TUPLE_BYTES, BPF_F_CURRENT_NETNS, 0);
-	else
-		return 0;
-	if (!socket)
-		return 0;
-	found = packet->protocol == IPPROTO_UDP || socket->state != BPF_TCP_LISTEN;
-	bpf_sk_release(socket);
-	return found;
-}
 
 INLINE __be16 snat_candidate(const struct packet *packet, __u32 attempt)
 {
@@ -260,7 +227,8 @@ INLINE int new_snat_flow(struct __sk_buff *skb, int hook)
 		if (!found)
 			return drop(skb, REASON_NO_SNAT_SOURCE);
 		source = found->address;
-		if (node_socket_exists(skb, &packet, &source, new.snat_port, &verdict))
+		if (node_socket_exists(skb, packet.protocol, &source, new.snat_port,
+				       &verdict.address, verdict.port))
 			return try_again(skb, CALL_NEW_SNAT_FLOW + calls_of(hook),
 					 REASON_SNAT_PORTS);
 	}

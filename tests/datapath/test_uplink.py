@@ -8,6 +8,7 @@ import ctypes
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.support.packets import ACK, FIN, RST, TCP, UDP, Packet
 _CLONE_NEWNET = 0x40000000
 ROUTER_MAC, NODE2_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 CONFIG_MASQUERADE_ALL = 1
+PAUSE_S = 2.2  # longer than a tick
 NODE_PORT, LOCAL = FrontendKind.NODE_PORT, FrontendFlag.LOCAL
 
 
@@ -200,6 +202,25 @@ def test_a_port_of_the_nodes_own_is_left_to_it(hook: Hook, world: World) -> None
         own.connect((world.remote_pod, 80))
         there = hook("uplink_ingress", first(world, UDP))
     assert there.redirected and there.packet.source_port != 40000
+
+
+def test_the_nodes_own_socket_that_takes_a_port_in_use_later(hook: Hook, world: World) -> None:
+    """It hears its answers; without it, they are the client's again."""
+    hook.kernel.service(
+        world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT, protocol=Protocol.UDP
+    )
+    there = hook("uplink_ingress", first(world, UDP))
+    answer = there.packet.reply()
+    assert (answer.destination, answer.destination_port) == (world.node, 40000)
+    family = socket.AF_INET if hook.kernel.family is Family.IPV4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as own:
+        own.bind((world.node, 40000))
+        own.connect((world.remote_pod, 80))
+        time.sleep(PAUSE_S)
+        got = hook("uplink_ingress", answer)
+        assert got.passed and got.packet == answer
+    back = hook("uplink_ingress", answer)
+    assert back.redirected and back.packet.destination == world.client
 
 
 class TestTrafficPolicyLocal:
