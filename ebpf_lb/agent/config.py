@@ -79,7 +79,7 @@ class Config:
     )
     log_level: Annotated[str, parsers.choice("debug", "info", "warning", "error")] = "info"
     log_format: Annotated[str, parsers.choice("auto", "console", "json")] = "auto"
-    list_page_size: Annotated[int, parsers.whole(1, 100_000)] = 500
+    list_page_size: Annotated[int, parsers.whole(1, 100_000)] = 200
     watch_timeout_s: Annotated[int, parsers.whole(10, 86_400)] = 300
     watch_silence_s: Annotated[int, parsers.whole(5, 3600)] = 75
     reject_per_second: Annotated[int, parsers.whole(0, 1_000_000)] = 1000

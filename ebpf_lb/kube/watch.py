@@ -74,7 +74,7 @@ class WatchSettings:
     more. list_timeout_s: likewise for lists. backoff_*: pauses after failures, halved at random.
     """
 
-    page_size: int = 500
+    page_size: int = 200  # what a page takes to parse leaves holes between what is kept
     server_timeout_s: int = 300
     silence_s: float = 75
     list_timeout_s: float = 60
