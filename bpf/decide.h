@@ -202,7 +202,8 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 	if (client == CLIENT_POD && same_address(&verdict->address, &packet->source))
 		verdict->masquerade = 1;
 	/* The node's own processes have its address already. */
-	if (kind == FRONTEND_CLUSTER_IP && client != CLIENT_NODE && masquerade_for_cluster_ip(client))
+	if (kind == FRONTEND_CLUSTER_IP && client != CLIENT_NODE &&
+	    masquerade_for_cluster_ip(client))
 		verdict->masquerade = 1;
 	/*
 	 * In by an uplink and out to another node: the reply would bypass this one, which alone can
