@@ -152,9 +152,12 @@ INLINE int new_flow(struct __sk_buff *skb, int hook)
 	if (verdict.masquerade)
 		return slow_path(skb, CALL_NEW_SNAT_FLOW + calls_of(hook));
 	flow_from_verdict(&packet, &verdict, &new);
-	if (hook == HOOK_FROM_POD &&
-	    find_bridged_way(skb, &packet.source, &verdict.address, packet.protocol, &way))
-		new.bits |= FLOW_BRIDGED;
+	if (hook == HOOK_FROM_POD)
+		new.bits |= forget(find_bridged_way(skb, &packet.source, &verdict.address,
+						    packet.protocol, &way) ?
+					   FLOW_BRIDGED :
+					   0,
+				   now);
 
 	int created = flow_create(&new, now, &ref);
 
@@ -232,7 +235,7 @@ INLINE int new_snat_flow(struct __sk_buff *skb, int hook)
 			return try_again(skb, CALL_NEW_SNAT_FLOW + calls_of(hook),
 					 REASON_SNAT_PORTS);
 	}
-	new.bits |= FLOW_SNAT | (__u64)source_id << FLOW_SOURCE_SHIFT;
+	new.bits |= FLOW_SNAT | forget((__u64)source_id << FLOW_SOURCE_SHIFT, now);
 	if (create_signpost(&packet, &verdict, &source, new.snat_port, now, &signpost) !=
 	    FLOW_CREATED)
 		return try_again(skb, CALL_NEW_SNAT_FLOW + calls_of(hook), REASON_SNAT_PORTS);
