@@ -95,5 +95,5 @@ check: $(VENV)/.installed ## style, types, layers, C, and what must not be commi
 
 clean: ## remove what was made here, the lab included
 	@if [ -x $(BIN)/ebpf-lb ] && [ "$$(id -u)" = 0 ]; then $(BIN)/ebpf-lb lab down; fi
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	@rm -rf /var/cache/ebpf-lb $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	@find ebpf_lb tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -65,8 +65,7 @@ INLINE int reply_from_client(struct __sk_buff *skb, int hook)
 		if (hook == HOOK_FROM_OUTSIDE && ref.word & FLOW_TURNED &&
 		    flow_age(ref.word, now) &&
 		    node_socket_exists(skb, packet.protocol, &packet.destination,
-				       packet.destination_port, &packet.source,
-				       packet.source_port))
+				       packet.destination_port, &packet.source, packet.source_port))
 			return TC_NEXT;
 		return translate_reply(skb, &packet, &ref, now, hook);
 	}

@@ -132,7 +132,8 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         version=version("ebpf-lb"),
         node=config.node_name,
         build=loaded.build_id,
-        compiled=loaded.changed,
+        compiled=loaded.compiled,
+        loaded=loaded.changed,
         server=client.server,
         addresses=[format_address(one.address) for one in network.facts.addresses],
     )

@@ -25,7 +25,8 @@ BPFFS = Path("/sys/fs/bpf/ebpf-lb")
     help="Look for links without a pin on this cgroup only.",
 )
 def cleanup(bpffs: Path, cgroup: Path | None) -> None:
-    """Remove every trace from this node: programs from interfaces and sockets, maps, pins.
+    """Remove every trace from this node: programs from interfaces and sockets, maps, pins,
+    compiled programs.
 
     Connections through Services end. Stop the agent first. Filters of others stay, and running it
     again does no harm.
@@ -35,7 +36,8 @@ def cleanup(bpffs: Path, cgroup: Path | None) -> None:
     removed = remove(bpffs, cgroup)
     if removed:
         click.echo(
-            f"Removed {removed.filters} filters, {removed.links} cgroup links, {removed.pins} pins."
+            f"Removed {removed.filters} filters, {removed.links} cgroup links, "
+            f"{removed.pins} pins, {removed.compiled} compiled builds."
         )
     else:
         click.echo("Nothing to remove.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from ebpf_lb.datapath.attach import TrafficControl
 from ebpf_lb.datapath.attach_cgroup import remove_link
 from ebpf_lb.datapath.libbpf import Link, Program, link_ids
+from ebpf_lb.datapath.loader import cache
 from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.errors import UserError
 
@@ -22,13 +23,15 @@ class Removed:
     filters: int
     links: int
     pins: int
+    compiled: int  # builds in the loader's cache
 
     def __bool__(self) -> bool:
-        return bool(self.filters or self.links or self.pins)
+        return bool(self.filters or self.links or self.pins or self.compiled)
 
 
 def cleanup(root: Path, cgroup: Path | None = None) -> Removed:
-    """Removes our TC filters in this network namespace, cgroup links, and our pins below `root`.
+    """Removes our TC filters in this network namespace, cgroup links, our pins below `root`, and
+    the compiled programs on disk.
 
     Other people's filters, programs and files stay. A link whose pin is lost but which somebody
     keeps open is recognised by its program, which is pinned; with `cgroup`, only on that cgroup.
@@ -48,7 +51,7 @@ def cleanup(root: Path, cgroup: Path | None = None) -> Removed:
             shutil.rmtree(folder)
     with suppress(OSError):  # absent, or somebody else's pins are in it
         root.rmdir()
-    return Removed(filters, links, count)
+    return Removed(filters, links, count, cache.clear())
 
 
 def _in_bpffs(path: Path) -> bool:

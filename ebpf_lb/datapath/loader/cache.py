@@ -46,6 +46,21 @@ def images(key: str, compile_: Callable[[], Images]) -> tuple[Images, bool]:
         return made, True
 
 
+def clear() -> int:
+    """Removes the cache and says how many builds it held; the next loader compiles again."""
+    folder = _folder()
+    if folder is None:
+        return 0
+    with _locked(folder):
+        builds = [path for path in folder.iterdir() if path.name != _LOCK]
+        for path in builds:
+            path.unlink(missing_ok=True)
+        (folder / _LOCK).unlink(missing_ok=True)
+    with suppress(OSError):  # somebody has put something else there
+        folder.rmdir()
+    return len(builds)
+
+
 def _folder() -> Path | None:
     folder = Path(os.environ.get(VARIABLE) or _DEFAULT)
     try:
