@@ -27,6 +27,18 @@ SPECS = (
     "Services should serve a basic endpoint from pods",
     "Services should serve multiport endpoints from pods",
 )
+OUTSIDE = (
+    "Services should be able to create a functioning NodePort service",
+    "Services should be rejected when no endpoints exist",
+    "Services should support externalTrafficPolicy=Local for type=NodePort",
+    "Services should implement NodePort and HealthCheckNodePort correctly when"
+    " ExternalTrafficPolicy changes",
+    "Services should fallback to local terminating endpoints when there are no ready endpoints"
+    " with externalTrafficPolicy=Local",
+    "LoadBalancers ExternalTrafficPolicy: Local .* should work for type=LoadBalancer",
+    "LoadBalancers .* should only allow access from service loadbalancer source ranges",
+    "Networking Granular Checks: Services should function for service endpoints using hostNetwork",
+)
 THE_RIG = Capability("the cluster rig", "it lies in ../shared/cluster", RIG.exists)
 THE_PROGRAMS = Capability(
     "the cluster rig's programs",
@@ -111,3 +123,9 @@ def test_upstream_spec(cluster: str, spec: str) -> None:
     done = rig("e2e", "--focus", spec, "--procs", "1")
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout, done.stdout
+
+
+def test_upstream_specs_about_the_outside(cluster: str) -> None:
+    done = rig("e2e", "--focus", "|".join(OUTSIDE), "--procs", "4")
+    assert done.returncode == 0, done.stdout
+    assert f"{len(OUTSIDE)} passed" in done.stdout, done.stdout
