@@ -163,6 +163,11 @@ class World:
     def lab(self) -> Lab:
         return self.room.lab
 
+    @property
+    def unserved(self) -> tuple[str, ...]:
+        """Clients that do not reach backends on other nodes by this network yet."""
+        return ("node unhooked",) if self.lab.options.network == "vxlan" else ()
+
     def host(self, client: str) -> str:
         return {
             "pod": f"{self.room.namespace}/{self.pods['client'].name}",
@@ -364,7 +369,7 @@ def settle(world: World) -> None:
     """Until the last Service of all answers everywhere, and routes and neighbours are known."""
     cell = CELLS[0]._replace(policy="Cluster", endpoints="both")
     deadline = time.monotonic() + 10
-    for client in CLIENTS:
+    for client in (each for each in CLIENTS if each not in world.unserved):
         wanted = dict.fromkeys(each.destination for each in cells_of(client))
         cells = [cell._replace(destination=each) for each in wanted if each != "unserved"]
         asks = [
@@ -385,6 +390,11 @@ def settle(world: World) -> None:
     ],
 )
 def test_cell(world: World, client: str, cell: Cell) -> None:
+    if client in world.unserved and cell.endpoints in ("remote", "both"):
+        pytest.xfail(
+            "past the socket hooks, the node's packets keep the uplink's address in a tunnel, "
+            "where a strict reverse-path filter takes them from nobody"
+        )
     differences = {}
     for (family, protocol), outcomes in world.outcomes(cell, client).items():
         expected = world.expected(cell, client, family, protocol)
