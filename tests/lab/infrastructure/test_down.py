@@ -30,7 +30,14 @@ def lab() -> Iterator[Lab]:
 
 def start_up(lab: Lab) -> subprocess.Popen[str]:
     words = ["up", "--name", lab.name, "--proxy", "none"]
-    return subprocess.Popen([*EBPF_LB, *words], text=True, stderr=subprocess.PIPE)
+
+    def heed_interrupts() -> None:
+        # a shell's background jobs are born deaf to SIGINT, and so would be what they start
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        [*EBPF_LB, *words], text=True, stderr=subprocess.PIPE, preexec_fn=heed_interrupts
+    )
 
 
 def wait_for(path: Path) -> None:
