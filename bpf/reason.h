@@ -37,7 +37,6 @@ enum reason {
 	/* passed with a reason */
 	REASON_TRUNCATED = 64,		  /* a header runs past the packet's end */
 	REASON_HEADER_CHAIN = 65,	  /* more IPv6 extension headers than are followed */
-	REASON_PROTOCOL = 66,		  /* to a frontend, by a protocol that Services do not speak */
 };
 /* clang-format on */
 
