@@ -1,16 +1,13 @@
 """The programs in the kernel, compiled once a session under a bpffs folder of their own."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ebpf_lb.datapath.loader import ensure_loaded
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
-from tests.datapath.kernel import Kernel
+from tests.datapath.kernel import Kernel, loaded
 
 # small tables: a test can read all of them, and fill them
 SETTINGS = Settings(flows=1024, affinity=1024, fragments=64, sockets=1024)
@@ -18,12 +15,8 @@ SETTINGS = Settings(flows=1024, affinity=1024, fragments=64, sockets=1024)
 
 @pytest.fixture(scope="session")
 def loaded_root() -> Iterator[Path]:
-    root = Path(f"/sys/fs/bpf/ebpf-lb-packets-{os.getpid()}")
-    try:
-        ensure_loaded(root, SETTINGS)
+    with loaded("packets", SETTINGS) as root:
         yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,16 +7,21 @@ write, so that a test sees nothing of another.
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ebpf_lb.datapath import clock, layout
 from ebpf_lb.datapath.libbpf import Map, Program
+from ebpf_lb.datapath.loader import ensure_loaded
 from ebpf_lb.datapath.pins import Pins
+from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
 from ebpf_lb.model.values import Family, Network, Protocol, parse_address
 from ebpf_lb.plan.forwarding import (
@@ -54,6 +59,17 @@ class Result:
     @property
     def redirected(self) -> bool:
         return self.verdict == TC_REDIRECT
+
+
+@contextmanager
+def loaded(name: str, settings: Settings) -> Iterator[Path]:
+    """A build of these settings under a bpffs folder of its own, gone at the end."""
+    root = Path(f"/sys/fs/bpf/ebpf-lb-{name}-{os.getpid()}")
+    try:
+        ensure_loaded(root, settings)
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def _context(ifindex: int) -> bytes:

@@ -7,7 +7,6 @@ takes longer than finding it, so whoever is behind catches up, and then they rac
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 from collections import Counter
@@ -18,12 +17,11 @@ from typing import Any
 
 import pytest
 
-from ebpf_lb.datapath.loader import ensure_loaded
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family, Protocol
 from tests.bench.feeder import Feeder, Traffic
 from tests.capabilities import DATAPATH, Capability, needs
-from tests.datapath.kernel import Kernel
+from tests.datapath.kernel import Kernel, loaded
 from tests.datapath.test_pod import WORLDS, World
 from tests.support.packets import ACK, FIN, SYN, TCP, UDP
 
@@ -84,12 +82,8 @@ class Race:
 
 @pytest.fixture(scope="module")
 def wide_root() -> Iterator[Path]:
-    root = Path(f"/sys/fs/bpf/ebpf-lb-races-{os.getpid()}")
-    try:
-        ensure_loaded(root, SETTINGS)
+    with loaded("races", SETTINGS) as root:
         yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

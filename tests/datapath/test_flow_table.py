@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import shutil
 import struct
 import time
 from collections.abc import Iterator
@@ -12,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ebpf_lb.datapath.loader import ensure_loaded
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family, Protocol
 from tests.capabilities import DATAPATH, needs
-from tests.datapath.kernel import Kernel
+from tests.datapath.kernel import Kernel, loaded
 from tests.datapath.test_pod import WORLDS, World, first
 from tests.support.packets import ACK, FIN, RST, SCTP, TCP, UDP, Packet
 
@@ -41,12 +38,8 @@ NEW, ESTABLISHED, CLOSING = 3, 4, 7
 
 @pytest.fixture(scope="module")
 def hasty_root() -> Iterator[Path]:
-    root = Path(f"/sys/fs/bpf/ebpf-lb-hasty-{os.getpid()}")
-    try:
-        ensure_loaded(root, SETTINGS)
+    with loaded("hasty", SETTINGS) as root:
         yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
