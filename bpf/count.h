@@ -2,6 +2,7 @@
 /* Counting: by reason, and by Service. The maps are per CPU, so plain additions do. */
 #pragma once
 
+#include "context.h"
 #include "maps.h"
 
 /* `packets` of `bytes` in all (without link headers); more than one where offloads joined them. */
@@ -26,25 +27,15 @@ INLINE void count_service(__u32 service_id, __u32 connections, __u32 packets, __
 	}
 }
 
-INLINE __u32 skb_packets(struct __sk_buff *skb)
+INLINE void count_packet(context *ctx, __u32 reason)
 {
-	return skb->gso_segs ? skb->gso_segs : 1;
+	count_reason(reason, ctx_packets(ctx), ctx_bytes(ctx));
 }
 
-INLINE __u64 skb_bytes(struct __sk_buff *skb)
+INLINE void count_flow_packet(context *ctx, __u32 reason, __u32 service_id)
 {
-	return skb->len - LINK_HEADER_BYTES;
-}
-
-INLINE void count_skb(struct __sk_buff *skb, __u32 reason)
-{
-	count_reason(reason, skb_packets(skb), skb_bytes(skb));
-}
-
-INLINE void count_flow_skb(struct __sk_buff *skb, __u32 reason, __u32 service_id)
-{
-	__u32 packets = skb_packets(skb);
-	__u64 bytes = skb_bytes(skb);
+	__u32 packets = ctx_packets(ctx);
+	__u64 bytes = ctx_bytes(ctx);
 
 	count_reason(reason, packets, bytes);
 	count_service(service_id, 0, packets, bytes);

@@ -23,28 +23,28 @@ INLINE int knows_ports(struct packet *packet)
 }
 
 /* Ingress: a client's packets, or replies that must be sent back. */
-INLINE int from_client(struct __sk_buff *skb, int hook)
+INLINE int from_client(context *ctx, int hook)
 {
 	struct packet packet;
 	struct flow_ref ref;
-	int parsed = read_packet(skb, &packet);
+	int parsed = read_packet(ctx, &packet);
 
 	if (UNLIKELY(parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN))
-		return unreadable(skb, parsed);
+		return unreadable(ctx, parsed);
 	if (!may_be_ours(&packet.destination))
 		return TC_NEXT;
-	skb->cb[CB_ATTEMPT] = 0;
+	ctx_set_note(ctx, NOTE_ATTEMPT, 0);
 	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
-		return slow_path(skb, CALL_ICMP_ERROR + hook);
+		return slow_path(ctx, CALL_ICMP_ERROR + hook);
 	if (UNLIKELY(parsed == PARSE_OTHER || !knows_ports(&packet)))
-		return slow_path(skb, CALL_NEW_FLOW + calls_of(hook));
+		return slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
 
 	__u32 now = TICK();
 
 	if (LIKELY(flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags)))
-		return translate_to_backend(skb, &packet, &ref, now, hook);
+		return translate_to_backend(ctx, &packet, &ref, now, hook);
 	/* replies that must be sent back are rare from pods (hairpins), the rule on uplinks */
-	return slow_path(skb,
+	return slow_path(ctx,
 			 (hook == HOOK_FROM_POD ? CALL_NEW_FLOW : CALL_REPLY) + calls_of(hook));
 }
 
@@ -52,40 +52,40 @@ INLINE int from_client(struct __sk_buff *skb, int hook)
  * Ingress, behind a tail call: to an address of ours, but not towards a backend. It comes back from
  * one, to what was SNATed or to the node itself.
  */
-INLINE int reply_from_client(struct __sk_buff *skb, int hook)
+INLINE int reply_from_client(context *ctx, int hook)
 {
 	struct packet packet;
 	struct flow_ref ref;
 	__u32 now = TICK();
 
-	if (read_packet(skb, &packet) != PARSE_OK || !knows_ports(&packet))
+	if (read_packet(ctx, &packet) != PARSE_OK || !knows_ports(&packet))
 		return TC_NEXT;
 	if (flow_lookup(&packet, 0, now, &ref)) {
 		/* a pause, in which a connection of the node's own may have got the same ports */
 		if (hook == HOOK_FROM_OUTSIDE && ref.word & FLOW_TURNED &&
 		    flow_age(ref.word, now) &&
-		    node_socket_exists(skb, packet.protocol, &packet.destination,
+		    node_socket_exists(ctx, packet.protocol, &packet.destination,
 				       packet.destination_port, &packet.source, packet.source_port))
 			return TC_NEXT;
-		return translate_reply(skb, &packet, &ref, now, hook);
+		return translate_reply(ctx, &packet, &ref, now, hook);
 	}
-	return hook == HOOK_FROM_POD ? TC_NEXT : slow_path(skb, CALL_NEW_FLOW + calls_of(hook));
+	return hook == HOOK_FROM_POD ? TC_NEXT : slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
 }
 
 /* Egress: replies to a client. */
-INLINE int to_client(struct __sk_buff *skb, int hook)
+INLINE int to_client(context *ctx, int hook)
 {
 	struct packet packet;
 	struct flow_ref ref;
-	int parsed = read_packet(skb, &packet);
+	int parsed = read_packet(ctx, &packet);
 
 	if (UNLIKELY(parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN))
 		return TC_NEXT;
 	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
-		return slow_path(skb, CALL_ICMP_ERROR + hook);
+		return slow_path(ctx, CALL_ICMP_ERROR + hook);
 	if (hook == HOOK_TO_OUTSIDE && UNLIKELY(may_be_ours(&packet.destination))) {
-		skb->cb[CB_ATTEMPT] = 0;
-		return slow_path(skb, CALL_ESTABLISHED + CALLS_OF_NODE);
+		ctx_set_note(ctx, NOTE_ATTEMPT, 0);
+		return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
 	}
 	/* a later fragment without its first: whose it is cannot be told */
 	if (UNLIKELY(parsed == PARSE_OTHER || !knows_ports(&packet)))
@@ -95,18 +95,18 @@ INLINE int to_client(struct __sk_buff *skb, int hook)
 
 	if (!flow_lookup(&packet, 0, now, &ref))
 		return TC_NEXT;
-	return translate_reply(skb, &packet, &ref, now, hook);
+	return translate_reply(ctx, &packet, &ref, now, hook);
 }
 
 /* Egress of an uplink, behind a tail call: what the node itself sends to a frontend. */
-INLINE int from_node(struct __sk_buff *skb)
+INLINE int from_node(context *ctx)
 {
 	struct packet packet;
 	struct flow_ref ref;
 	__u32 now = TICK();
 
-	if (read_packet(skb, &packet) == PARSE_OK && knows_ports(&packet) &&
+	if (read_packet(ctx, &packet) == PARSE_OK && knows_ports(&packet) &&
 	    flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags))
-		return translate_to_backend(skb, &packet, &ref, now, HOOK_TO_OUTSIDE);
-	return slow_path(skb, CALL_NEW_FLOW + CALLS_OF_NODE);
+		return translate_to_backend(ctx, &packet, &ref, now, HOOK_TO_OUTSIDE);
+	return slow_path(ctx, CALL_NEW_FLOW + CALLS_OF_NODE);
 }

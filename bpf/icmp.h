@@ -156,7 +156,7 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 		if (!where)
 			return drop(skb, REASON_NO_ROUTE);
 	}
-	count_skb(skb, REASON_ICMP_ERROR);
+	count_packet(skb, REASON_ICMP_ERROR);
 	if (rewrite_error(skb, &outer, &turned, &source, &destination))
 		return drop(skb, REASON_REWRITE_FAILED);
 	return send_by(where);

@@ -46,35 +46,35 @@ INLINE int create_signpost(const struct packet *packet, const struct verdict *ve
 }
 
 /* Its first fragment would have told which flow it belongs to. */
-INLINE int later_fragment_alone(struct __sk_buff *skb, struct packet *packet)
+INLINE int later_fragment_alone(context *ctx, struct packet *packet)
 {
 	/* as if for no port: finds what stands for all of a ClusterIP */
 	packet->source_port = packet->destination_port = 0;
-	return frontend_of(packet) ? drop(skb, REASON_LATER_FRAGMENT) : TC_NEXT;
+	return frontend_of(packet) ? drop(ctx, REASON_LATER_FRAGMENT) : TC_NEXT;
 }
 
-INLINE int try_again(struct __sk_buff *skb, __u32 program, __u32 reason)
+INLINE int try_again(context *ctx, __u32 program, __u32 reason)
 {
-	__u32 attempt = skb->cb[CB_ATTEMPT];
+	__u32 attempt = ctx_note(ctx, NOTE_ATTEMPT);
 
 	if (attempt >= MAX_ATTEMPTS)
-		return drop(skb, reason);
-	skb->cb[CB_ATTEMPT] = attempt + 1;
-	return slow_path(skb, program);
+		return drop(ctx, reason);
+	ctx_set_note(ctx, NOTE_ATTEMPT, attempt + 1);
+	return slow_path(ctx, program);
 }
 
-INLINE int refuse(struct __sk_buff *skb, __u32 reason, int hook)
+INLINE int refuse(context *ctx, __u32 reason, int hook)
 {
-	skb->cb[CB_REASON] = reason;
+	ctx_set_note(ctx, NOTE_REASON, reason);
 	/* the node's own socket hears it as if it had come in from there */
-	skb->cb[CB_SEND] = hook == HOOK_TO_OUTSIDE ? SEND_INWARDS : 0;
-	return slow_path(skb, CALL_REJECT);
+	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_TO_OUTSIDE ? SEND_INWARDS : 0);
+	return slow_path(ctx, CALL_REJECT);
 }
 
 /* What is the same for flows with and without SNAT: anything but TRANSLATE ends here. */
 #define DECIDED_TO_TRANSLATE (-2)
 
-INLINE int decide_on(struct __sk_buff *skb, const struct packet *packet, int hook, __u32 now,
+INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 now,
 		     struct verdict *verdict)
 {
 	int client = hook == HOOK_FROM_POD   ? CLIENT_POD :
@@ -85,9 +85,9 @@ INLINE int decide_on(struct __sk_buff *skb, const struct packet *packet, int hoo
 	case ACTION_TRANSLATE:
 		return DECIDED_TO_TRANSLATE;
 	case ACTION_REJECT:
-		return refuse(skb, verdict->reason, hook);
+		return refuse(ctx, verdict->reason, hook);
 	case ACTION_DROP:
-		return drop(skb, verdict->reason);
+		return drop(ctx, verdict->reason);
 	default:
 		return TC_NEXT;
 	}
@@ -104,13 +104,13 @@ INLINE void flow_from_verdict(const struct packet *packet, const struct verdict 
 }
 
 /* The flow stands. Its packet takes the way of all later ones. */
-INLINE int resume(struct __sk_buff *skb, const struct packet *packet, const struct verdict *verdict,
+INLINE int resume(context *ctx, const struct packet *packet, const struct verdict *verdict,
 		  __u32 now, int hook)
 {
 	decided(packet, verdict, now);
-	count_skb(skb, REASON_NEW);
+	count_packet(ctx, REASON_NEW);
 	count_service(verdict->service_id, 1, 0, 0);
-	return slow_path(skb, CALL_ESTABLISHED + calls_of(hook));
+	return slow_path(ctx, CALL_ESTABLISHED + calls_of(hook));
 }
 
 INLINE void keep_way(const struct flow_ref *ref, const struct way *way)
@@ -121,7 +121,7 @@ INLINE void keep_way(const struct flow_ref *ref, const struct way *way)
 		*place = *way;
 }
 
-INLINE int new_flow(struct __sk_buff *skb, int hook)
+INLINE int new_flow(context *ctx, int hook)
 {
 	struct packet packet;
 	struct verdict verdict;
@@ -129,31 +129,31 @@ INLINE int new_flow(struct __sk_buff *skb, int hook)
 	struct new_flow new;
 	struct way way = {};
 	__u32 now = TICK();
-	int parsed = read_packet(skb, &packet);
+	int parsed = read_packet(ctx, &packet);
 
 	if (parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN)
-		return unreadable(skb, parsed);
+		return unreadable(ctx, parsed);
 	if (packet.flags & PACKET_LATER_FRAGMENT)
-		return later_fragment_alone(skb, &packet);
+		return later_fragment_alone(ctx, &packet);
 	if (parsed == PARSE_OK && flow_lookup(&packet, 1, now, &ref)) {
 		if (!flow_reused(ref.word, packet.flags))
 			/* another CPU was faster */
-			return slow_path(skb, CALL_ESTABLISHED + calls_of(hook));
+			return slow_path(ctx, CALL_ESTABLISHED + calls_of(hook));
 		flow_close(&ref);
 	} else if (hook == HOOK_FROM_POD && parsed == PARSE_OK &&
 		   flow_lookup(&packet, 0, now, &ref)) {
-		return slow_path(skb, CALL_REPLY + calls_of(hook));
+		return slow_path(ctx, CALL_REPLY + calls_of(hook));
 	}
 
-	int result = decide_on(skb, &packet, hook, now, &verdict);
+	int result = decide_on(ctx, &packet, hook, now, &verdict);
 
 	if (result != DECIDED_TO_TRANSLATE)
 		return result;
 	if (verdict.masquerade)
-		return slow_path(skb, CALL_NEW_SNAT_FLOW + calls_of(hook));
+		return slow_path(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook));
 	flow_from_verdict(&packet, &verdict, &new);
 	if (hook == HOOK_FROM_POD)
-		new.bits |= forget(find_bridged_way(skb, &packet.source, &verdict.address,
+		new.bits |= forget(find_bridged_way(ctx, &packet.source, &verdict.address,
 						    packet.protocol, &way) ?
 					   FLOW_BRIDGED :
 					   0,
@@ -162,33 +162,33 @@ INLINE int new_flow(struct __sk_buff *skb, int hook)
 	int created = flow_create(&new, now, &ref);
 
 	if (created == FLOW_CLASH) {
-		skb->cb[CB_ATTEMPT] = 1; /* the client's own port is what clashes */
-		return slow_path(skb, CALL_NEW_SNAT_FLOW + calls_of(hook));
+		ctx_set_note(ctx, NOTE_ATTEMPT, 1); /* the client's own port is what clashes */
+		return slow_path(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook));
 	}
 	if (created & FLOW_TABLE_FULL)
-		return drop(skb, REASON_FLOW_TABLE_FULL);
+		return drop(ctx, REASON_FLOW_TABLE_FULL);
 	if (created != FLOW_CREATED)
-		return try_again(skb, CALL_NEW_FLOW + calls_of(hook), REASON_CONTENTION);
+		return try_again(ctx, CALL_NEW_FLOW + calls_of(hook), REASON_CONTENTION);
 	way.backend_id = verdict.backend_id;
 	keep_way(&ref, &way);
-	return resume(skb, &packet, &verdict, now, hook);
+	return resume(ctx, &packet, &verdict, now, hook);
 }
 
 /*
  * The number of the address to masquerade with: that of the interface which the packet leaves by.
  * A hairpin leaves by the one it came from.
  */
-INLINE __u32 masquerade_source(struct __sk_buff *skb, const struct packet *packet,
+INLINE __u32 masquerade_source(context *ctx, const struct packet *packet,
 			       const struct verdict *verdict, int hook)
 {
-	__u32 ifindex = skb->ifindex;
+	__u32 ifindex = ctx_interface(ctx);
 	struct interface *interface;
 
 	if (!same_address(&packet->source, &verdict->address)) {
 		struct way way = {};
 
-		if (find_way(skb, &packet->source, &verdict->address, packet->protocol,
-			     skb->ifindex, &way) == ROUTE_NONE)
+		if (find_way(ctx, &packet->source, &verdict->address, packet->protocol,
+			     ctx_interface(ctx), &way) == ROUTE_NONE)
 			return 0;
 		ifindex = way.ifindex;
 	}
@@ -200,7 +200,7 @@ INLINE __u32 masquerade_source(struct __sk_buff *skb, const struct packet *packe
  * The backend must see another source: an address of this node where the verdict says masquerade;
  * else the client's own, only from another port, because replies to this one belong to another flow.
  */
-INLINE int new_snat_flow(struct __sk_buff *skb, int hook)
+INLINE int new_snat_flow(context *ctx, int hook)
 {
 	struct packet packet;
 	struct verdict verdict;
@@ -212,33 +212,33 @@ INLINE int new_snat_flow(struct __sk_buff *skb, int hook)
 	__u32 source_id = 0;
 	__u32 now = TICK();
 
-	if (read_packet(skb, &packet) != PARSE_OK)
-		return drop(skb, REASON_SLOW_PATH);
+	if (read_packet(ctx, &packet) != PARSE_OK)
+		return drop(ctx, REASON_SLOW_PATH);
 
-	int result = decide_on(skb, &packet, hook, now, &verdict);
+	int result = decide_on(ctx, &packet, hook, now, &verdict);
 
 	if (result != DECIDED_TO_TRANSLATE)
 		return result;
 	flow_from_verdict(&packet, &verdict, &new);
-	new.snat_port = snat_candidate(&packet, skb->cb[CB_ATTEMPT]);
+	new.snat_port = snat_candidate(&packet, ctx_note(ctx, NOTE_ATTEMPT));
 	source = packet.source;
 	if (verdict.masquerade) {
 		struct snat_source *found;
 
-		source_id = masquerade_source(skb, &packet, &verdict, hook);
+		source_id = masquerade_source(ctx, &packet, &verdict, hook);
 		found = source_id ? snat_source_get(source_id) : 0;
 		if (!found)
-			return drop(skb, REASON_NO_SNAT_SOURCE);
+			return drop(ctx, REASON_NO_SNAT_SOURCE);
 		source = found->address;
-		if (node_socket_exists(skb, packet.protocol, &source, new.snat_port,
+		if (node_socket_exists(ctx, packet.protocol, &source, new.snat_port,
 				       &verdict.address, verdict.port))
-			return try_again(skb, CALL_NEW_SNAT_FLOW + calls_of(hook),
+			return try_again(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook),
 					 REASON_SNAT_PORTS);
 	}
 	new.bits |= FLOW_SNAT | forget((__u64)source_id << FLOW_SOURCE_SHIFT, now);
 	if (create_signpost(&packet, &verdict, &source, new.snat_port, now, &signpost) !=
 	    FLOW_CREATED)
-		return try_again(skb, CALL_NEW_SNAT_FLOW + calls_of(hook), REASON_SNAT_PORTS);
+		return try_again(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), REASON_SNAT_PORTS);
 	keep_way(&signpost, &unknown);
 
 	int created = flow_create(&new, now, &ref);
@@ -247,10 +247,10 @@ INLINE int new_snat_flow(struct __sk_buff *skb, int hook)
 		flow_close(&signpost);
 		/* from the start: what was contended may stand by now */
 		return created & FLOW_TABLE_FULL ?
-			       drop(skb, REASON_FLOW_TABLE_FULL) :
-			       try_again(skb, CALL_NEW_FLOW + calls_of(hook), REASON_CONTENTION);
+			       drop(ctx, REASON_FLOW_TABLE_FULL) :
+			       try_again(ctx, CALL_NEW_FLOW + calls_of(hook), REASON_CONTENTION);
 	}
 	unknown.backend_id = verdict.backend_id;
 	keep_way(&ref, &unknown);
-	return resume(skb, &packet, &verdict, now, hook);
+	return resume(ctx, &packet, &verdict, now, hook);
 }

@@ -5,11 +5,12 @@
  */
 #pragma once
 
+#include "context.h"
 #include "packet.h"
 
 /* Does a socket of the node hold this connection? Listening ones do not count. */
-INLINE int node_socket_exists(struct __sk_buff *skb, __u8 protocol, const addr *local,
-			      __be16 local_port, const addr *remote, __be16 remote_port)
+INLINE int node_socket_exists(context *ctx, __u8 protocol, const addr *local, __be16 local_port,
+			      const addr *remote, __be16 remote_port)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
@@ -29,9 +30,9 @@ INLINE int node_socket_exists(struct __sk_buff *skb, __u8 protocol, const addr *
 #define TUPLE_BYTES sizeof(tuple.ipv6)
 #endif
 	if (protocol == IPPROTO_TCP)
-		socket = bpf_sk_lookup_tcp(skb, &tuple, TUPLE_BYTES, BPF_F_CURRENT_NETNS, 0);
+		socket = bpf_sk_lookup_tcp(ctx, &tuple, TUPLE_BYTES, BPF_F_CURRENT_NETNS, 0);
 	else if (protocol == IPPROTO_UDP)
-		socket = bpf_sk_lookup_udp(skb, &tuple, TUPLE_BYTES, BPF_F_CURRENT_NETNS, 0);
+		socket = bpf_sk_lookup_udp(ctx, &tuple, TUPLE_BYTES, BPF_F_CURRENT_NETNS, 0);
 	else
 		return 0;
 	if (!socket)

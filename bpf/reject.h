@@ -292,8 +292,8 @@ INLINE int answerable(const struct packet *packet)
 INLINE int reject(struct __sk_buff *skb)
 {
 	struct packet packet;
-	__u32 reason = skb->cb[CB_REASON];
-	__u32 inwards = skb->cb[CB_SEND];
+	__u32 reason = ctx_note(skb, NOTE_REASON);
+	__u32 inwards = ctx_note(skb, NOTE_SEND);
 	int parsed = read_packet(skb, &packet);
 	int failed;
 
@@ -303,7 +303,7 @@ INLINE int reject(struct __sk_buff *skb)
 		return drop(skb, REASON_UNANSWERABLE);
 	if (!take_token())
 		return drop(skb, REASON_REJECT_LIMIT);
-	count_skb(skb, reason);
+	count_packet(skb, reason);
 	if (packet.protocol == IPPROTO_TCP && !(packet.flags & PACKET_FIRST_FRAGMENT))
 		failed = become_reset(skb, &packet);
 	else

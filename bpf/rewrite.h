@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Changes to an skb's addresses and ports, checksums included.
+ * Changes to an ctx's addresses and ports, checksums included.
  *
  * The IP header's checksum is mended here (RFC 1624); the transport's by the kernel's helper, the
  * only one who knows whether the field holds a checksum or, for a packet of a local socket, just
@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include "context.h"
 #include "packet.h"
 
 /* One end of a packet: where it stands, and what shall stand there. */
@@ -73,26 +74,26 @@ INLINE __u32 checksum_offset(__u8 protocol)
  * helper takes the change of addresses away from the field, for a partial one it adds it: which it
  * did cannot be mistaken unless that change is zero, and then both are tried by a second call.
  */
-INLINE int mend_checksum(struct __sk_buff *skb, const struct packet *packet, __u32 offset,
-			 __u16 addresses, __u16 ports)
+INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset, __u16 addresses,
+			 __u16 ports)
 {
-	void *data = (void *)(long)skb->data;
+	void *data = (void *)(long)ctx->data;
 	__u16 *field = data + offset;
 	__u64 flags = packet->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 	__u16 before, after;
 
-	if ((void *)(field + 1) > (void *)(long)skb->data_end)
+	if ((void *)(field + 1) > (void *)(long)ctx->data_end)
 		return -1;
 	before = *field;
-	if (bpf_l4_csum_replace(skb, offset, 0, addresses, flags | BPF_F_PSEUDO_HDR))
+	if (bpf_l4_csum_replace(ctx, offset, 0, addresses, flags | BPF_F_PSEUDO_HDR))
 		return -1;
 	if (!ports)
 		return 0;
 	if (UNLIKELY(addresses == 0 || addresses == 0xffff))
-		return bpf_l4_csum_replace(skb, offset, 0, ports, flags) ? -1 : 0;
-	data = (void *)(long)skb->data;
+		return bpf_l4_csum_replace(ctx, offset, 0, ports, flags) ? -1 : 0;
+	data = (void *)(long)ctx->data;
 	field = data + offset;
-	if ((void *)(field + 1) > (void *)(long)skb->data_end)
+	if ((void *)(field + 1) > (void *)(long)ctx->data_end)
 		return -1;
 	after = *field;
 	/* added: partial, and done. All ones is zero here, the difference to what was expected. */
@@ -108,11 +109,11 @@ INLINE int mend_checksum(struct __sk_buff *skb, const struct packet *packet, __u
  * ports are written, its CRC32c is left to the caller (sctp.h).
  * Returns 0, or -1 if the packet is too short for what it says it is or the kernel refuses.
  */
-INLINE int rewrite(struct __sk_buff *skb, struct packet *packet,
-		   const struct endpoint_change *source, const struct endpoint_change *destination)
+INLINE int rewrite(context *ctx, struct packet *packet, const struct endpoint_change *source,
+		   const struct endpoint_change *destination)
 {
-	void *data = (void *)(long)skb->data;
-	void *data_end = (void *)(long)skb->data_end;
+	void *data = (void *)(long)ctx->data;
+	void *data_end = (void *)(long)ctx->data_end;
 	__u32 l4 = packet->l4_offset & MAX_L4_OFFSET;
 	int ports = !(packet->flags & PACKET_LATER_FRAGMENT) && has_ports(packet->protocol);
 	__u64 address_sum = 0;
@@ -151,6 +152,6 @@ INLINE int rewrite(struct __sk_buff *skb, struct packet *packet,
 	if (!ports || packet->protocol == IPPROTO_SCTP)
 		return 0;
 
-	return mend_checksum(skb, packet, l4 + checksum_offset(packet->protocol),
+	return mend_checksum(ctx, packet, l4 + checksum_offset(packet->protocol),
 			     sum_fold16(address_sum), sum_fold16(port_sum));
 }

@@ -26,8 +26,8 @@ INLINE __u32 crc32c_shift_by(__u32 value, const struct crc32c_shift *shift)
 INLINE int mend_sctp_checksum(struct __sk_buff *skb)
 {
 	struct packet packet;
-	__u32 value = skb->cb[CB_SCTP_CHANGE];
-	__u32 where = skb->cb[CB_SEND];
+	__u32 value = ctx_note(skb, NOTE_SCTP_CHANGE);
+	__u32 where = ctx_note(skb, NOTE_SEND);
 
 	if (read_packet(skb, &packet) != PARSE_OK)
 		return drop(skb, REASON_REWRITE_FAILED);

@@ -41,14 +41,6 @@ INLINE __u32 calls_of(int hook)
 					   CALLS_OF_POD;
 }
 
-/* what skb->cb carries from one of our programs to the next */
-enum control_block {
-	CB_ATTEMPT = 0,	    /* how often CALL_NEW_FLOW was tried for this packet */
-	CB_REASON = 1,	    /* CALL_REJECT: why */
-	CB_SCTP_CHANGE = 1, /* CALL_SCTP: exclusive-or of the old and new first 4 bytes */
-	CB_SEND = 2,	    /* CALL_SCTP: and then; CALL_REJECT: bits only: see send_by() */
-};
-
 /*
  * Where a packet goes when all is done. 0: on to the next classifier. Else out by the interface of
  * this number, with the link header as it is; or with one that the kernel makes; or in by it, as if
@@ -70,49 +62,49 @@ INLINE int send_by(__u32 where)
 /* Enough for any headers that are followed. */
 #define PULL_BYTES 128
 
-INLINE int read_packet(struct __sk_buff *skb, struct packet *packet)
+INLINE int read_packet(context *ctx, struct packet *packet)
 {
-	__u32 linear = skb->data_end - skb->data;
+	__u32 linear = ctx->data_end - ctx->data;
 
 	/* headers in a page fragment, as some drivers deliver them */
-	if (UNLIKELY(linear < skb->len && linear < PULL_BYTES))
-		bpf_skb_pull_data(skb, skb->len < PULL_BYTES ? skb->len : PULL_BYTES);
-	return parse((void *)(long)skb->data, (void *)(long)skb->data_end, packet);
+	if (UNLIKELY(linear < ctx->len && linear < PULL_BYTES))
+		bpf_skb_pull_data(ctx, ctx->len < PULL_BYTES ? ctx->len : PULL_BYTES);
+	return parse((void *)(long)ctx->data, (void *)(long)ctx->data_end, packet);
 }
 
-INLINE int drop(struct __sk_buff *skb, __u32 reason)
+INLINE int drop(context *ctx, __u32 reason)
 {
-	count_skb(skb, reason);
+	count_packet(ctx, reason);
 	return TC_ACT_SHOT;
 }
 
-INLINE int slow_path(struct __sk_buff *skb, __u32 index)
+INLINE int slow_path(context *ctx, __u32 index)
 {
-	call_slow_path(skb, index);
-	return drop(skb, REASON_SLOW_PATH);
+	call_slow_path(ctx, index);
+	return drop(ctx, REASON_SLOW_PATH);
 }
 
 /* A packet that could not be read to the end. Passed: it may be somebody else's business. */
-INLINE int unreadable(struct __sk_buff *skb, int parsed)
+INLINE int unreadable(context *ctx, int parsed)
 {
-	count_skb(skb, parsed == PARSE_TRUNCATED ? REASON_TRUNCATED : REASON_HEADER_CHAIN);
+	count_packet(ctx, parsed == PARSE_TRUNCATED ? REASON_TRUNCATED : REASON_HEADER_CHAIN);
 	return TC_NEXT;
 }
 
 #if LINK_HEADER_BYTES
-INLINE void swap_macs(struct __sk_buff *skb)
+INLINE void swap_macs(context *ctx)
 {
-	struct ethhdr *ethernet = (void *)(long)skb->data;
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
 	__u8 mac[ETH_ALEN];
 
-	if ((void *)(ethernet + 1) > (void *)(long)skb->data_end)
+	if ((void *)(ethernet + 1) > (void *)(long)ctx->data_end)
 		return;
 	__builtin_memcpy(mac, ethernet->h_source, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_source, ethernet->h_dest, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_dest, mac, ETH_ALEN);
 }
 #else
-INLINE void swap_macs(struct __sk_buff *skb)
+INLINE void swap_macs(context *ctx)
 {
 }
 #endif

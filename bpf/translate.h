@@ -10,9 +10,8 @@
 #include "way.h"
 
 /* After a rewrite: the rest of the checksum where that is SCTP's, and off it goes. */
-INLINE int send_on(struct __sk_buff *skb, const struct packet *packet,
-		   const struct endpoint_change *source, const struct endpoint_change *destination,
-		   __u32 where)
+INLINE int send_on(context *ctx, const struct packet *packet, const struct endpoint_change *source,
+		   const struct endpoint_change *destination, __u32 where)
 {
 	if (UNLIKELY(packet->protocol == IPPROTO_SCTP)) {
 		__u32 change = 0;
@@ -22,9 +21,9 @@ INLINE int send_on(struct __sk_buff *skb, const struct packet *packet,
 		if (destination->wanted)
 			change |= (__u32)(packet->destination_port ^ destination->port) << 16;
 		if (change && !(packet->flags & PACKET_LATER_FRAGMENT)) {
-			skb->cb[CB_SCTP_CHANGE] = change;
-			skb->cb[CB_SEND] = where;
-			return slow_path(skb, CALL_SCTP);
+			ctx_set_note(ctx, NOTE_SCTP_CHANGE, change);
+			ctx_set_note(ctx, NOTE_SEND, where);
+			return slow_path(ctx, CALL_SCTP);
 		}
 	}
 	return send_by(where);
@@ -64,8 +63,8 @@ INLINE int still_serves(const struct flow_ref *ref)
 }
 
 /* client -> VIP, where the client's packets come in. */
-INLINE int translate_to_backend(struct __sk_buff *skb, struct packet *packet,
-				const struct flow_ref *ref, __u32 now, int hook)
+INLINE int translate_to_backend(context *ctx, struct packet *packet, const struct flow_ref *ref,
+				__u32 now, int hook)
 {
 	struct endpoint_change source = {};
 	struct endpoint_change destination;
@@ -74,15 +73,15 @@ INLINE int translate_to_backend(struct __sk_buff *skb, struct packet *packet,
 
 	if (packet->protocol == IPPROTO_UDP && flow_age(ref->word, now) && !still_serves(ref)) {
 		flow_close(ref);
-		return slow_path(skb, CALL_NEW_FLOW + calls_of(hook));
+		return slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
 	}
 	destination.address = ref->flow->backend;
 	destination.port = ref->flow->backend_port;
 	destination.wanted = 1;
 	if (UNLIKELY(ref->word & FLOW_SNAT) && !snat_change(ref, &source))
-		return drop(skb, REASON_NO_SNAT_SOURCE);
+		return drop(ctx, REASON_NO_SNAT_SOURCE);
 	if (UNLIKELY(!flow_unchanged(ref)))
-		return slow_path(skb, CALL_NEW_FLOW + calls_of(hook));
+		return slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
 
 	int tick = flow_touch(ref, packet->flags, 1, now);
 
@@ -93,30 +92,30 @@ INLINE int translate_to_backend(struct __sk_buff *skb, struct packet *packet,
 	if (hook == HOOK_FROM_POD && UNLIKELY(source.wanted) &&
 	    same_address(&destination.address, &packet->source)) {
 		/* hairpin: its source is the node's now */
-		swap_macs(skb);
-		where = skb->ifindex;
+		swap_macs(ctx);
+		where = ctx_interface(ctx);
 	} else if (hook == HOOK_TO_OUTSIDE || flow_source_id(ref->word)) {
 		struct way *way = way_of(ref->set, ref->slot);
 
-		if (hook != HOOK_TO_OUTSIDE && !pass_hop(skb))
-			return drop(skb, REASON_HOP_LIMIT);
+		if (hook != HOOK_TO_OUTSIDE && !pass_hop(ctx))
+			return drop(ctx, REASON_HOP_LIMIT);
 		if (way)
-			where = take_way(skb, &packet->source, &destination.address,
+			where = take_way(ctx, &packet->source, &destination.address,
 					 packet->protocol, way, tick);
 		if (!where)
-			return drop(skb, REASON_NO_ROUTE);
+			return drop(ctx, REASON_NO_ROUTE);
 	} else if (ref->word & FLOW_BRIDGED) {
-		take_bridged_way(skb, packet, ref, &destination.address, tick);
+		take_bridged_way(ctx, packet, ref, &destination.address, tick);
 	}
-	count_flow_skb(skb, REASON_ESTABLISHED, service_id);
-	if (rewrite(skb, packet, &source, &destination))
-		return drop(skb, REASON_REWRITE_FAILED);
-	return send_on(skb, packet, &source, &destination, where);
+	count_flow_packet(ctx, REASON_ESTABLISHED, service_id);
+	if (rewrite(ctx, packet, &source, &destination))
+		return drop(ctx, REASON_REWRITE_FAILED);
+	return send_on(ctx, packet, &source, &destination, where);
 }
 
 /* backend -> client: the source becomes the VIP again. */
-INLINE int translate_reply(struct __sk_buff *skb, struct packet *packet, struct flow_ref *ref,
-			   __u32 now, int hook)
+INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref *ref, __u32 now,
+			   int hook)
 {
 	struct endpoint_change source;
 	struct endpoint_change destination = {};
@@ -143,19 +142,19 @@ INLINE int translate_reply(struct __sk_buff *skb, struct packet *packet, struct 
 		fragment_note(packet);
 	if (hook == HOOK_FROM_POD && turned &&
 	    same_address(&destination.address, &packet->source)) {
-		swap_macs(skb);
-		where = skb->ifindex;
+		swap_macs(ctx);
+		where = ctx_interface(ctx);
 	} else if ((hook == HOOK_FROM_OUTSIDE || hook == HOOK_FROM_POD) && turned && source_id) {
 		/* from the node's address back to the VIP, which may be the node's as well */
 		struct way *way = way_of(signpost_set, signpost_slot);
 
-		if (!pass_hop(skb))
-			return drop(skb, REASON_HOP_LIMIT);
+		if (!pass_hop(ctx))
+			return drop(ctx, REASON_HOP_LIMIT);
 		if (way)
-			where = take_way(skb, &source.address, &destination.address,
+			where = take_way(ctx, &source.address, &destination.address,
 					 packet->protocol, way, tick);
 		if (!where)
-			return drop(skb, REASON_NO_ROUTE);
+			return drop(ctx, REASON_NO_ROUTE);
 	}
 	if (hook == HOOK_FROM_POD && !turned) {
 		/*
@@ -164,14 +163,14 @@ INLINE int translate_reply(struct __sk_buff *skb, struct packet *packet, struct 
 		 */
 		struct way way = {};
 
-		if (find_way(skb, &packet->destination, &source.address, packet->protocol,
-			     skb->ifindex, &way) == ROUTE_NEIGHBOUR) {
-			set_macs(skb, way.source_mac, way.destination_mac);
+		if (find_way(ctx, &packet->destination, &source.address, packet->protocol,
+			     ctx_interface(ctx), &way) == ROUTE_NEIGHBOUR) {
+			set_macs(ctx, way.source_mac, way.destination_mac);
 			where = way.ifindex | SEND_INWARDS;
 		}
 	}
-	count_flow_skb(skb, REASON_REPLY, service_id);
-	if (rewrite(skb, packet, &source, &destination))
-		return drop(skb, REASON_REWRITE_FAILED);
-	return send_on(skb, packet, &source, &destination, where);
+	count_flow_packet(ctx, REASON_REPLY, service_id);
+	if (rewrite(ctx, packet, &source, &destination))
+		return drop(ctx, REASON_REWRITE_FAILED);
+	return send_on(ctx, packet, &source, &destination, where);
 }

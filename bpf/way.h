@@ -24,8 +24,8 @@ enum route {
 };
 
 /* Asks the kernel for the way from `source` to `destination`, as for a packet in by `ifindex`. */
-INLINE int find_way(struct __sk_buff *skb, const addr *source, const addr *destination,
-		    __u8 protocol, __u32 ifindex, struct way *way)
+INLINE int find_way(context *ctx, const addr *source, const addr *destination, __u8 protocol,
+		    __u32 ifindex, struct way *way)
 {
 	struct bpf_fib_lookup fib = {};
 
@@ -39,7 +39,7 @@ INLINE int find_way(struct __sk_buff *skb, const addr *source, const addr *desti
 	__builtin_memcpy(fib.ipv6_src, source, sizeof(addr));
 	__builtin_memcpy(fib.ipv6_dst, destination, sizeof(addr));
 #endif
-	int result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	int result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
 
 	way->ifindex = fib.ifindex;
 	if (result == BPF_FIB_LKUP_RET_NO_NEIGH)
@@ -62,16 +62,16 @@ INLINE struct way *way_of(__u32 set, __u32 slot)
  * Is the backend on the bridge that the packet's interface is a port of? `way` then holds the
  * neighbour, or 0 for its interface while that is unknown.
  */
-INLINE int find_bridged_way(struct __sk_buff *skb, const addr *client, const addr *backend,
-			    __u8 protocol, struct way *way)
+INLINE int find_bridged_way(context *ctx, const addr *client, const addr *backend, __u8 protocol,
+			    struct way *way)
 {
-	struct interface *interface = interface_get(skb->ifindex);
+	struct interface *interface = interface_get(ctx_interface(ctx));
 	__u32 bridge = interface ? interface->bridge : 0;
 	int route;
 
 	if (!LINK_HEADER_BYTES || !bridge)
 		return 0;
-	route = find_way(skb, client, backend, protocol, bridge, way);
+	route = find_way(ctx, client, backend, protocol, bridge, way);
 	if (route == ROUTE_NONE || way->ifindex != bridge)
 		return 0;
 	if (route == ROUTE_UNKNOWN)
@@ -80,8 +80,8 @@ INLINE int find_bridged_way(struct __sk_buff *skb, const addr *client, const add
 }
 
 /* Before a packet of a BRIDGED flow goes on. */
-INLINE void take_bridged_way(struct __sk_buff *skb, const struct packet *packet,
-			     const struct flow_ref *ref, const addr *backend, int tick)
+INLINE void take_bridged_way(context *ctx, const struct packet *packet, const struct flow_ref *ref,
+			     const addr *backend, int tick)
 {
 	struct way *way = way_of(ref->set, ref->slot);
 
@@ -90,34 +90,34 @@ INLINE void take_bridged_way(struct __sk_buff *skb, const struct packet *packet,
 	if (UNLIKELY(tick || !way->ifindex)) {
 		struct way found = {};
 
-		if (!find_bridged_way(skb, &packet->source, backend, packet->protocol, &found))
+		if (!find_bridged_way(ctx, &packet->source, backend, packet->protocol, &found))
 			found.ifindex = 0;
 		found.backend_id = way->backend_id;
 		*way = found;
 	}
 	if (way->ifindex) {
-		struct ethhdr *ethernet = (void *)(long)skb->data;
+		struct ethhdr *ethernet = (void *)(long)ctx->data;
 
-		if ((void *)(ethernet + 1) <= (void *)(long)skb->data_end)
+		if ((void *)(ethernet + 1) <= (void *)(long)ctx->data_end)
 			__builtin_memcpy(ethernet->h_dest, way->destination_mac, ETH_ALEN);
 	}
 }
 
-INLINE void set_macs(struct __sk_buff *skb, const __u8 *destination, const __u8 *source)
+INLINE void set_macs(context *ctx, const __u8 *destination, const __u8 *source)
 {
-	struct ethhdr *ethernet = (void *)(long)skb->data;
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
 
-	if (!LINK_HEADER_BYTES || (void *)(ethernet + 1) > (void *)(long)skb->data_end)
+	if (!LINK_HEADER_BYTES || (void *)(ethernet + 1) > (void *)(long)ctx->data_end)
 		return;
 	__builtin_memcpy(ethernet->h_dest, destination, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_source, source, ETH_ALEN);
 }
 
 /* One hop older. Returns 0 if it must not live on. */
-INLINE int pass_hop(struct __sk_buff *skb)
+INLINE int pass_hop(context *ctx)
 {
-	void *header = (void *)(long)skb->data + LINK_HEADER_BYTES;
-	void *data_end = (void *)(long)skb->data_end;
+	void *header = (void *)(long)ctx->data + LINK_HEADER_BYTES;
+	void *data_end = (void *)(long)ctx->data_end;
 #if FAMILY == 4
 	struct iphdr *ip = header;
 
@@ -142,12 +142,13 @@ INLINE int pass_hop(struct __sk_buff *skb)
  * Prepares a packet for being sent directly towards `destination`, by the way kept at `place`.
  * Returns where, for send_by(); 0 where there is no way.
  */
-INLINE __u32 take_way(struct __sk_buff *skb, const addr *source, const addr *destination,
-		      __u8 protocol, struct way *place, int tick)
+INLINE __u32 take_way(context *ctx, const addr *source, const addr *destination, __u8 protocol,
+		      struct way *place, int tick)
 {
 	if (UNLIKELY(tick || !place->ifindex)) {
 		struct way found = {};
-		int route = find_way(skb, source, destination, protocol, skb->ifindex, &found);
+		int route =
+			find_way(ctx, source, destination, protocol, ctx_interface(ctx), &found);
 
 		if (route == ROUTE_NONE)
 			return 0;
@@ -158,6 +159,6 @@ INLINE __u32 take_way(struct __sk_buff *skb, const addr *source, const addr *des
 		found.backend_id = place->backend_id;
 		*place = found;
 	}
-	set_macs(skb, place->destination_mac, place->source_mac);
+	set_macs(ctx, place->destination_mac, place->source_mac);
 	return place->ifindex;
 }
