@@ -28,6 +28,8 @@ DATA_PATH_SECTION = "dataPath"
 # Calico; Cilium; Amazon's; Google's; Azure's.
 POD_INTERFACES = ("veth*", "cali*", "lxc*", "eni*", "gke*", "azv*", "cni-*")
 
+ENDPOINTS_SOURCES = ("auto", "slices", "endpoints")
+
 
 class ConfigError(UserError):
     """A value that cannot be: the sentence names the key, where it was read, and what is wrong."""
@@ -47,6 +49,8 @@ class Config:
         by a default route, an address or the kind of device.
     ignored_interfaces: of those that are left alone.
     node_port_addresses: where NodePorts answer: networks, or "primary"; empty: on all addresses.
+    endpoints_source: EndpointSlices ("slices"), Endpoints objects ("endpoints"), or ("auto") slices
+        where the API server has them.
     masquerade_all: ClusterIP traffic, too, gets an address of the node as its source.
     filter_preference: ours among a hook's TC filters; lower ones run first.
     healthz_bind_address, metrics_bind_address: host and port; None: not served.
@@ -67,6 +71,7 @@ class Config:
     node_port_addresses: Annotated[
         tuple[Network | Literal["primary"], ...], parsers.node_port_addresses
     ] = ()
+    endpoints_source: Annotated[str, parsers.choice(*ENDPOINTS_SOURCES)] = "auto"
     masquerade_all: Annotated[bool, parsers.boolean] = False
     filter_preference: Annotated[int, parsers.whole(1, 65534)] = 49000
     healthz_bind_address: Annotated[tuple[str, int] | None, parsers.bind_address] = (

@@ -5,6 +5,7 @@ closely is gathered for some milliseconds, and then only the Services that it to
 again. Nothing is taken out of the maps before every kind of object was listed completely.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ SYNC_INTERVAL_S = 0.01
 HOUSEKEEPING_INTERVAL_S = 1.0
 
 NODES = "nodes"
-_KINDS = frozenset({resources.SERVICES.name, resources.ENDPOINT_SLICES.name, NODES})
+# Of these one is followed, never both.
+_SOURCES = frozenset({resources.ENDPOINT_SLICES.name, resources.ENDPOINTS.name})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,10 @@ class Loop:
         )
         self._node = Node(config.node_name, addresses=preferred)
         self._node_known = False
-        self._missing = set(_KINDS)  # kinds not yet listed
+        self._source = resources.ENDPOINT_SLICES.name
+        if config.endpoints_source == resources.ENDPOINTS.name:
+            self._source = resources.ENDPOINTS.name
+        self._missing = {resources.SERVICES.name, self._source, NODES}  # kinds not yet listed
         self._conflicts: dict[ObjectKey, list[str]] = {}
         self._unserved: tuple[str, ...] = ()
         self._dirty = False
@@ -143,10 +148,14 @@ class Loop:
                 cluster.replace_services(event.objects)
             case resources.ENDPOINT_SLICES.name:
                 cluster.replace_slices(event.objects)
+            case resources.ENDPOINTS.name:
+                cluster.replace_slices(itertools.chain.from_iterable(event.objects))
             case _:
                 self._set_node(event.objects[0] if event.objects else None)
         self._count(kind, len(event.objects))
-        self._missing.discard(kind)
+        self._missing -= _SOURCES if kind in _SOURCES else {kind}
+        if kind in _SOURCES:
+            self._source = kind
 
     def _changed(self, event: Changed) -> None:
         cluster, kind = self._parts.cluster, event.resource.name
@@ -155,6 +164,8 @@ class Loop:
                 cluster.set_service(event.object)
             case resources.ENDPOINT_SLICES.name:
                 cluster.set_slice(event.object)
+            case resources.ENDPOINTS.name:
+                cluster.set_slices(event.key, event.object)
             case _:
                 self._set_node(event.object)
         self._count(kind, 1)
@@ -166,6 +177,8 @@ class Loop:
                 cluster.delete_service(event.key)
             case resources.ENDPOINT_SLICES.name:
                 cluster.delete_slice(event.key)
+            case resources.ENDPOINTS.name:
+                cluster.set_slices(event.key, ())
             case _:
                 self._set_node(None)
         self._count(kind, 1)
@@ -209,7 +222,7 @@ class Loop:
     def _count(self, kind: str, number: int) -> None:
         self._parts.metrics.changed(
             services=number * (kind == resources.SERVICES.name),
-            endpoints=number * (kind == resources.ENDPOINT_SLICES.name),
+            endpoints=number * (kind in _SOURCES),
         )
 
     # what follows from them
@@ -304,6 +317,7 @@ class Loop:
         return {
             "complete": self.complete,
             "waitingFor": sorted(self._missing),
+            "endpointsSource": self._source,
             "services": programmer.services,
             "notProgrammed": sorted({one.sentence for one in list(programmer.refused.values())}),
             "conflicts": sorted({text for all_ in list(self._conflicts.values()) for text in all_}),

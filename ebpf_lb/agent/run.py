@@ -41,6 +41,12 @@ from ebpf_lb.plan.cluster import Cluster, NodeView
 
 Writers = Mapping[Family, FamilyWriter]
 
+_ENDPOINTS = {
+    "auto": resources.ENDPOINT_SLICES_OR_ENDPOINTS,
+    "slices": resources.ENDPOINT_SLICES,
+    "endpoints": resources.ENDPOINTS,
+}
+
 
 def run(config: Config, warnings: Sequence[str] = ()) -> None:
     """Returns on SIGTERM or SIGINT. Detaches nothing. UserError if it cannot start."""
@@ -186,7 +192,11 @@ def _watch(config: Config, client: ApiClient, inbox: Inbox) -> list[Watcher]:
         server_timeout_s=config.watch_timeout_s,
         silence_s=config.watch_silence_s,
     )
-    wanted = (resources.node(config.node_name), resources.SERVICES, resources.ENDPOINT_SLICES)
+    wanted = (
+        resources.node(config.node_name),
+        resources.SERVICES,
+        _ENDPOINTS[config.endpoints_source],
+    )
     watchers = [Watcher(client, one, inbox.put, settings=settings) for one in wanted]
     for watcher in watchers:
         watcher.start()

@@ -20,6 +20,11 @@ import click
     metavar="PATTERN,…",
     help="Names of further interfaces by which clients outside the cluster come.",
 )
+@click.option(
+    "--endpoints-source",
+    metavar="auto|slices|endpoints",
+    help="EndpointSlices or Endpoints objects; without: slices where the API server has them.",
+)
 @click.option("--bpffs", metavar="DIR", help="Where to pin; without: /sys/fs/bpf/ebpf-lb.")
 @click.option("--cgroup", metavar="DIR", help="The node's cgroup v2; without: the root.")
 @click.option(
@@ -36,6 +41,7 @@ def agent(
     cluster_cidr: str | None,
     node_port_addresses: str | None,
     uplink_interfaces: str | None,
+    endpoints_source: str | None,
     bpffs: str | None,
     cgroup: str | None,
     file: Path | None,
@@ -53,6 +59,7 @@ def agent(
         "cluster_cidrs": cluster_cidr,
         "node_port_addresses": node_port_addresses,
         "uplink_interfaces": uplink_interfaces,
+        "endpoints_source": endpoints_source,
         "bpffs": bpffs,
         "cgroup": cgroup,
     }

@@ -19,6 +19,8 @@ from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Family, family_of, parse_address
 
 SERVICE_NAME = "kubernetes.io/service-name"
+OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
+TRUNCATED = "truncated"
 
 _FAMILIES = {"IPv4": Family.IPV4, "IPv6": Family.IPV6}
 
@@ -146,12 +148,18 @@ def parse_endpoints(raw: Json) -> Parsed[tuple[EndpointSlice, ...]]:
     """A `v1` Endpoints object as the slices that say the same: one a subset and family.
 
     Its key is its Service's. It knows ready and not ready, but neither serving nor terminating:
-    addresses that are not ready are never used.
+    addresses that are not ready are never used. There are no hints, and one subset may hold both
+    families.
     """
     read = Reader("Endpoints", raw)
     if not read.key.name:
         read.refuse("metadata.name", read.key.name, "an object needs a name")
         return read.done(None)
+    if mapping_or_empty(read.metadata.get("annotations")).get(OVER_CAPACITY) == TRUNCATED:
+        read.problems.append(
+            f"Endpoints {read.key}: metadata.annotations[{OVER_CAPACITY}] {TRUNCATED!r} tells "
+            "that addresses beyond the first 1000 were left out; use EndpointSlices."
+        )
     slices = []
     for number, (path, subset) in enumerate(read.mappings(raw, "subsets", "subsets")):
         ports = _subset_ports(read, subset, path)

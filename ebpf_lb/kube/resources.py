@@ -1,7 +1,7 @@
 """What we list and watch. The rights of the ClusterRole system:node-proxier suffice."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ebpf_lb.kube.parse import (
@@ -26,6 +26,7 @@ class Resource:
     parse: Callable[[Any], Parsed[Any]]
     label_selector: str = ""
     field_selector: str = ""
+    otherwise: "Resource | None" = None  # what to follow where the server has no such collection
 
     @property
     def selectors(self) -> dict[str, str]:
@@ -41,6 +42,7 @@ ENDPOINT_SLICES = Resource(
     label_selector=_OURS,
 )
 ENDPOINTS = Resource("endpoints", "/api/v1/endpoints", parse_endpoints, label_selector=_OURS)
+ENDPOINT_SLICES_OR_ENDPOINTS = replace(ENDPOINT_SLICES, otherwise=ENDPOINTS)
 
 
 def node(name: str) -> Resource:

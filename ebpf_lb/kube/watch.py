@@ -22,6 +22,7 @@ from ebpf_lb.kube.resources import Resource
 from ebpf_lb.model.key import ObjectKey
 
 GONE = 410
+NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +155,22 @@ class Watcher:
     def _for_ever(self) -> Iterator[Event]:
         while not self._stopping.is_set():
             try:
-                yield from self._list()
+                yield from self._list_what_there_is()
                 yield from self._watch_on()
             except ApiError as error:
                 if error.status != GONE:
                     yield from self._complain(error)
                 self._pause()
+
+    def _list_what_there_is(self) -> Iterator[Event]:
+        """Of the collection, or of the one that stands in where the server has no such thing."""
+        try:
+            yield from self._list()
+        except ApiError as error:
+            if error.status != NOT_FOUND or self._resource.otherwise is None:
+                raise
+            self._resource = self._resource.otherwise
+            yield from self._list()
 
     def _list(self) -> Iterator[Event]:
         """Without resourceVersion: the newest state there is. `0` or NotOlderThan could be served

@@ -38,6 +38,7 @@ class ApiServer:
         self.continue_epoch = 0
         self.refusals: list[int] = []  # statuses for the next requests
         self.silent = False  # watches say nothing, not even what happens
+        self.absent = ""  # what it does not serve: paths that begin so are 404
         self.requests: list[dict[str, str]] = []
         self.agents: list[str] = []
         self._port = 0
@@ -145,6 +146,8 @@ class ApiServer:
         with self.lock:
             self.requests.append(query)
             refusal = self.refusals.pop(0) if self.refusals else 0
+            if self.absent and request.path.startswith(self.absent):
+                refusal = 404
             self.lock.notify_all()
         if request.headers.get("Authorization", "").lower() != f"bearer {TOKEN}":
             refusal = 401

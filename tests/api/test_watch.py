@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from ebpf_lb.kube.client import ApiClient, connect
-from ebpf_lb.kube.resources import ENDPOINT_SLICES, SERVICES, Resource, node
+from ebpf_lb.kube.resources import (
+    ENDPOINT_SLICES,
+    ENDPOINT_SLICES_OR_ENDPOINTS,
+    ENDPOINTS,
+    SERVICES,
+    Resource,
+    node,
+)
 from ebpf_lb.kube.watch import Changed, Deleted, Event, Listed, Problem, Watcher, WatchSettings
 from tests.api.server import TOKEN, ApiServer, running
 
@@ -52,6 +59,16 @@ class Follower:
         return sum(isinstance(event, kind) for event in self.events)
 
 
+class Recorder(Follower):
+    """One that only listens."""
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+    def all(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
 def kubeconfig(folder: Path, server: str, ca: Path | None = None, token: str = TOKEN) -> Path:
     cluster = {"server": server} | ({"certificate-authority": str(ca)} if ca else {})
     path = folder / "kubeconfig"
@@ -87,8 +104,12 @@ def client(server: ApiServer, tmp_path: Path) -> Iterator[ApiClient]:
 def start(client: ApiClient) -> Iterator[Callable[..., Follower]]:
     watchers: list[Watcher] = []
 
-    def begin(settings: WatchSettings = QUICK, resource: Resource = SERVICES) -> Follower:
-        follower = Follower()
+    def begin(
+        settings: WatchSettings = QUICK,
+        resource: Resource = SERVICES,
+        by: type[Follower] = Follower,
+    ) -> Follower:
+        follower = by()
         watchers.append(Watcher(client, resource, follower, settings=settings))
         watchers[-1].start()
         return follower
@@ -461,3 +482,42 @@ def test_a_wrong_token_is_reported(server: ApiServer, tmp_path: Path) -> None:
     follower.wait(lambda: follower.count(Problem))
     watcher.stop()
     assert "status 401" in str(follower.events[0])
+
+
+def endpoints(address: str) -> dict[str, Any]:
+    return {"subsets": [{"addresses": [{"ip": address}], "ports": [{"port": 80}]}]}
+
+
+def test_a_server_without_slices_is_asked_for_endpoints(server: ApiServer, start: Start) -> None:
+    server.absent = "/apis/discovery.k8s.io/"
+    server.put("web", endpoints("10.0.0.1"))
+    recorder = start(resource=ENDPOINT_SLICES_OR_ENDPOINTS, by=Recorder)
+    recorder.wait(lambda: recorder.all(Listed))
+    (listed,) = recorder.all(Listed)
+    assert listed.resource == ENDPOINTS
+    assert [[s.service.name for s in slices] for slices in listed.objects] == [["web"]]
+    server.put("web", endpoints("10.0.0.2"))
+    recorder.wait(lambda: recorder.all(Changed))
+    (changed,) = recorder.all(Changed)
+    assert (changed.resource, changed.key.name) == (ENDPOINTS, "web")
+    assert [s.addresses for s in changed.object] == [b"\x0a\0\0\x02"]
+    assert not recorder.all(Problem)
+
+
+def test_a_server_that_has_slices_is_not_asked_for_endpoints(
+    server: ApiServer, start: Start
+) -> None:
+    follower = start(resource=ENDPOINT_SLICES_OR_ENDPOINTS)
+    follower.wait(lambda: follower.count(Listed))
+    assert [e.resource.name for e in follower.events if isinstance(e, Listed)] == ["endpointslices"]
+
+
+@pytest.mark.parametrize("refusal", [503, 403])
+def test_only_a_server_that_has_no_slices_is_asked_for_endpoints(
+    server: ApiServer, start: Start, refusal: int
+) -> None:
+    server.refusals = [refusal] * 3
+    follower = start(resource=ENDPOINT_SLICES_OR_ENDPOINTS)
+    follower.wait(lambda: follower.count(Listed))
+    assert [e.resource.name for e in follower.events if isinstance(e, Listed)] == ["endpointslices"]
+    assert follower.count(Problem) == 1

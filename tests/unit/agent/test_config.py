@@ -58,6 +58,7 @@ def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
         "masqueradeAll: true\n"
         'healthzBindAddress: "[::]:1"\n'
         'metricsBindAddress: ""\n'
+        "endpointsSource: endpoints\n"
         "podInterfaces: [a*, b*]\n"
         "uplinkInterfaces: [wan*]\n"
         "ignoredInterfaces: [br-*, docker0]\n"
@@ -70,6 +71,7 @@ def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
             "EBPF_LB_MASQUERADE_ALL": "yes",
             "EBPF_LB_HEALTHZ_BIND_ADDRESS": "[::]:1",
             "EBPF_LB_METRICS_BIND_ADDRESS": "",
+            "EBPF_LB_ENDPOINTS_SOURCE": "endpoints",
             "EBPF_LB_POD_INTERFACES": "a*,b*",
             "EBPF_LB_UPLINK_INTERFACES": "wan*",
             "EBPF_LB_IGNORED_INTERFACES": "br-*,docker0",
@@ -81,6 +83,7 @@ def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
     assert from_file.cluster_cidrs == networks
     assert from_file.node_port_addresses == ("primary",)
     assert from_file.masquerade_all
+    assert from_file.endpoints_source == "endpoints"
     assert from_file.healthz_bind_address == ("::", 1)
     assert from_file.metrics_bind_address is None
     assert from_file.pod_interfaces == ("a*", "b*")

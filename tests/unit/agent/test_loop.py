@@ -6,7 +6,7 @@ import pytest
 
 from ebpf_lb.agent.inbox import NetworkChanged
 from ebpf_lb.agent.roles import Address, Link
-from ebpf_lb.kube.resources import ENDPOINT_SLICES, SERVICES, node
+from ebpf_lb.kube.resources import ENDPOINT_SLICES, ENDPOINTS, SERVICES, node
 from ebpf_lb.kube.watch import Changed, Deleted, Listed, Problem
 from ebpf_lb.model.endpoints import EndpointSlice
 from ebpf_lb.model.key import ObjectKey
@@ -366,3 +366,40 @@ def test_stop_ends_a_long_sync_between_two_services(
     agent.tell(Deleted(SERVICES, WEB), Changed(SERVICES, dns(affinity_timeout_s=9), DNS))
     assert len(agent.calls) <= 1
     agent.loop.run()  # ends at once
+
+
+def test_endpoints_objects_as_the_source() -> None:
+    """One object is all that is known of a Service's endpoints."""
+
+    def backends() -> list[bytes]:
+        (forwarding,) = agent.writer.held.values()
+        return [one.address for one in forwarding.cluster]
+
+    def subset(name: str, *where: str) -> EndpointSlice:
+        return a_slice(*map(endpoint, where), service=WEB, name=name)
+
+    one, two, three = addresses("10.0.0.1", "10.0.0.2", "10.0.0.3")
+    agent = Agent(endpoints_source="endpoints")
+    agent.tell(Listed(SERVICES, (web(),)), Listed(NODES, (Node("node1"),)))
+    assert agent.loop.status()["waitingFor"] == ["endpoints"]
+    agent.tell(Listed(ENDPOINTS, ((subset("web/0", "10.0.0.1"), subset("web/1", "10.0.0.2")), ())))
+    assert agent.loop.complete
+    assert backends() == [one, two]
+    agent.tell(Changed(ENDPOINTS, (subset("web/0", "10.0.0.3"),), WEB))
+    assert backends() == [three]
+    agent.tell(Changed(ENDPOINTS, (), WEB))
+    assert backends() == []
+    agent.tell(Changed(ENDPOINTS, (subset("web/0", "10.0.0.3"),), WEB))
+    agent.tell(Deleted(ENDPOINTS, WEB))
+    assert backends() == []
+    agent.tell(Listed(ENDPOINTS, ((subset("web/0", "10.0.0.1"),),)))
+    assert backends() == [one]
+
+
+def test_a_source_that_turns_out_to_be_endpoints_replaces_slices(agent: Agent) -> None:
+    """The API server was replaced by one that has no EndpointSlices."""
+    other = a_slice(endpoint("10.0.0.7"), service=WEB, name="web/0")
+    agent.tell(Listed(ENDPOINTS, ((other,),)))
+    forwarding = agent.writer.held[ServicePortName("default", "web", "http", Protocol.TCP)]
+    assert [one.address for one in forwarding.cluster] == [*addresses("10.0.0.7")]
+    assert agent.loop.status()["endpointsSource"] == "endpoints"

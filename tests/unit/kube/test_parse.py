@@ -309,6 +309,18 @@ def test_endpoints_become_slices() -> None:
     assert {s.service for s in parsed.value} == {ObjectKey("default", "web")}
 
 
+def test_endpoints_that_do_not_hold_all_are_reported() -> None:
+    """The controller stops at 1000 addresses and says so."""
+    truncated = {"annotations": {"endpoints.kubernetes.io/over-capacity": "truncated"}}
+    subsets = [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]}]
+    parsed = parse_endpoints({"metadata": META | truncated, "subsets": subsets})
+    assert parsed.value is not None and len(parsed.value) == 1
+    assert parsed.problems == (
+        "Endpoints default/web: metadata.annotations[endpoints.kubernetes.io/over-capacity] "
+        "'truncated' tells that addresses beyond the first 1000 were left out; use EndpointSlices.",
+    )
+
+
 def test_a_node() -> None:
     parsed = parse_node(
         {
