@@ -36,8 +36,9 @@ def cleanup(bpffs: Path, cgroup: Path | None) -> None:
     removed = remove(bpffs, cgroup)
     if removed:
         click.echo(
-            f"Removed {removed.filters} filters, {removed.links} cgroup links, "
-            f"{removed.pins} pins, {removed.compiled} compiled builds."
+            f"Removed {removed.filters} filters, {removed.xdp} XDP programs, "
+            f"{removed.links} cgroup links, {removed.pins} pins, {removed.compiled} compiled "
+            "builds."
         )
     else:
         click.echo("Nothing to remove.")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ebpf_lb.datapath.attach import TrafficControl
 from ebpf_lb.datapath.attach_cgroup import remove_link
+from ebpf_lb.datapath.attach_xdp import XdpControl
 from ebpf_lb.datapath.libbpf import Link, Program, link_ids
 from ebpf_lb.datapath.loader import cache
 from ebpf_lb.datapath.pins import Pins
@@ -21,17 +22,18 @@ class Removed:
     """How much there was."""
 
     filters: int
+    xdp: int
     links: int
     pins: int
     compiled: int  # builds in the loader's cache
 
     def __bool__(self) -> bool:
-        return bool(self.filters or self.links or self.pins or self.compiled)
+        return bool(self.filters or self.xdp or self.links or self.pins or self.compiled)
 
 
 def cleanup(root: Path, cgroup: Path | None = None) -> Removed:
-    """Removes our TC filters in this network namespace, cgroup links, our pins below `root`, and
-    the compiled programs on disk.
+    """Removes our TC filters and XDP programs in this network namespace, cgroup links, our pins
+    below `root`, and the compiled programs on disk.
 
     Other people's filters, programs and files stay. A link whose pin is lost but which somebody
     keeps open is recognised by its program, which is pinned; with `cgroup`, only on that cgroup.
@@ -42,6 +44,8 @@ def cleanup(root: Path, cgroup: Path | None = None) -> Removed:
     with TrafficControl() as tc:
         filters = sum(tc.detach(ifindex) for ifindex in tc.interfaces())
     pins = Pins(root)
+    with XdpControl(pins) as control:
+        xdp = sum(control.detach(ifindex) for ifindex in control.ours())
     links = _remove_links(pins, cgroup)
     count = 0
     pins.current.path.unlink(missing_ok=True)
@@ -51,7 +55,7 @@ def cleanup(root: Path, cgroup: Path | None = None) -> Removed:
             shutil.rmtree(folder)
     with suppress(OSError):  # absent, or somebody else's pins are in it
         root.rmdir()
-    return Removed(filters, links, count, cache.clear())
+    return Removed(filters, xdp, links, count, cache.clear())
 
 
 def _in_bpffs(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 import ctypes
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
@@ -14,6 +14,7 @@ from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.model.values import Family
 
 SCHEDULER_CLASSIFIER = 3
+XDP = 6
 CGROUP_SOCKET_ADDRESS = 18
 
 TYPES = {
@@ -44,17 +45,28 @@ class _LoadOptions(ctypes.Structure):
     )
 
 
-def load_program(name: str, result: int, hook: CgroupHook | None = None) -> Program:
-    """`return result;`, for TC, or for a hook of a cgroup."""
+def load_program(
+    name: str,
+    result: int,
+    hook: CgroupHook | None = None,
+    *,
+    kind: int | None = None,
+    maps: Sequence[Map] = (),
+) -> Program:
+    """`return result;`, for TC, for a hook of a cgroup, or of another kind; it names these maps."""
+    # a constant of 64 bits takes two instructions; source register 1: a map's descriptor
+    named = b"".join(struct.pack("<BBhiQ", 0x18, 0x11, 0, one.fd, 0) for one in maps)
     move, leave = struct.pack("<BBhi", 0xB7, 0, 0, result), struct.pack("<BBhi", 0x95, 0, 0, 0)
+    code = named + move + leave
     options = _LoadOptions(ctypes.sizeof(_LoadOptions), 0, hook or 0)
-    kind = SCHEDULER_CLASSIFIER if hook is None else CGROUP_SOCKET_ADDRESS
+    if kind is None:
+        kind = SCHEDULER_CLASSIFIER if hook is None else CGROUP_SOCKET_ADDRESS
     fd = library().bpf_prog_load(
         kind,
         name.encode(),
         b"GPL",
-        ctypes.c_char_p(move + leave),
-        ctypes.c_size_t(2),
+        ctypes.c_char_p(code),
+        ctypes.c_size_t(len(code) // 8),
         ctypes.byref(options),
     )
     return Program(checked(fd, f"loading {name}"), name)

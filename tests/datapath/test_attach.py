@@ -239,7 +239,7 @@ def test_cleanup_removes_every_trace_twice(node: Pins, ifindex: int, cgroup: Pat
     # somebody has this one open, and its pin is lost
     held = Link.open(node.links / "ipv6-connect6")
     (node.links / "ipv6-connect6").unlink()
-    for said in ("Removed 4 filters, 3 cgroup links,", "Nothing to remove."):
+    for said in ("Removed 4 filters, 0 XDP programs, 3 cgroup links,", "Nothing to remove."):
         arguments = ["cleanup", "--bpffs", str(node.root), "--cgroup", str(cgroup)]
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 0, result.output

@@ -39,7 +39,8 @@ class _Info(ctypes.Structure):
         ("jited_length", c_uint32),
         ("translated_length", c_uint32),
         ("pointers_and_times", c_uint64 * 3),
-        ("uid_and_maps", c_uint32 * 2),
+        ("created_by_uid", c_uint32),
+        ("map_count", c_uint32),
         ("map_ids", c_uint64),
         ("name", c_char * 16),
         ("more", c_uint64 * 17),  # up to recursion_misses
@@ -83,6 +84,13 @@ class Program(BpfObject):
             info.translated_length // 8,
             info.verified_instructions,
         )
+
+    def map_ids(self) -> list[int]:
+        """The ids of the maps that it works on."""
+        count = self.read_info(_Info()).map_count
+        ids = (c_uint32 * count)()
+        self.read_info(_Info(map_count=count, map_ids=ctypes.addressof(ids)))
+        return list(ids)
 
     def test_run(
         self,
