@@ -105,8 +105,12 @@ INLINE int from_node(context *ctx)
 	struct flow_ref ref;
 	__u32 now = TICK();
 
-	if (read_packet(ctx, &packet) == PARSE_OK && knows_ports(&packet) &&
-	    flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags))
-		return translate_to_backend(ctx, &packet, &ref, now, HOOK_TO_OUTSIDE);
+	if (read_packet(ctx, &packet) == PARSE_OK && knows_ports(&packet)) {
+		if (flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags))
+			return translate_to_backend(ctx, &packet, &ref, now, HOOK_TO_OUTSIDE);
+		/* to a client that only shares its filter bit with an address of ours */
+		if (flow_lookup(&packet, 0, now, &ref))
+			return translate_reply(ctx, &packet, &ref, now, HOOK_TO_OUTSIDE);
+	}
 	return slow_path(ctx, CALL_NEW_FLOW + CALLS_OF_NODE);
 }

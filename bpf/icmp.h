@@ -139,6 +139,8 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 
 		if (sign && !follow_signpost(&turned, &ref, now, &destination))
 			return TC_NEXT;
+		if (!flow_source_id(ref.word) && passes_by(skb, &outer, hook))
+			return TC_NEXT;
 		source.address = ref.flow->vip;
 		source.port = ref.flow->vip_port;
 		source.wanted = 1;

@@ -113,6 +113,20 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 	return send_on(ctx, packet, &source, &destination, where);
 }
 
+/*
+ * A reply, at ingress, to somebody who keeps his own address: that is the node itself, or else the
+ * filter erred, and the reply goes on to its client as it is, to be restored where it reaches it. (In
+ * between, the kernel's connection tracking knows it by the backend's address.)
+ */
+INLINE int passes_by(context *ctx, const struct packet *packet, int hook)
+{
+	struct way way = {};
+
+	return (hook == HOOK_FROM_POD || hook == HOOK_FROM_OUTSIDE) &&
+	       find_way(ctx, &packet->source, &packet->destination, packet->protocol,
+			ctx_interface(ctx), &way) != ROUTE_NONE;
+}
+
 /* backend -> client: the source becomes the VIP again. */
 INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref *ref, __u32 now,
 			   int hook)
@@ -125,6 +139,8 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 	int turned = (ref->word & FLOW_TURNED) != 0;
 
 	if (UNLIKELY(turned) && !follow_signpost(packet, ref, now, &destination))
+		return TC_NEXT;
+	if (!flow_source_id(ref->word) && passes_by(ctx, packet, hook))
 		return TC_NEXT;
 	source.address = ref->flow->vip;
 	source.port = ref->flow->vip_port;

@@ -9,27 +9,11 @@ from ebpf_lb.plan.forwarding import FrontendKind
 from tests.datapath import test_pod, test_uplink
 from tests.datapath.kernel import Kernel
 from tests.datapath.test_uplink import Hook, uplink
-from tests.support.packets import ACK, ICMP, ICMPV6, TCP, UDP, Packet, checksum, parse
+from tests.support.packets import ACK, TCP, UDP, Packet, checksum, parse, too_big
 
 __all__ = ["uplink"]  # the fixture
 
 ROUTER = {Family.IPV4: "172.30.0.1", Family.IPV6: "fd30::1"}
-
-
-def error(family: Family, about: Packet, source: str, *, ttl: int = 60) -> Packet:
-    """Packet too big, as `source` sends it about a packet: with a right checksum."""
-    quoted = about.frame()[14:][: 28 if family is Family.IPV4 else 100]
-    if family is Family.IPV4:
-        protocol, body = ICMP, struct.pack("!BBHHH", 3, 4, 0, 0, 1400) + quoted
-    else:
-        protocol, body = ICMPV6, struct.pack("!BBHI", 2, 0, 0, 1400) + quoted
-    packet = Packet(source, about.source, protocol=protocol, payload=body, ttl=ttl)
-    return packet.but(payload=body[:2] + struct.pack("!H", _sum(packet)) + body[4:])
-
-
-def _sum(packet: Packet) -> int:
-    pseudo = b"" if packet.version == 4 else packet._pseudo(len(packet.payload))
-    return checksum(pseudo + packet.payload)
 
 
 def quotation(packet: Packet) -> Packet:
@@ -63,7 +47,7 @@ def test_about_a_pods_packet(kernel: Kernel, protocol: int, by: str) -> None:
     sent = test_pod.first(world, protocol)
     there = kernel.run("pod_ingress", sent).packet
     source = world.backend if by == "the backend" else ROUTER[kernel.family]
-    got = kernel.run("pod_egress", error(kernel.family, there, source))
+    got = kernel.run("pod_egress", too_big(there, source))
     assert got.passed and got.packet.valid
     assert got.packet.destination == world.client
     assert got.packet.source == (world.vip if by == "the backend" else source)
@@ -79,7 +63,7 @@ def test_about_a_reply_to_a_pod(kernel: Kernel, protocol: int) -> None:
     there = kernel.run("pod_ingress", test_pod.first(world, protocol)).packet
     reply = there.reply()
     heard = kernel.run("pod_egress", reply).packet
-    got = kernel.run("pod_ingress", error(kernel.family, heard, world.client))
+    got = kernel.run("pod_ingress", too_big(heard, world.client))
     assert got.passed and got.packet.valid
     assert got.packet.destination == world.backend
     assert ends(quotation(got.packet)) == ends(reply)
@@ -104,7 +88,7 @@ def test_about_a_masqueraded_packet(hook: Hook, protocol: int) -> None:
     )
     sent = test_uplink.first(world, protocol)
     there = hook("uplink_ingress", sent).packet
-    got = hook("uplink_ingress", error(kernel.family, there, ROUTER[kernel.family]))
+    got = hook("uplink_ingress", too_big(there, ROUTER[kernel.family]))
     assert got.redirected and got.packet.valid
     assert got.packet.destination == world.client and got.packet.ttl == 59
     assert ends(quotation(got.packet)) == ends(sent)
@@ -127,7 +111,7 @@ def test_about_a_reply_to_an_outside_client(hook: Hook, protocol: int, backend: 
     there = hook("uplink_ingress", test_uplink.first(world, protocol)).packet
     reply = there.reply().but(flags=ACK)
     back = hook("uplink_egress" if local else "uplink_ingress", reply).packet
-    got = hook("uplink_ingress", error(kernel.family, back, world.client))
+    got = hook("uplink_ingress", too_big(back, world.client))
     assert got.passed if local else got.redirected
     assert got.packet.valid and got.packet.destination == address
     assert ends(quotation(got.packet)) == ends(reply)
@@ -141,7 +125,7 @@ def test_about_a_local_backends_client(hook: Hook) -> None:
     )
     sent = test_uplink.first(world)
     there = hook("uplink_ingress", sent).packet
-    got = hook("uplink_egress", error(kernel.family, there, world.local_pod))
+    got = hook("uplink_egress", too_big(there, world.local_pod))
     assert got.passed and got.packet.valid and got.packet.source == world.node
     assert ends(quotation(got.packet)) == ends(sent)
 
@@ -150,7 +134,7 @@ def test_errors_about_others_are_left_alone(hook: Hook) -> None:
     world, kernel = test_uplink.WORLDS[hook.kernel.family], hook.kernel
     kernel.service(world.node, 30080, [(world.remote_pod, 80)], kind=FrontendKind.NODE_PORT)
     about = Packet(world.node, world.client, 5000, 80)
-    sent = error(kernel.family, about, ROUTER[kernel.family])
+    sent = too_big(about, ROUTER[kernel.family])
     for name in ("uplink_ingress", "uplink_egress", "pod_ingress", "pod_egress"):
         result = hook(name, sent)
         assert result.passed and result.frame == sent.frame()

@@ -5,6 +5,7 @@ the kernel.
 """
 
 import ctypes
+import ipaddress
 import os
 import socket
 import subprocess
@@ -15,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from ebpf_lb.datapath.writer.filter import filter_bit
 from ebpf_lb.model.values import Family, Protocol, parse_network
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.datapath.kernel import NODE, Kernel, Result
-from tests.support.packets import ACK, FIN, RST, TCP, UDP, Packet
+from tests.support.packets import ACK, FIN, RST, TCP, UDP, Packet, packed, too_big
 
 _CLONE_NEWNET = 0x40000000
 ROUTER_MAC, NODE2_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -135,6 +137,53 @@ def test_backend_on_this_node_sees_the_client(hook: Hook, world: World, protocol
     back = hook("uplink_egress", answer)
     assert back.passed and back.packet.valid
     assert back.packet == answer.but(source=world.node, source_port=30080)
+
+
+def sharing_the_filter_bit(hook: Hook, address: str, near: str) -> str:
+    """An address not unlike `near` that the filter cannot tell from `address`."""
+    words = hook.kernel.maps.vip_filter.count
+    wanted = filter_bit(packed(address), words)
+    head = packed(near)[: 1 if "." in near else 12]
+    size = len(packed(near)) - len(head)
+    some = (head + n.to_bytes(size, "little") for n in range(1, 1 << 24))
+    return next(str(ipaddress.ip_address(a)) for a in some if filter_bit(a, words) == wanted)
+
+
+class TestTheFilterErrs:
+    """It spares look-ups. Of an address that shares its bit with one of ours it says ours."""
+
+    @pytest.mark.parametrize("protocol", [TCP, UDP])
+    def test_about_a_client_outside(self, hook: Hook, world: World, protocol: int) -> None:
+        local = [(world.local_pod, 80)]
+        hook.kernel.service(
+            world.node, 30080, [], local=local, protocol=Protocol(protocol), kind=NODE_PORT
+        )
+        stranger = sharing_the_filter_bit(hook, world.node, world.client)
+        answer = hook("uplink_ingress", first(world, protocol).but(source=stranger)).packet.reply()
+        back = hook("uplink_egress", answer)
+        assert back.passed and back.packet.valid
+        assert back.packet == answer.but(source=world.node, source_port=30080)
+
+    @pytest.mark.parametrize("backend", ["local_pod", "remote_pod"])
+    @pytest.mark.parametrize("protocol", [TCP, UDP])
+    def test_about_a_pod(self, hook: Hook, world: World, backend: str, protocol: int) -> None:
+        """Its replies are restored where they reach it and nowhere before: the stack knows them."""
+        vip = "10.96.0.20" if "." in world.node else "fd00:10:96::20"
+        address = getattr(world, backend)
+        hook.kernel.service(vip, 80, [(address, 9376)], protocol=Protocol(protocol))
+        pod = sharing_the_filter_bit(hook, vip, world.local_pod)
+        subprocess.run(["ip", "route", "replace", pod, "dev", "cni0"], check=True)
+        there = hook("pod_ingress", Packet(pod, vip, 40000, 80, protocol))
+        assert there.passed and there.packet.destination == address
+        answer = there.packet.reply()
+        ingress = "pod_ingress" if backend == "local_pod" else "uplink_ingress"
+        between = hook(ingress, answer)
+        assert between.passed and between.packet == answer
+        error = too_big(there.packet, address)
+        between = hook(ingress, error)
+        assert between.passed and between.packet == error
+        back = hook("pod_egress", answer)
+        assert back.packet == answer.but(source=vip, source_port=80)
 
 
 @pytest.mark.parametrize("protocol", list(Protocol), ids=lambda p: p.name)

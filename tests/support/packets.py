@@ -167,6 +167,22 @@ class Packet:
         return self.destination_mac + self.source_mac + struct.pack("!H", kind) + head + body
 
 
+def too_big(about: Packet, source: str, *, ttl: int = 60) -> Packet:
+    """The ICMP error "packet too big", as `source` sends it about a packet: with a right checksum.
+
+    It quotes no more than it must: 8 bytes of IPv4's transport, 60 of IPv6's.
+    """
+    quoted = about.frame()[14:][: 28 if about.version == 4 else 100]
+    if about.version == 4:
+        protocol, body = ICMP, struct.pack("!BBHHH", 3, 4, 0, 0, 1400) + quoted
+    else:
+        protocol, body = ICMPV6, struct.pack("!BBHI", 2, 0, 0, 1400) + quoted
+    packet = Packet(source, about.source, protocol=protocol, payload=body, ttl=ttl)
+    pseudo = b"" if about.version == 4 else packet._pseudo(len(body))
+    right = struct.pack("!H", checksum(pseudo + body))
+    return packet.but(payload=body[:2] + right + body[4:])
+
+
 def parse(frame: bytes) -> Packet:
     """Reads a frame; `valid` says whether all its checksums are right."""
     kind = struct.unpack("!H", frame[12:14])[0]
