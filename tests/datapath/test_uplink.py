@@ -143,9 +143,9 @@ def sharing_the_filter_bit(hook: Hook, address: str, near: str) -> str:
     """An address not unlike `near` that the filter cannot tell from `address`."""
     words = hook.kernel.maps.vip_filter.count
     wanted = filter_bit(packed(address), words)
-    head = packed(near)[: 1 if "." in near else 12]
-    size = len(packed(near)) - len(head)
-    some = (head + n.to_bytes(size, "little") for n in range(1, 1 << 24))
+    head, first = packed(near)[:-4], packed(near)[-4]
+    # not by the last three bytes alone: they do not reach every bit
+    some = (head + bytes([first ^ n & 15]) + (n >> 4).to_bytes(3) for n in range(1 << 28))
     return next(str(ipaddress.ip_address(a)) for a in some if filter_bit(a, words) == wanted)
 
 
