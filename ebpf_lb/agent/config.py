@@ -19,6 +19,7 @@ from ebpf_lb.agent import parsers
 from ebpf_lb.datapath.clock import LONGEST_TIMEOUT_S
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.errors import UserError
+from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Network
 
 ENVIRONMENT_PREFIX = "EBPF_LB_"
@@ -51,6 +52,8 @@ class Config:
     node_port_addresses: where NodePorts answer: networks, or "primary"; empty: on all addresses.
     endpoints_source: EndpointSlices ("slices"), Endpoints objects ("endpoints"), or ("auto") slices
         where the API server has them.
+    algorithm: how connections are spread over backends of Services that do not say so themselves:
+        "random" or "maglev" (consistent hashing).
     masquerade_all: ClusterIP traffic, too, gets an address of the node as its source.
     filter_preference: ours among a hook's TC filters; lower ones run first.
     healthz_bind_address, metrics_bind_address: host and port; None: not served.
@@ -72,6 +75,7 @@ class Config:
         tuple[Network | Literal["primary"], ...], parsers.node_port_addresses
     ] = ()
     endpoints_source: Annotated[str, parsers.choice(*ENDPOINTS_SOURCES)] = "auto"
+    algorithm: Annotated[str, parsers.choice(*(one.value for one in Algorithm))] = "random"
     masquerade_all: Annotated[bool, parsers.boolean] = False
     filter_preference: Annotated[int, parsers.whole(1, 65534)] = 49000
     healthz_bind_address: Annotated[tuple[str, int] | None, parsers.bind_address] = (

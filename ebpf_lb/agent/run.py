@@ -36,6 +36,7 @@ from ebpf_lb.kube.client import ApiClient, connect
 from ebpf_lb.kube.events import EventRecorder
 from ebpf_lb.kube.watch import Watcher, WatchSettings
 from ebpf_lb.model.key import ObjectKey
+from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Family, format_address
 from ebpf_lb.plan.cluster import Cluster, NodeView
 
@@ -101,7 +102,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     loop = Loop(
         config,
         Parts(
-            cluster=Cluster(NodeView(config.node_name, "", ())),
+            cluster=Cluster(NodeView(config.node_name, "", ()), Algorithm(config.algorithm)),
             programmer=programmer,
             attachments=Attachments(
                 control,

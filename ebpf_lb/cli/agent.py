@@ -25,6 +25,11 @@ import click
     metavar="auto|slices|endpoints",
     help="EndpointSlices or Endpoints objects; without: slices where the API server has them.",
 )
+@click.option(
+    "--algorithm",
+    metavar="random|maglev",
+    help="How connections are spread over backends; maglev: by consistent hashing.",
+)
 @click.option("--bpffs", metavar="DIR", help="Where to pin; without: /sys/fs/bpf/ebpf-lb.")
 @click.option("--cgroup", metavar="DIR", help="The node's cgroup v2; without: the root.")
 @click.option(
@@ -42,6 +47,7 @@ def agent(
     node_port_addresses: str | None,
     uplink_interfaces: str | None,
     endpoints_source: str | None,
+    algorithm: str | None,
     bpffs: str | None,
     cgroup: str | None,
     file: Path | None,
@@ -60,6 +66,7 @@ def agent(
         "node_port_addresses": node_port_addresses,
         "uplink_interfaces": uplink_interfaces,
         "endpoints_source": endpoints_source,
+        "algorithm": algorithm,
         "bpffs": bpffs,
         "cgroup": cgroup,
     }

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from ebpf_lb.kube.reader import Json, Parsed, Reader, mapping_or_empty
 from ebpf_lb.model.service import (
+    Algorithm,
     IPMode,
     LoadBalancerIngress,
     Service,
@@ -13,14 +14,17 @@ from ebpf_lb.model.service import (
     ServiceType,
     TrafficPolicy,
 )
-from ebpf_lb.model.values import Family, Network, family_of, parse_network
+from ebpf_lb.model.values import Family, Network, family_of, parse_address, parse_network
 
 SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 HEADLESS = "service.kubernetes.io/headless"
+ALGORITHM = "ebpf-lb.io/algorithm"
+WEIGHTS = "ebpf-lb.io/weights"
 SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 
 AFFINITY_DEFAULT_S = 10800
 AFFINITY_MAX_S = 86400
+WEIGHT_MAX = 100
 ALL_IPV4 = parse_network("0.0.0.0/0")
 ALL_IPV6 = parse_network("::/0")
 
@@ -40,6 +44,7 @@ def parse_service(raw: Json) -> Parsed[Service]:
     spec = read.mapping(raw, "spec", "spec")
     status = read.mapping(raw, "status", "status")
     labels = read.labels
+    algorithm, weights = _spread(read)
     return read.done(
         Service(
             key=read.key,
@@ -59,6 +64,8 @@ def parse_service(raw: Json) -> Parsed[Service]:
             or 0,
             other_proxy=SERVICE_PROXY_NAME in labels,
             headless_label=HEADLESS in labels,
+            algorithm=algorithm,
+            weights=weights,
         )
     )
 
@@ -160,3 +167,37 @@ def _source_ranges(read: Reader, spec: Json) -> tuple[Network, ...] | None:
     if ALL_IPV4 in ranges or ALL_IPV6 in ranges:
         return None
     return ranges
+
+
+def _spread(read: Reader) -> tuple[Algorithm | None, tuple[tuple[bytes | str, int], ...]]:
+    """How connections are spread, from annotations of our own. Weights need tables, so a Service
+    that gives some asks for Maglev."""
+    annotations = mapping_or_empty(read.metadata.get("annotations"))
+    field = f"metadata.annotations[{ALGORITHM}]"
+    algorithm: Algorithm | None = read.choice(field, annotations.get(ALGORITHM), Algorithm, None)
+    text = annotations.get(WEIGHTS)
+    if text is None:
+        return algorithm, ()
+    field = f"metadata.annotations[{WEIGHTS}]"
+    if algorithm is Algorithm.RANDOM:
+        read.refuse(field, text, f"{ALGORITHM} is random, and only maglev knows weights")
+        return algorithm, ()
+    weights = _weights(read, field, text)
+    return (Algorithm.MAGLEV if weights else algorithm), weights
+
+
+def _weights(read: Reader, field: str, text: object) -> tuple[tuple[bytes | str, int], ...]:
+    """`10.0.0.7=3,node2=5`: of an endpoint by its address, of all those on a node by its name."""
+    found: dict[bytes | str, int] = {}
+    for part in text.split(",") if isinstance(text, str) else [text]:
+        whose, _, number = part.partition("=") if isinstance(part, str) else ("", "", "")
+        whose, number = whose.strip(), number.strip()
+        if not whose or not number.isdecimal() or not 1 <= int(number) <= WEIGHT_MAX:
+            why = f"it is not ADDRESS=WEIGHT or NODE=WEIGHT, with weights from 1 to {WEIGHT_MAX}"
+            read.refuse(field, part, why)
+            continue
+        try:
+            found[parse_address(whose)] = int(number)
+        except ValueError:
+            found[sys.intern(whose)] = int(number)
+    return tuple(sorted(found.items(), key=repr))

@@ -23,6 +23,13 @@ class TrafficPolicy(Enum):
     LOCAL = "Local"
 
 
+class Algorithm(Enum):
+    """How new connections are spread over a Service's backends."""
+
+    RANDOM = "random"
+    MAGLEV = "maglev"  # consistent hashing: see plan/maglev.py
+
+
 class IPMode(Enum):
     """What a balancer does with packets to its address (KEP-1860)."""
 
@@ -62,3 +69,5 @@ class Service:
     health_check_node_port: int = 0  # 0: none
     other_proxy: bool = False  # labelled service.kubernetes.io/service-proxy-name
     headless_label: bool = False  # labelled service.kubernetes.io/headless
+    algorithm: Algorithm | None = None  # None: as the agent is configured
+    weights: tuple[tuple[bytes | str, int], ...] = ()  # of endpoints by address or by node

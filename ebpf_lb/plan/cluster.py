@@ -9,21 +9,25 @@ from collections.abc import Iterable
 
 from ebpf_lb.model.endpoints import EndpointSlice
 from ebpf_lb.model.key import ObjectKey
-from ebpf_lb.model.service import Service
+from ebpf_lb.model.service import Algorithm, Service
 from ebpf_lb.model.values import Family
 from ebpf_lb.plan.clash import Claim, Place, claims, lost, sentence
 from ebpf_lb.plan.forwarding import Forwarding, Frontend, FrontendFlag, ServicePortName
 from ebpf_lb.plan.frontends import source_ranges, uses_cluster, uses_local
 from ebpf_lb.plan.health import HealthCheck, health_check
 from ebpf_lb.plan.node import NodeView
+from ebpf_lb.plan.spread import NO_TABLES, Tables, by_table, tables
 from ebpf_lb.plan.usable import NOTHING, Usable, places, plain, usable
 
 __all__ = ["Cluster", "NodeView"]
 
 
 class Cluster:
-    def __init__(self, node: NodeView) -> None:
+    """`algorithm`: of Services that name none."""
+
+    def __init__(self, node: NodeView, algorithm: Algorithm = Algorithm.RANDOM) -> None:
         self._node = node
+        self._algorithm = algorithm
         self._services: dict[ObjectKey, Service] = {}
         self._slices: dict[ObjectKey, EndpointSlice] = {}
         self._slices_of: dict[ObjectKey, tuple[EndpointSlice, ...]] = {}
@@ -156,6 +160,7 @@ class Cluster:
         )
         guarded = any(f.flags & FrontendFlag.SOURCE_RANGES for f in frontends)
         found = self._usable(service, granted[0])
+        spread = self._tables(service, granted[0], found)
         return Forwarding(
             name=name,
             family=family,
@@ -165,11 +170,13 @@ class Cluster:
             has_any=found.has_any,
             affinity_timeout_s=service.affinity_timeout_s,
             source_ranges=source_ranges(service, family, self._node) if guarded else (),
+            cluster_table=spread.cluster,
+            local_table=spread.local,
         )
 
     def _usable(self, service: Service, claim: Claim) -> Usable:
         port, family, node = claim.service_port, claim.family, self._node
-        slices = [s for s in self._slices_of.get(service.key, ()) if s.family is family]
+        slices = self._slices_in(service, family)
         if not slices:
             return NOTHING
         in_cluster = uses_cluster(service, port, family)
@@ -185,6 +192,16 @@ class Cluster:
             uses_cluster=in_cluster,
             uses_local=on_node,
         )
+
+    def _tables(self, service: Service, claim: Claim, found: Usable) -> Tables:
+        if not by_table(service, self._algorithm):
+            return NO_TABLES
+        port, slices = claim.service_port, self._slices_in(service, claim.family)
+        known = places(slices, port.name, port.protocol, self._node.name)
+        return tables(service, known, found, self._node.name)
+
+    def _slices_in(self, service: Service, family: Family) -> list[EndpointSlice]:
+        return [s for s in self._slices_of.get(service.key, ()) if s.family is family]
 
     # who asks for what
 

@@ -61,6 +61,16 @@ class Backend(NamedTuple):
     local: bool
 
 
+class Table(NamedTuple):
+    """A set whose slots are not one a backend, but as in plan/maglev.py.
+
+    weights: of the set's backends, in their order; () where they are equal.
+    """
+
+    size: int
+    weights: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Forwarding:
     """One Service port in one family. Tuples are sorted and free of duplicates.
@@ -69,6 +79,7 @@ class Forwarding:
     that the policy asks for, fallbacks included; `()` where the Service does not use that set.
     has_any: some endpoint anywhere is ready, or serving and terminating (else: REJECT).
     affinity_timeout_s: 0 without session affinity.
+    cluster_table, local_table: for consistent hashing; None: one slot a backend.
     """
 
     name: ServicePortName
@@ -79,3 +90,5 @@ class Forwarding:
     has_any: bool
     affinity_timeout_s: int = 0
     source_ranges: tuple[Network, ...] = ()
+    cluster_table: Table | None = None
+    local_table: Table | None = None

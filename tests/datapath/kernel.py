@@ -32,6 +32,7 @@ from ebpf_lb.plan.forwarding import (
     FrontendFlag,
     FrontendKind,
     ServicePortName,
+    Table,
 )
 from tests.support.packets import Packet, parse
 
@@ -97,7 +98,8 @@ class Kernel:
         self.writer = FamilyWriter(self.maps, time.monotonic, clock.ticks_per_second())
         self.writer.adopt()
         self.writer.retain(())
-        for name in ("flows", "ways", "counters", "service_counters", "reject_bucket"):
+        self.forget_flows()
+        for name in ("counters", "service_counters", "reject_bucket"):
             with self.open(name) as table:
                 self._zero(table)
         for name in ("affinity", "fragments", "sockets", "interfaces", "frontends"):
@@ -151,8 +153,10 @@ class Kernel:
         affinity_timeout_s: int = 0,
         source_ranges: Iterable[Network] = (),
         name: str = "",
+        table: Table | None = None,
     ) -> ServicePortName:
-        """Writes a Service with one frontend; `local` backends run on this node."""
+        """Writes a Service with one frontend; `local` backends run on this node. `table`: of the
+        cluster's set."""
         here = set(local)
         backends = set(backends) | here
         service = ServicePortName("test", name or f"s{next(self._names)}", "", protocol)
@@ -166,9 +170,16 @@ class Kernel:
                 bool(backends) if has_any is None else has_any,
                 affinity_timeout_s,
                 tuple(source_ranges),
+                table,
             )
         )
         return service
+
+    def forget_flows(self) -> None:
+        """Every packet begins a new connection."""
+        for name in ("flows", "ways"):
+            with self.open(name) as table:
+                self._zero(table)
 
     def flows(self) -> list[tuple[int, object]]:
         """(word, entry) of every entry that is not free."""

@@ -1,6 +1,7 @@
 """One function a map: its contents as rows. A row is what `-o json` prints, in that order."""
 
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -61,11 +62,19 @@ def _services(view: View) -> Iterator[Row]:
             "service": name.service,
             "protocol": name.protocol,
             "id": number,
-            "cluster": [view.backend(slot) for slot in _region(view, value.cluster)],
-            "local": [view.backend(slot) for slot in _region(view, value.local)],
+            "cluster": _set(view, value.cluster),
+            "local": _set(view, value.local),
             "affinity_timeout_s": timeout_s,
             "flags": view.flags("service_flag", value.flags),
         }
+
+
+def _set(view: View, word: int) -> list[str | None]:
+    """A set's backends; where they have several slots each, with their number."""
+    ids = Counter(_region(view, word))
+    if ids.total() == len(ids):
+        return [view.backend(number) for number in ids]
+    return [f"{view.backend(number)} ({slots} slots)" for number, slots in sorted(ids.items())]
 
 
 def _region(view: View, word: int) -> list[int]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 from ebpf_lb.datapath.writer.adopt import read_back
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.fill import NewFrontends, NewServices
-from ebpf_lb.datapath.writer.names import NotProgrammed, format_name
+from ebpf_lb.datapath.writer.names import NotHashed, NotProgrammed, format_name
 from ebpf_lb.datapath.writer.node import NodeTables
 from ebpf_lb.datapath.writer.pools import Exhausted
 from ebpf_lb.datapath.writer.records import Record, pack_ids, unpack_ids
@@ -101,7 +101,8 @@ class FamilyWriter(NodeTables):
     def set(self, forwarding: Forwarding) -> None:
         """Creates or changes one Service port; writes only the difference.
 
-        NotProgrammed if it does not fit; what was there before goes on then.
+        NotProgrammed if it does not fit; what was there before goes on then. NotHashed if only its
+        tables do not.
         """
         name = forwarding.name
         record = self._records.get(name) or Record(name, 0)
@@ -126,6 +127,8 @@ class FamilyWriter(NodeTables):
         finally:
             if change is not None:
                 self._services.give_back(change)
+        if change.lacking:
+            raise NotHashed(name, self.family, change.lacking)
 
     def set_all(self, forwardings: Iterable[Forwarding]) -> list[NotProgrammed]:
         """Sets many Service ports, new ones by few calls; the reasons of those that do not fit."""
@@ -179,7 +182,7 @@ class FamilyWriter(NodeTables):
         for forwarding in forwardings:
             name = forwarding.name
             keys = self._frontends.keys(forwarding)
-            new = name not in self._records and name not in fresh and not forwarding.source_ranges
+            new = name not in self._records and name not in fresh and _is_plain(forwarding)
             if not new or not taken.isdisjoint(keys) or not self._frontends.unclaimed(keys):
                 left.append(forwarding)
                 continue
@@ -238,6 +241,11 @@ class FamilyWriter(NodeTables):
     def _delete_name(self, number: int) -> None:
         if self._maps.names.delete(_INDEX.pack(number)):
             self.stats["names"] += 1
+
+
+def _is_plain(forwarding: Forwarding) -> bool:
+    """Nothing but names, backends, a slot each, words and frontends."""
+    return not (forwarding.source_ranges or forwarding.cluster_table or forwarding.local_table)
 
 
 def _reason(error: OSError) -> str:

@@ -8,13 +8,21 @@ from ebpf_lb.plan.forwarding import ServicePortName
 class NotProgrammed(UserError):
     """The kernel does not hold what was asked for this Service port; what it held goes on."""
 
+    what = "is not programmed"
+
     def __init__(self, name: ServicePortName, family: Family, why: str) -> None:
         number = "IPv4" if family is Family.IPV4 else "IPv6"
         super().__init__(
-            f"Service port {name} ({name.protocol.name}, {number}) is not programmed: {why}."
+            f"Service port {name} ({name.protocol.name}, {number}) {self.what}: {why}."
         )
         self.name = name
         self.family = family
+
+
+class NotHashed(NotProgrammed):
+    """Everything is as it was asked for, but that connections are spread at random."""
+
+    what = "is served without consistent hashing"
 
 
 def format_name(name: ServicePortName) -> str:

@@ -16,7 +16,8 @@ class Record:
 
     frontends: keys and values of the map, alternating, sorted by key.
     backends: their ids, as in `slots`. What they are stands in the kernel, `Services` reads it.
-    cluster, local: the words in `services`; *_ids: the backend ids in those regions, as in `slots`.
+    cluster, local: the words in `services`; *_ids: what those regions hold: `Content.mark`, or all
+        ids, as in `slots`, right after they were read back.
     ranges: keys of `source_ranges`, sorted.
     """
 

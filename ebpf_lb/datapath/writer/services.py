@@ -8,9 +8,10 @@ import math
 import struct
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ebpf_lb.datapath.libbpf import BatchError
+from ebpf_lb.datapath.writer.content import Content
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.pools import Exhausted, Ids, Regions
 from ebpf_lb.datapath.writer.records import (
@@ -21,18 +22,20 @@ from ebpf_lb.datapath.writer.records import (
     region_word,
     unpack_ids,
 )
-from ebpf_lb.plan.forwarding import Backend, Forwarding
+from ebpf_lb.plan.forwarding import Forwarding
 
 GRACE_S = 1.0  # how long what was freed stays as it is: far longer than a program runs
 
 _INDEX = struct.Struct("=I")
+_UNKNOWN = b"?"  # no content's mark: a region that is being changed
 
 
 @dataclass(slots=True)
 class Change:
     """What one Service port is to become, with everything taken that it needs.
 
-    backends: flags and ids of those to come. The words and ids are those to come, too.
+    backends: flags and ids of those to come. The words and contents are those to come, too.
+    lacking: why its tables are left out; "" if they are not.
     """
 
     record: Record
@@ -41,12 +44,12 @@ class Change:
     backends: Backends
     cluster: int
     local: int
-    cluster_ids: bytes
-    local_ids: bytes
+    contents: dict[str, Content]
     timeout_and_flags: int
     unused_service_ids: list[int] = field(default_factory=list)
     unused_backend_ids: set[int] = field(default_factory=set)
     unused_regions: set[int] = field(default_factory=set)
+    lacking: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +111,21 @@ class Services:
     # -- prepare: nothing is written ------------------------------------------------------------
 
     def prepare(self, record: Record, forwarding: Forwarding) -> Change:
-        """Takes what the change needs; Exhausted, and nothing is taken, if it does not fit."""
+        """Takes what the change needs; Exhausted, and nothing is taken, if it does not fit. Where
+        only its tables do not, they are left out."""
         try:
             return self._prepare(record, forwarding)
         except Exhausted:
             self.housekeeping(self._clock())  # maybe it is only not given back yet
+        try:
             return self._prepare(record, forwarding)
+        except Exhausted as error:
+            if forwarding.cluster_table is None and forwarding.local_table is None:
+                raise
+            plain = replace(forwarding, cluster_table=None, local_table=None)
+            change = self._prepare(record, plain)
+            change.lacking = error.what
+            return change
 
     def _prepare(self, record: Record, forwarding: Forwarding) -> Change:
         current = self._held(record)
@@ -136,21 +148,28 @@ class Services:
                 backends=backends,
                 cluster=record.cluster,
                 local=record.local,
-                cluster_ids=_pack_ids(forwarding.cluster, backends),
-                local_ids=_pack_ids(forwarding.local, backends),
+                contents={
+                    "cluster": Content.of(forwarding.cluster, forwarding.cluster_table, backends),
+                    "local": Content.of(forwarding.local, forwarding.local_table, backends),
+                },
                 timeout_and_flags=self._timeout_and_flags(forwarding),
                 unused_service_ids=service_ids,
                 unused_backend_ids=set(backend_ids),
             )
-            if change.cluster_ids != record.cluster_ids:
-                change.cluster = self._region(change, len(forwarding.cluster))
-            if change.local_ids != record.local_ids:
-                change.local = self._region(change, len(forwarding.local))
+            for which, content in change.contents.items():
+                if content.mark != getattr(record, f"{which}_ids"):
+                    self._place(change, which, content)
             return change
         except Exhausted:
             self._service_ids.give_back(service_ids)
             self._backend_ids.give_back(backend_ids)
             raise
+
+    def _place(self, change: Change, which: str, content: Content) -> None:
+        """Where the new content is to stand."""
+        held: int = getattr(change.record, which)
+        if content.table is None or region_of(held)[1] != content.size:
+            setattr(change, which, self._region(change, content.size))
 
     def _region(self, change: Change, size: int) -> int:
         if not size:
@@ -328,22 +347,42 @@ class Services:
         record.backends = record.cluster_ids if ids == record.cluster_ids else ids
 
     def _point(self, change: Change, which: str) -> None:
-        """Fills the new region of a set, and points to it in one store."""
-        record, ids = change.record, f"{which}_ids"
-        if getattr(change, ids) == getattr(record, ids):
+        """Fills the new region of a set, and points to it in one store.
+
+        A table of the same size is changed where it stands: few of its slots differ, and any
+        mixture of the old one and the new one leads to backends that are there.
+        """
+        record, ids, content = change.record, f"{which}_ids", change.contents[which]
+        if content.mark == getattr(record, ids):
             return
-        word = getattr(change, which)
+        word, old = getattr(change, which), getattr(record, which)
+        if word and word == old:
+            setattr(record, ids, _UNKNOWN)
+            self._rewrite_slots(word, content.slots())
+            setattr(record, ids, content.mark)
+            return
         if word:
-            self._write_slots(word, getattr(change, ids))
+            self._write_slots(word, content.slots())
         self._maps.services.store(record.id, self._region_at[which], word)
         self._stats["services"] += 1
         change.unused_regions.discard(word)
-        old = getattr(record, which)
         setattr(record, which, word)
-        content = getattr(change, ids)
-        setattr(record, ids, record.backends if content == record.backends else content)
+        mark = content.mark
+        setattr(record, ids, record.backends if mark == record.backends else mark)
         if old:
             self.free(regions=(old,))
+
+    def _rewrite_slots(self, word: int, ids: bytes) -> None:
+        """Writes those that differ."""
+        base, size = region_of(word)
+        held, wanted = unpack_ids(self._maps.slots.slice(base, size)), unpack_ids(ids)
+        differ = [
+            at for at, pair in enumerate(zip(held, wanted, strict=True)) if pair[0] != pair[1]
+        ]
+        if differ:
+            keys = pack_ids([base + at for at in differ])
+            self._maps.slots.update_batch(keys, pack_ids([wanted[at] for at in differ]))
+            self._stats["slots"] += len(differ)
 
     def _write_slots(self, word: int, ids: bytes) -> None:
         base, size = region_of(word)
@@ -371,12 +410,6 @@ class Services:
     def _return_regions(self, words: Iterable[int]) -> None:
         for word in words:
             self._regions.give_back(*region_of(word))
-
-
-def _pack_ids(backends: tuple[Backend, ...], ids: Backends) -> bytes:
-    """A region's content: in the plan's order, which is the same on every node."""
-    numbers = [ids[backend.address + backend.port.to_bytes(2)][1] for backend in backends]
-    return pack_ids(numbers)
 
 
 def _full(name: str, entries: int) -> str:

@@ -59,6 +59,7 @@ def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
         'healthzBindAddress: "[::]:1"\n'
         'metricsBindAddress: ""\n'
         "endpointsSource: endpoints\n"
+        "algorithm: maglev\n"
         "podInterfaces: [a*, b*]\n"
         "uplinkInterfaces: [wan*]\n"
         "ignoredInterfaces: [br-*, docker0]\n"
@@ -72,6 +73,7 @@ def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
             "EBPF_LB_HEALTHZ_BIND_ADDRESS": "[::]:1",
             "EBPF_LB_METRICS_BIND_ADDRESS": "",
             "EBPF_LB_ENDPOINTS_SOURCE": "endpoints",
+            "EBPF_LB_ALGORITHM": "maglev",
             "EBPF_LB_POD_INTERFACES": "a*,b*",
             "EBPF_LB_UPLINK_INTERFACES": "wan*",
             "EBPF_LB_IGNORED_INTERFACES": "br-*,docker0",
@@ -84,6 +86,7 @@ def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
     assert from_file.node_port_addresses == ("primary",)
     assert from_file.masquerade_all
     assert from_file.endpoints_source == "endpoints"
+    assert from_file.algorithm == "maglev"
     assert from_file.healthz_bind_address == ("::", 1)
     assert from_file.metrics_bind_address is None
     assert from_file.pod_interfaces == ("a*", "b*")
@@ -106,6 +109,7 @@ def test_unknown_keys_are_told_and_tolerated(read: Any) -> None:
         ("listPageSize: 0", {}, {}, ["listPageSize", "between 1 and 100000"]),
         ("listPageSize: true", {}, {}, ["listPageSize", "no whole number"]),
         ("masqueradeAll: maybe", {}, {}, ["masqueradeAll", "neither true nor false"]),
+        ("algorithm: fair", {}, {}, ["algorithm", "'fair'", "random, maglev"]),
         ("logLevel: loud", {}, {}, ["logLevel", "debug, info, warning, error"]),
         ("healthzBindAddress: ::1:80", {}, {}, ["healthzBindAddress", "'::1:80'"]),
         ("nodePortAddresses: [primary, 10.0.0.0/8]", {}, {}, ["nodePortAddresses", "primary"]),

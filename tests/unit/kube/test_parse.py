@@ -11,6 +11,7 @@ from ebpf_lb.model.endpoints import NO_HINTS, EndpointPort, Hints
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.node import Node
 from ebpf_lb.model.service import (
+    Algorithm,
     IPMode,
     LoadBalancerIngress,
     Service,
@@ -251,6 +252,61 @@ def test_ports_without_name_or_number_are_passed_over() -> None:
     parsed = parse_slice(a_slice(ports=[*ports, {"name": "", "port": 3, "protocol": "SCTP"}]))
     assert parsed.problems == () and parsed.value is not None
     assert parsed.value.ports == (EndpointPort("", Protocol.SCTP, 3),)
+
+
+def annotated(**annotations: object) -> dict[str, Any]:
+    given = {f"ebpf-lb.io/{name}": value for name, value in annotations.items()}
+    return {"metadata": META | {"annotations": given}, "spec": {"clusterIP": "10.96.0.1"}}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "algorithm", "weights"),
+    [
+        ({}, None, {}),
+        ({"algorithm": "maglev"}, Algorithm.MAGLEV, {}),
+        ({"algorithm": "random"}, Algorithm.RANDOM, {}),
+        ({"weights": "node2=5"}, Algorithm.MAGLEV, {"node2": 5}),
+        (
+            {"algorithm": "maglev", "weights": " node2 = 5,10.0.0.7=1, fd00::7=100"},
+            Algorithm.MAGLEV,
+            {"node2": 5, parse_address("10.0.0.7"): 1, parse_address("fd00::7"): 100},
+        ),
+    ],
+)
+def test_how_connections_are_spread(
+    annotations: dict[str, object], algorithm: Algorithm | None, weights: dict[bytes | str, int]
+) -> None:
+    parsed = parse_service(annotated(**annotations))
+    assert parsed.problems == () and parsed.value is not None
+    assert parsed.value.algorithm is algorithm
+    assert dict(parsed.value.weights) == weights
+
+
+@pytest.mark.parametrize(
+    ("annotations", "refused", "left"),
+    [
+        ({"algorithm": "rnd"}, "'rnd' is ignored: it is unknown here", {}),
+        ({"algorithm": 3}, "3 is ignored: it is unknown here", {}),
+        ({"algorithm": "random", "weights": "a=2"}, "only maglev knows weights", {}),
+        ({"weights": "a=2,b=0"}, "'b=0' is ignored: it is not ADDRESS=WEIGHT", {"a": 2}),
+        ({"weights": "a=2,b=101"}, "'b=101' is ignored", {"a": 2}),
+        ({"weights": "a=2,b"}, "'b' is ignored", {"a": 2}),
+        ({"weights": "a=2,=3"}, "'=3' is ignored", {"a": 2}),
+        ({"weights": 7}, "7 is ignored", {}),
+    ],
+)
+def test_what_no_spread_is(
+    annotations: dict[str, object], refused: str, left: dict[str, int]
+) -> None:
+    parsed = parse_service(annotated(**annotations))
+    (problem,) = parsed.problems
+    assert refused in problem and "metadata.annotations[ebpf-lb.io/" in problem
+    assert parsed.value is not None and dict(parsed.value.weights) == left
+
+
+def test_the_order_of_weights_means_nothing() -> None:
+    one, other = (parse_service(annotated(weights=w)).value for w in ("a=2,b=3", "b=3,a=2"))
+    assert one == other
 
 
 def test_bad_endpoints_are_refused_alone() -> None:
