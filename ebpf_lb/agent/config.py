@@ -59,6 +59,9 @@ class Config:
     healthz_bind_address, metrics_bind_address: host and port; None: not served.
     watch_timeout_s: after that long the API server ends a watch, and a new one goes on from there.
     watch_silence_s: a connection without a byte for that long is given up.
+    conntrack_max_per_core, conntrack_min, conntrack_tcp_established_s, conntrack_tcp_close_wait_s:
+        the kernel's own connection tracking is raised to these, kube-proxy's defaults; 0: left
+        alone. See `agent.conntrack`.
     reject_per_second: refusals that the whole node sends a second, at most; 0: no limit.
     settings: capacities and time-outs that are compiled in.
     """
@@ -91,6 +94,10 @@ class Config:
     list_page_size: Annotated[int, parsers.whole(1, 100_000)] = 200
     watch_timeout_s: Annotated[int, parsers.whole(10, 86_400)] = 300
     watch_silence_s: Annotated[int, parsers.whole(5, 3600)] = 75
+    conntrack_max_per_core: Annotated[int, parsers.whole(0, 1 << 24)] = 32_768
+    conntrack_min: Annotated[int, parsers.whole(0, 1 << 30)] = 131_072
+    conntrack_tcp_established_s: Annotated[int, parsers.whole(0, 1 << 24)] = 86_400
+    conntrack_tcp_close_wait_s: Annotated[int, parsers.whole(0, 1 << 24)] = 3600
     reject_per_second: Annotated[int, parsers.whole(0, 1_000_000)] = 1000
     settings: Settings = field(default_factory=Settings)
 

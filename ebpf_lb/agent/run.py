@@ -11,6 +11,7 @@ from typing import Any
 from ebpf_lb.agent import health, host, http, logs
 from ebpf_lb.agent.attachments import Attachments, SourceNumbers
 from ebpf_lb.agent.config import Config
+from ebpf_lb.agent.conntrack import Conntrack, raise_limits
 from ebpf_lb.agent.health_checks import HealthCheckServers
 from ebpf_lb.agent.http import Page
 from ebpf_lb.agent.inbox import Inbox, NetworkChanged
@@ -63,6 +64,7 @@ def run(config: Config, warnings: Sequence[str] = ()) -> None:
     with lock:
         if host.ensure_bpffs(config.bpffs):
             log.info("mounted a bpffs", path=str(config.bpffs))
+        _raise_conntrack_limits(config, log)
         loaded = ensure_loaded(config.bpffs, config.settings)
         writers = _writers(loaded.build)
         _run(config, log, client, loaded, writers)
@@ -150,6 +152,17 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         for watcher in watchers:
             watcher.stop(timeout_s=0)
     log.info("stopped", writes=programmer.writes)
+
+
+def _raise_conntrack_limits(config: Config, log: Any) -> None:
+    wanted = Conntrack(
+        config.conntrack_max_per_core,
+        config.conntrack_min,
+        config.conntrack_tcp_established_s,
+        config.conntrack_tcp_close_wait_s,
+    )
+    for problem in raise_limits(wanted):
+        log.info("connection tracking", problem=problem)
 
 
 def _writers(build: Build) -> dict[Family, FamilyWriter]:

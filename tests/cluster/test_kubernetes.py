@@ -26,6 +26,7 @@ AGENT = (
 SPECS = (
     "Services should serve a basic endpoint from pods",
     "Services should serve multiport endpoints from pods",
+    "KubeProxy should set TCP CLOSE_WAIT timeout",
 )
 OUTSIDE = (
     "Services should be able to create a functioning NodePort service",
