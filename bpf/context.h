@@ -1,11 +1,51 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What a program is run on, behind one name. Whatever decides or translates is written against this;
- * only what needs the kernel's own buffers (refusals, ICMP errors, SCTP's checksum) says __sk_buff.
+ * What a program is run on, behind one name: a socket buffer at TC, bare bytes at XDP (-DXDP).
+ * Whatever decides or translates is written against this; only what needs the kernel's own buffers
+ * (refusals, ICMP errors, SCTP's checksum) says __sk_buff.
+ *
+ * NEXT: the packet is left to others as it is. At TC to the next classifier and in the end to the
+ * stack, so that we live beside other people's filters; at XDP to all of these, ours included.
  */
 #pragma once
 
-#include "base.h"
+#include "maps.h"
+
+#ifdef XDP
+
+#define AT_XDP 1
+#define NEXT XDP_PASS
+#define DROPPED XDP_DROP
+
+typedef struct xdp_md context;
+
+/* The interface that the packet came in by. */
+INLINE __u32 ctx_interface(context *ctx)
+{
+	return ctx->ingress_ifindex;
+}
+
+INLINE __u32 ctx_packets(context *ctx)
+{
+	return 1;
+}
+
+/* Without link header; `data` may hold the beginning only. */
+INLINE __u64 ctx_bytes(context *ctx)
+{
+	return bpf_xdp_get_buff_len(ctx) - LINK_HEADER_BYTES;
+}
+
+/* Headers are there from the start. */
+INLINE void ctx_pull(context *ctx, __u32 bytes)
+{
+}
+
+#else
+
+#define AT_XDP 0
+#define NEXT TC_ACT_UNSPEC
+#define DROPPED TC_ACT_SHOT
 
 typedef struct __sk_buff context;
 
@@ -27,6 +67,17 @@ INLINE __u64 ctx_bytes(context *ctx)
 	return ctx->len - LINK_HEADER_BYTES;
 }
 
+/* Makes the first `bytes` readable: some drivers deliver headers in a page fragment. */
+INLINE void ctx_pull(context *ctx, __u32 bytes)
+{
+	__u32 linear = ctx->data_end - ctx->data;
+
+	if (UNLIKELY(linear < ctx->len && linear < bytes))
+		bpf_skb_pull_data(ctx, ctx->len < bytes ? ctx->len : bytes);
+}
+
+#endif
+
 /* What one of our programs leaves to the next about a packet. */
 enum note {
 	NOTE_ATTEMPT = 0,     /* how often CALL_NEW_FLOW was tried for this packet */
@@ -37,10 +88,23 @@ enum note {
 
 INLINE __u32 ctx_note(context *ctx, enum note which)
 {
+#ifdef XDP
+	struct xdp_notes *notes = xdp_notes_get();
+
+	return notes ? notes->note[which] : 0;
+#else
 	return ctx->cb[which];
+#endif
 }
 
 INLINE void ctx_set_note(context *ctx, enum note which, __u32 value)
 {
+#ifdef XDP
+	struct xdp_notes *notes = xdp_notes_get();
+
+	if (notes)
+		notes->note[which] = value;
+#else
 	ctx->cb[which] = value;
+#endif
 }

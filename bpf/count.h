@@ -3,7 +3,6 @@
 #pragma once
 
 #include "context.h"
-#include "maps.h"
 
 /* `packets` of `bytes` in all (without link headers); more than one where offloads joined them. */
 INLINE void count_reason(__u32 reason, __u32 packets, __u64 bytes)
@@ -32,6 +31,7 @@ INLINE void count_packet(context *ctx, __u32 reason)
 	count_reason(reason, ctx_packets(ctx), ctx_bytes(ctx));
 }
 
+/* A packet of a flow, which is on its way now. */
 INLINE void count_flow_packet(context *ctx, __u32 reason, __u32 service_id)
 {
 	__u32 packets = ctx_packets(ctx);
@@ -39,4 +39,6 @@ INLINE void count_flow_packet(context *ctx, __u32 reason, __u32 service_id)
 
 	count_reason(reason, packets, bytes);
 	count_service(service_id, 0, packets, bytes);
+	if (AT_XDP)
+		count_reason(REASON_XDP, packets, bytes);
 }

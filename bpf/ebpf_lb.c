@@ -124,7 +124,7 @@ int clock(struct __sk_buff *skb)
 
 int empty(struct __sk_buff *skb)
 {
-	return TC_NEXT;
+	return NEXT;
 }
 
 /* cgroup hooks */

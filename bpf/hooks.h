@@ -7,6 +7,7 @@
  *
  * Uplinks and tunnels. Ingress: outside clients to one of our addresses are translated, with SNAT
  * where the backend is on another node, and replies to what was SNATed are sent back to the client.
+ * XDP does the latter two before, where it can do so alone (xdp.h).
  * Egress: the source of replies from backends here is restored; and what the node's own sockets send
  * to a frontend past the cgroup hooks (raw sockets, kernel clients, no cgroup v2) is translated.
  */
@@ -32,20 +33,21 @@ INLINE int from_client(context *ctx, int hook)
 	if (UNLIKELY(parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN))
 		return unreadable(ctx, parsed);
 	if (!may_be_ours(&packet.destination))
-		return TC_NEXT;
-	ctx_set_note(ctx, NOTE_ATTEMPT, 0);
+		return NEXT;
+	if (AT_XDP && !fits_xdp(ctx, &packet, parsed))
+		return NEXT;
 	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
 		return slow_path(ctx, CALL_ICMP_ERROR + hook);
 	if (UNLIKELY(parsed == PARSE_OTHER || !knows_ports(&packet)))
-		return slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
+		return call_new_flow(ctx, hook);
 
 	__u32 now = TICK();
 
 	if (LIKELY(flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags)))
 		return translate_to_backend(ctx, &packet, &ref, now, hook);
 	/* replies that must be sent back are rare from pods (hairpins), the rule on uplinks */
-	return slow_path(ctx,
-			 (hook == HOOK_FROM_POD ? CALL_NEW_FLOW : CALL_REPLY) + calls_of(hook));
+	return hook == HOOK_FROM_POD ? call_new_flow(ctx, hook) :
+				       slow_path(ctx, CALL_REPLY + calls_of(hook));
 }
 
 /*
@@ -59,17 +61,17 @@ INLINE int reply_from_client(context *ctx, int hook)
 	__u32 now = TICK();
 
 	if (read_packet(ctx, &packet) != PARSE_OK || !knows_ports(&packet))
-		return TC_NEXT;
+		return NEXT;
 	if (flow_lookup(&packet, 0, now, &ref)) {
 		/* a pause, in which a connection of the node's own may have got the same ports */
 		if (hook == HOOK_FROM_OUTSIDE && ref.word & FLOW_TURNED &&
 		    flow_age(ref.word, now) &&
 		    node_socket_exists(ctx, packet.protocol, &packet.destination,
 				       packet.destination_port, &packet.source, packet.source_port))
-			return TC_NEXT;
+			return NEXT;
 		return translate_reply(ctx, &packet, &ref, now, hook);
 	}
-	return hook == HOOK_FROM_POD ? TC_NEXT : slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
+	return hook == HOOK_FROM_POD ? NEXT : call_new_flow(ctx, hook);
 }
 
 /* Egress: replies to a client. */
@@ -80,21 +82,19 @@ INLINE int to_client(context *ctx, int hook)
 	int parsed = read_packet(ctx, &packet);
 
 	if (UNLIKELY(parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN))
-		return TC_NEXT;
+		return NEXT;
 	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
 		return slow_path(ctx, CALL_ICMP_ERROR + hook);
-	if (hook == HOOK_TO_OUTSIDE && UNLIKELY(may_be_ours(&packet.destination))) {
-		ctx_set_note(ctx, NOTE_ATTEMPT, 0);
+	if (hook == HOOK_TO_OUTSIDE && UNLIKELY(may_be_ours(&packet.destination)))
 		return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
-	}
 	/* a later fragment without its first: whose it is cannot be told */
 	if (UNLIKELY(parsed == PARSE_OTHER || !knows_ports(&packet)))
-		return TC_NEXT;
+		return NEXT;
 
 	__u32 now = TICK();
 
 	if (!flow_lookup(&packet, 0, now, &ref))
-		return TC_NEXT;
+		return NEXT;
 	return translate_reply(ctx, &packet, &ref, now, hook);
 }
 
@@ -112,5 +112,5 @@ INLINE int from_node(context *ctx)
 		if (flow_lookup(&packet, 0, now, &ref))
 			return translate_reply(ctx, &packet, &ref, now, HOOK_TO_OUTSIDE);
 	}
-	return slow_path(ctx, CALL_NEW_FLOW + CALLS_OF_NODE);
+	return call_new_flow(ctx, HOOK_TO_OUTSIDE);
 }

@@ -126,7 +126,7 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 
 	if (read_packet(skb, &outer) != PARSE_OTHER || !(outer.flags & PACKET_ICMP_ERROR) ||
 	    !parse_quotation(skb, &outer, &turned))
-		return TC_NEXT;
+		return NEXT;
 	if (hook != HOOK_TO_POD && flow_lookup(&turned, 1, now, &ref)) {
 		destination.address = ref.flow->backend;
 		destination.port = ref.flow->backend_port;
@@ -137,26 +137,30 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 	} else if (flow_lookup(&turned, 0, now, &ref)) {
 		int sign = (ref.word & FLOW_TURNED) != 0;
 
-		if (sign && !follow_signpost(&turned, &ref, now, &destination))
-			return TC_NEXT;
+		if (sign && !follow_signpost(&turned, &ref, &destination))
+			return NEXT;
 		if (!flow_source_id(ref.word) && passes_by(skb, &outer, hook))
-			return TC_NEXT;
+			return NEXT;
 		source.address = ref.flow->vip;
 		source.port = ref.flow->vip_port;
 		source.wanted = 1;
 		directly = sign && flow_source_id(ref.word) &&
 			   (hook == HOOK_FROM_OUTSIDE || hook == HOOK_FROM_POD);
 	} else {
-		return TC_NEXT;
+		return NEXT;
 	}
 	if (!flow_unchanged(&ref))
-		return TC_NEXT;
+		return NEXT;
 	if (directly) {
+		int route = find_way(skb, &outer.source, &destination.address, outer.protocol,
+				     ctx_interface(skb), &way);
+
+		if (route == ROUTE_NONE)
+			return drop(skb, REASON_NO_ROUTE);
 		if (!pass_hop(skb))
 			return drop(skb, REASON_HOP_LIMIT);
-		where = take_way(skb, &outer.source, &destination.address, outer.protocol, &way, 1);
-		if (!where)
-			return drop(skb, REASON_NO_ROUTE);
+		set_macs(skb, way.destination_mac, way.source_mac);
+		where = way.ifindex | (route == ROUTE_UNKNOWN ? SEND_NEIGHBOUR : 0);
 	}
 	count_packet(skb, REASON_ICMP_ERROR);
 	if (rewrite_error(skb, &outer, &turned, &source, &destination))

@@ -205,6 +205,11 @@ struct crc32c_shift {
 	__u32 column[32];
 };
 
+/* See enum note. */
+struct xdp_notes {
+	__u32 note[4];
+};
+
 struct token_bucket {
 	__u64 state; /* see reject.h */
 };

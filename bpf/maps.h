@@ -59,7 +59,9 @@ BPF_F_TABLE("array:" PIN "/config", u32, struct config, config, 1, 0);
 BPF_F_TABLE("array:" PIN "/crc32c_shifts", u32, struct crc32c_shift, crc32c_shifts, 16, 0);
 /* Programs take a token for each REJECT's answer. One bucket for the whole node. */
 BPF_F_TABLE("array:" PIN_NODE "/reject_bucket", u32, struct token_bucket, reject_bucket, 1, 0);
-/* The slow paths of this version's programs (tail.h). */
+/* XDP programs' scratch (context.h): what they leave each other about one packet. */
+BPF_F_TABLE("percpu_array:" PIN "/xdp_notes", u32, struct xdp_notes, xdp_notes, 1, 0);
+/* The slow paths of one unit's programs (enum slow_path); XDP programs have an array of their own. */
 BPF_F_TABLE("prog:" PIN_CALLS "/calls", u32, u32, calls, 32, 0);
 /* clang-format on */
 
@@ -181,6 +183,13 @@ INLINE struct token_bucket *reject_bucket_get(void)
 	__u32 index = 0;
 
 	return reject_bucket.lookup(&index);
+}
+
+INLINE struct xdp_notes *xdp_notes_get(void)
+{
+	__u32 index = 0;
+
+	return xdp_notes.lookup(&index);
 }
 
 INLINE void call_slow_path(void *ctx, __u32 index)

@@ -50,7 +50,7 @@ INLINE int later_fragment_alone(context *ctx, struct packet *packet)
 {
 	/* as if for no port: finds what stands for all of a ClusterIP */
 	packet->source_port = packet->destination_port = 0;
-	return frontend_of(packet) ? drop(ctx, REASON_LATER_FRAGMENT) : TC_NEXT;
+	return frontend_of(packet) ? drop(ctx, REASON_LATER_FRAGMENT) : NEXT;
 }
 
 INLINE int try_again(context *ctx, __u32 program, __u32 reason)
@@ -65,6 +65,8 @@ INLINE int try_again(context *ctx, __u32 program, __u32 reason)
 
 INLINE int refuse(context *ctx, __u32 reason, int hook)
 {
+	if (AT_XDP)
+		return NEXT; /* TC will decide the same */
 	ctx_set_note(ctx, NOTE_REASON, reason);
 	/* the node's own socket hears it as if it had come in from there */
 	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_TO_OUTSIDE ? SEND_INWARDS : 0);
@@ -89,7 +91,7 @@ INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 
 	case ACTION_DROP:
 		return drop(ctx, verdict->reason);
 	default:
-		return TC_NEXT;
+		return NEXT;
 	}
 }
 
@@ -151,6 +153,8 @@ INLINE int new_flow(context *ctx, int hook)
 		return result;
 	if (verdict.masquerade)
 		return slow_path(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook));
+	if (AT_XDP)
+		return NEXT;
 	flow_from_verdict(&packet, &verdict, &new);
 	if (hook == HOOK_FROM_POD)
 		new.bits |= forget(find_bridged_way(ctx, &packet.source, &verdict.address,
@@ -176,21 +180,23 @@ INLINE int new_flow(context *ctx, int hook)
 
 /*
  * The number of the address to masquerade with: that of the interface which the packet leaves by.
- * A hairpin leaves by the one it came from.
+ * A hairpin leaves by the one it came from. `way`: for keep_way(), if all is known of it.
  */
 INLINE __u32 masquerade_source(context *ctx, const struct packet *packet,
-			       const struct verdict *verdict, int hook)
+			       const struct verdict *verdict, struct way *way)
 {
 	__u32 ifindex = ctx_interface(ctx);
 	struct interface *interface;
 
 	if (!same_address(&packet->source, &verdict->address)) {
-		struct way way = {};
+		int route = find_way(ctx, &packet->source, &verdict->address, packet->protocol,
+				     ctx_interface(ctx), way);
 
-		if (find_way(ctx, &packet->source, &verdict->address, packet->protocol,
-			     ctx_interface(ctx), &way) == ROUTE_NONE)
+		if (route == ROUTE_NONE)
 			return 0;
-		ifindex = way.ifindex;
+		ifindex = way->ifindex;
+		if (route == ROUTE_UNKNOWN)
+			way->ifindex = 0;
 	}
 	interface = interface_get(ifindex);
 	return interface && interface->source_id ? interface->source_id : NODE_SOURCE_ID;
@@ -208,6 +214,7 @@ INLINE int new_snat_flow(context *ctx, int hook)
 	struct flow_ref signpost;
 	struct new_flow new;
 	struct way unknown = {};
+	struct way way = {};
 	addr source;
 	__u32 source_id = 0;
 	__u32 now = TICK();
@@ -219,13 +226,17 @@ INLINE int new_snat_flow(context *ctx, int hook)
 
 	if (result != DECIDED_TO_TRANSLATE)
 		return result;
+	if (AT_XDP && !verdict.masquerade)
+		return NEXT;
 	flow_from_verdict(&packet, &verdict, &new);
 	new.snat_port = snat_candidate(&packet, ctx_note(ctx, NOTE_ATTEMPT));
 	source = packet.source;
 	if (verdict.masquerade) {
 		struct snat_source *found;
 
-		source_id = masquerade_source(ctx, &packet, &verdict, hook);
+		source_id = masquerade_source(ctx, &packet, &verdict, &way);
+		if (AT_XDP && way.ifindex != ctx_interface(ctx))
+			return NEXT;
 		found = source_id ? snat_source_get(source_id) : 0;
 		if (!found)
 			return drop(ctx, REASON_NO_SNAT_SOURCE);

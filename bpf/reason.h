@@ -16,6 +16,7 @@ enum reason {
 	REASON_REPLY = 3,		  /* reply of a known flow, source restored */
 	REASON_SOCKET = 4,		  /* translated at the socket: connect or sendmsg */
 	REASON_ICMP_ERROR = 5,		  /* ICMP error about a packet of a known flow, headers restored */
+	REASON_XDP = 6,			  /* of these, sent on by XDP, without the stack; counted above as well */
 	/* rejected */
 	REASON_NO_ENDPOINTS = 16,	  /* the Service has no usable endpoint: refused */
 	REASON_UNSERVED_PORT = 17,	  /* a port of a ClusterIP that no Service serves: refused */

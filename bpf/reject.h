@@ -71,16 +71,6 @@ INLINE int checksum_is_partial(struct __sk_buff *skb, __u32 offset)
 	return 0;
 }
 
-INLINE __u64 sum_pseudo_header(const struct packet *packet, __u32 length, __u8 protocol)
-{
-	__u64 sum = htons16(length) + htons16(protocol);
-
-#pragma unroll
-	for (int i = 0; i < ADDRESS_WORDS; i++)
-		sum += (__u64)packet->source.word[i] + packet->destination.word[i];
-	return sum;
-}
-
 /* Turns the IP header round and gives it a new payload length. */
 INLINE void turn_ip_header(void *header, const struct packet *packet, __u32 payload_bytes)
 {

@@ -51,6 +51,16 @@ INLINE __u64 sum_address(__u64 sum, const addr *old, const addr *new)
 	return sum;
 }
 
+INLINE __u64 sum_pseudo_header(const struct packet *packet, __u32 length, __u8 protocol)
+{
+	__u64 sum = htons16(length) + htons16(protocol);
+
+#pragma unroll
+	for (int i = 0; i < ADDRESS_WORDS; i++)
+		sum += (__u64)packet->source.word[i] + packet->destination.word[i];
+	return sum;
+}
+
 #define IP_SOURCE (LINK_HEADER_BYTES + (FAMILY == 4 ? 12 : 8))
 #define IP_DESTINATION (IP_SOURCE + (int)sizeof(addr))
 
@@ -63,6 +73,21 @@ INLINE void write_address(void *where, const addr *address)
 		words[i] = address->word[i];
 }
 
+/* SCTP's checksum must be mended by this: exclusive-or of the old and new ports. 0: it is right. */
+INLINE __u32 sctp_change(const struct packet *packet, const struct endpoint_change *source,
+			 const struct endpoint_change *destination)
+{
+	__u32 change = 0;
+
+	if (LIKELY(packet->protocol != IPPROTO_SCTP) || packet->flags & PACKET_LATER_FRAGMENT)
+		return 0;
+	if (source->wanted)
+		change |= packet->source_port ^ source->port;
+	if (destination->wanted)
+		change |= (__u32)(packet->destination_port ^ destination->port) << 16;
+	return change;
+}
+
 /* Ranges of the transport's checksum field. */
 INLINE __u32 checksum_offset(__u8 protocol)
 {
@@ -70,9 +95,34 @@ INLINE __u32 checksum_offset(__u8 protocol)
 }
 
 /*
- * Mends the transport checksum at `offset` after changes of these sums. For a full checksum, the
- * helper takes the change of addresses away from the field, for a partial one it adds it: which it
- * did cannot be mistaken unless that change is zero, and then both are tried by a second call.
+ * Mends the transport checksum at `offset` after changes of these sums.
+ * Returns 0, or -1 if it is not there or the kernel refuses. UDP: 0 says there is none.
+ */
+#ifdef XDP
+
+INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset, __u16 addresses,
+			 __u16 ports)
+{
+	__u16 *field = (void *)(long)ctx->data + offset;
+	int udp = packet->protocol == IPPROTO_UDP;
+	__u16 after;
+
+	if ((void *)(field + 1) > (void *)(long)ctx->data_end)
+		return -1;
+	if (udp && !*field)
+		return 0;
+	/* a whole one: others are not dealt with here, see checksum_may_be_partial() */
+	after = ~sum_fold16((__u64)(__u16) ~*field + addresses + ports);
+	*field = udp && !after ? 0xffff : after;
+	return 0;
+}
+
+#else
+
+/*
+ * For a full checksum, the helper takes the change of addresses away from the field, for a partial
+ * one it adds it: which it did cannot be mistaken unless that change is zero, and then both are
+ * tried by a second call.
  */
 INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset, __u16 addresses,
 			 __u16 ports)
@@ -103,6 +153,8 @@ INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset
 	*field = flags && !after ? 0xffff : after;
 	return 0;
 }
+
+#endif
 
 /*
  * Gives the packet new ends. Later fragments have no ports and no transport checksum. SCTP: the

@@ -5,8 +5,8 @@
 #include "flow.h"
 #include "rewrite.h"
 
-/* A signpost was found: the flow that it stands for. */
-INLINE int follow_signpost(const struct packet *packet, struct flow_ref *ref, __u32 now,
+/* A signpost was found: the flow that it stands for, which replaces it in `ref`. */
+INLINE int follow_signpost(const struct packet *packet, struct flow_ref *ref,
 			   struct endpoint_change *client)
 {
 	struct packet direct = *packet;
@@ -17,7 +17,6 @@ INLINE int follow_signpost(const struct packet *packet, struct flow_ref *ref, __
 	if (!flow_unchanged(ref))
 		return 0;
 
-	struct flow_ref signpost = *ref;
 	__be16 snat_port = packet->destination_port;
 	__u32 first, second;
 	__u64 protocol = flow_protocol_bits(packet->protocol);
@@ -51,10 +50,7 @@ INLINE int follow_signpost(const struct packet *packet, struct flow_ref *ref, __
 			}
 		}
 	}
-	if (!ref->flow)
-		return 0;
-	flow_mirror(&signpost, flow_next_state(flow_state(ref->word), packet->flags, 0), now);
-	return 1;
+	return ref->flow != 0;
 }
 
 /*

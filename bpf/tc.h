@@ -1,26 +1,22 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What all TC programs share: reading a packet, and what they return.
- *
- * "Next" hands the packet to the next classifier and in the end to the stack, so that we live beside
- * other people's filters. A packet that is no Service's leaves byte for byte as it came.
+ * What all programs that see packets share: where they run, whom they call, and what they return.
+ * A packet that is no Service's leaves byte for byte as it came.
  */
 #pragma once
 
 #include "count.h"
 #include "packet.h"
 
-#define TC_NEXT TC_ACT_UNSPEC
-
 /* Where a program runs. Always a constant, so that code for other hooks is not even compiled. */
 enum hook {
 	HOOK_FROM_POD,	   /* ingress of a pod's interface */
 	HOOK_TO_POD,	   /* egress of it */
-	HOOK_FROM_OUTSIDE, /* ingress of an uplink or tunnel */
+	HOOK_FROM_OUTSIDE, /* ingress of an uplink or tunnel, at XDP and at TC */
 	HOOK_TO_OUTSIDE,   /* egress of it: also what the node's own sockets send */
 };
 
-/* Indices in `calls`. The first four exist for each hook at which connections begin. */
+/* Indices in `calls`, of which XDP has its own. The first four exist for each hook at which connections begin. */
 enum slow_path {
 	CALL_NEW_FLOW = 0,
 	CALL_NEW_SNAT_FLOW = 1,
@@ -31,6 +27,7 @@ enum slow_path {
 	CALLS_OF_NODE = 8,
 	CALL_REJECT = 12,
 	CALL_SCTP = 13,
+	CALL_IPV6 = 15,	      /* at XDP: this hook's program for IPv6 */
 	CALL_ICMP_ERROR = 16, /* and the hook's number */
 };
 
@@ -53,7 +50,9 @@ INLINE __u32 calls_of(int hook)
 INLINE int send_by(__u32 where)
 {
 	if (!where)
-		return TC_NEXT;
+		return NEXT;
+	if (AT_XDP) /* see finishes_here() */
+		return XDP_TX;
 	if (where & SEND_NEIGHBOUR)
 		return redirect_neigh(where & SEND_IFINDEX, 0, 0, 0);
 	return bpf_redirect(where & SEND_IFINDEX, where & SEND_INWARDS ? BPF_F_INGRESS : 0);
@@ -64,31 +63,38 @@ INLINE int send_by(__u32 where)
 
 INLINE int read_packet(context *ctx, struct packet *packet)
 {
-	__u32 linear = ctx->data_end - ctx->data;
-
-	/* headers in a page fragment, as some drivers deliver them */
-	if (UNLIKELY(linear < ctx->len && linear < PULL_BYTES))
-		bpf_skb_pull_data(ctx, ctx->len < PULL_BYTES ? ctx->len : PULL_BYTES);
+	ctx_pull(ctx, PULL_BYTES);
 	return parse((void *)(long)ctx->data, (void *)(long)ctx->data_end, packet);
 }
 
 INLINE int drop(context *ctx, __u32 reason)
 {
 	count_packet(ctx, reason);
-	return TC_ACT_SHOT;
+	return DROPPED;
 }
 
 INLINE int slow_path(context *ctx, __u32 index)
 {
 	call_slow_path(ctx, index);
+	if (AT_XDP)
+		return NEXT;
 	return drop(ctx, REASON_SLOW_PATH);
+}
+
+/* A packet without flow: its first attempt to get one. */
+INLINE int call_new_flow(context *ctx, int hook)
+{
+	ctx_set_note(ctx, NOTE_ATTEMPT, 0);
+	return slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
 }
 
 /* A packet that could not be read to the end. Passed: it may be somebody else's business. */
 INLINE int unreadable(context *ctx, int parsed)
 {
-	count_packet(ctx, parsed == PARSE_TRUNCATED ? REASON_TRUNCATED : REASON_HEADER_CHAIN);
-	return TC_NEXT;
+	if (!AT_XDP) /* else TC will see it again */
+		count_packet(ctx,
+			     parsed == PARSE_TRUNCATED ? REASON_TRUNCATED : REASON_HEADER_CHAIN);
+	return NEXT;
 }
 
 #if LINK_HEADER_BYTES

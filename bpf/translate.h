@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
-/* Packets of known flows at the TC hooks: there to the backend, back to the client. */
+/* Packets of known flows: there to the backend, back to the client. */
 #pragma once
 
 #include "flow.h"
@@ -8,23 +8,18 @@
 #include "signpost.h"
 #include "tc.h"
 #include "way.h"
+#include "xdp.h"
 
 /* After a rewrite: the rest of the checksum where that is SCTP's, and off it goes. */
 INLINE int send_on(context *ctx, const struct packet *packet, const struct endpoint_change *source,
 		   const struct endpoint_change *destination, __u32 where)
 {
-	if (UNLIKELY(packet->protocol == IPPROTO_SCTP)) {
-		__u32 change = 0;
+	__u32 change = sctp_change(packet, source, destination);
 
-		if (source->wanted)
-			change |= packet->source_port ^ source->port;
-		if (destination->wanted)
-			change |= (__u32)(packet->destination_port ^ destination->port) << 16;
-		if (change && !(packet->flags & PACKET_LATER_FRAGMENT)) {
-			ctx_set_note(ctx, NOTE_SCTP_CHANGE, change);
-			ctx_set_note(ctx, NOTE_SEND, where);
-			return slow_path(ctx, CALL_SCTP);
-		}
+	if (UNLIKELY(change)) {
+		ctx_set_note(ctx, NOTE_SCTP_CHANGE, change);
+		ctx_set_note(ctx, NOTE_SEND, where);
+		return slow_path(ctx, CALL_SCTP);
 	}
 	return send_by(where);
 }
@@ -70,10 +65,11 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 	struct endpoint_change destination;
 	__u32 service_id = flow_service_id(ref->word);
 	__u32 where = 0;
+	int tick = flow_age(ref->word, now) != 0;
 
-	if (packet->protocol == IPPROTO_UDP && flow_age(ref->word, now) && !still_serves(ref)) {
+	if (packet->protocol == IPPROTO_UDP && tick && !still_serves(ref)) {
 		flow_close(ref);
-		return slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
+		return call_new_flow(ctx, hook);
 	}
 	destination.address = ref->flow->backend;
 	destination.port = ref->flow->backend_port;
@@ -81,10 +77,15 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 	if (UNLIKELY(ref->word & FLOW_SNAT) && !snat_change(ref, &source))
 		return drop(ctx, REASON_NO_SNAT_SOURCE);
 	if (UNLIKELY(!flow_unchanged(ref)))
-		return slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
-
-	int tick = flow_touch(ref, packet->flags, 1, now);
-
+		return call_new_flow(ctx, hook);
+	if (AT_XDP) {
+		if (flow_source_id(ref->word))
+			where = flow_way(ctx, ref, packet, &packet->source, &destination.address,
+					 tick);
+		if (!finishes_here(ctx, packet, &source, &destination, where))
+			return NEXT;
+	}
+	flow_touch(ref, packet->flags, 1, now);
 	if (UNLIKELY(source.wanted && packet->flags & (PACKET_FIN | PACKET_RST)))
 		close_signpost(packet, ref, &source, &destination, now);
 	if (UNLIKELY(packet->flags & PACKET_FIRST_FRAGMENT))
@@ -95,15 +96,14 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 		swap_macs(ctx);
 		where = ctx_interface(ctx);
 	} else if (hook == HOOK_TO_OUTSIDE || flow_source_id(ref->word)) {
-		struct way *way = way_of(ref->set, ref->slot);
-
-		if (hook != HOOK_TO_OUTSIDE && !pass_hop(ctx))
-			return drop(ctx, REASON_HOP_LIMIT);
-		if (way)
-			where = take_way(ctx, &packet->source, &destination.address,
-					 packet->protocol, way, tick);
+		if (!AT_XDP)
+			where = flow_way(ctx, ref, packet, &packet->source, &destination.address,
+					 tick);
 		if (!where)
 			return drop(ctx, REASON_NO_ROUTE);
+		if (hook != HOOK_TO_OUTSIDE && !pass_hop(ctx))
+			return drop(ctx, REASON_HOP_LIMIT);
+		take_way(ctx, ref, where);
 	} else if (ref->word & FLOW_BRIDGED) {
 		take_bridged_way(ctx, packet, ref, &destination.address, tick);
 	}
@@ -133,27 +133,35 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 {
 	struct endpoint_change source;
 	struct endpoint_change destination = {};
-	__u32 signpost_set = ref->set;
-	__u32 signpost_slot = ref->slot;
+	struct flow_ref signpost = *ref;
 	__u32 where = 0;
 	int turned = (ref->word & FLOW_TURNED) != 0;
 
-	if (UNLIKELY(turned) && !follow_signpost(packet, ref, now, &destination))
-		return TC_NEXT;
+	if (UNLIKELY(turned) && !follow_signpost(packet, ref, &destination))
+		return NEXT;
 	if (!flow_source_id(ref->word) && passes_by(ctx, packet, hook))
-		return TC_NEXT;
+		return NEXT;
 	source.address = ref->flow->vip;
 	source.port = ref->flow->vip_port;
 	source.wanted = 1;
 
 	__u32 service_id = flow_service_id(ref->word);
 	__u32 source_id = flow_source_id(ref->word);
+	int tick = flow_age(ref->word, now) != 0;
 
 	if (UNLIKELY(!flow_unchanged(ref)))
-		return TC_NEXT;
-
-	int tick = flow_touch(ref, packet->flags, 0, now);
-
+		return NEXT;
+	if (AT_XDP) {
+		if (turned && source_id)
+			where = flow_way(ctx, &signpost, packet, &source.address,
+					 &destination.address, tick);
+		if (!finishes_here(ctx, packet, &source, &destination, where))
+			return NEXT;
+	}
+	if (UNLIKELY(turned))
+		flow_mirror(&signpost, flow_next_state(flow_state(ref->word), packet->flags, 0),
+			    now);
+	flow_touch(ref, packet->flags, 0, now);
 	if (UNLIKELY(packet->flags & PACKET_FIRST_FRAGMENT))
 		fragment_note(packet);
 	if (hook == HOOK_FROM_POD && turned &&
@@ -162,15 +170,14 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 		where = ctx_interface(ctx);
 	} else if ((hook == HOOK_FROM_OUTSIDE || hook == HOOK_FROM_POD) && turned && source_id) {
 		/* from the node's address back to the VIP, which may be the node's as well */
-		struct way *way = way_of(signpost_set, signpost_slot);
-
-		if (!pass_hop(ctx))
-			return drop(ctx, REASON_HOP_LIMIT);
-		if (way)
-			where = take_way(ctx, &source.address, &destination.address,
-					 packet->protocol, way, tick);
+		if (!AT_XDP)
+			where = flow_way(ctx, &signpost, packet, &source.address,
+					 &destination.address, tick);
 		if (!where)
 			return drop(ctx, REASON_NO_ROUTE);
+		if (!pass_hop(ctx))
+			return drop(ctx, REASON_HOP_LIMIT);
+		take_way(ctx, &signpost, where);
 	}
 	if (hook == HOOK_FROM_POD && !turned) {
 		/*

@@ -32,6 +32,8 @@ INLINE int find_way(context *ctx, const addr *source, const addr *destination, _
 	fib.family = ADDRESS_FAMILY;
 	fib.l4_protocol = protocol;
 	fib.ifindex = ifindex;
+	if (AT_XDP) /* at TC the kernel knows it by itself */
+		fib.tot_len = ctx_bytes(ctx);
 #if FAMILY == 4
 	fib.ipv4_src = source->word[0];
 	fib.ipv4_dst = destination->word[0];
@@ -139,16 +141,21 @@ INLINE int pass_hop(context *ctx)
 }
 
 /*
- * Prepares a packet for being sent directly towards `destination`, by the way kept at `place`.
- * Returns where, for send_by(); 0 where there is no way.
+ * The way towards `destination` that is kept beside the flow, asked for anew where it is time to.
+ * Nothing else is changed: the packet may still go elsewhere.
+ * Returns where, for take_way() and send_by(); 0 where there is no way.
  */
-INLINE __u32 take_way(context *ctx, const addr *source, const addr *destination, __u8 protocol,
-		      struct way *place, int tick)
+INLINE __u32 flow_way(context *ctx, const struct flow_ref *ref, const struct packet *packet,
+		      const addr *source, const addr *destination, int tick)
 {
+	struct way *place = way_of(ref->set, ref->slot);
+
+	if (!place)
+		return 0;
 	if (UNLIKELY(tick || !place->ifindex)) {
 		struct way found = {};
-		int route =
-			find_way(ctx, source, destination, protocol, ctx_interface(ctx), &found);
+		int route = find_way(ctx, source, destination, packet->protocol, ctx_interface(ctx),
+				     &found);
 
 		if (route == ROUTE_NONE)
 			return 0;
@@ -159,6 +166,14 @@ INLINE __u32 take_way(context *ctx, const addr *source, const addr *destination,
 		found.backend_id = place->backend_id;
 		*place = found;
 	}
-	set_macs(ctx, place->destination_mac, place->source_mac);
 	return place->ifindex;
+}
+
+/* Gives the packet the link header for the way that flow_way() found. */
+INLINE void take_way(context *ctx, const struct flow_ref *ref, __u32 where)
+{
+	struct way *way = way_of(ref->set, ref->slot);
+
+	if (way && !(where & SEND_NEIGHBOUR)) /* else the kernel makes it */
+		set_macs(ctx, way->destination_mac, way->source_mac);
 }

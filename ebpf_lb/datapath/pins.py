@@ -4,6 +4,7 @@
     ROOT/builds/BUILD/ipv4/maps/NAME      maps of one family; a map whose layout did not change is
                                           pinned in the old and the new build alike
     ROOT/builds/BUILD/ipv4/programs/NAME  programs of one family
+    ROOT/builds/BUILD/ipv4/xdp/calls      the XDP programs' own slow paths; see loader/programs.py
     ROOT/builds/BUILD/node/maps/NAME      maps that both families share
     ROOT/links/NAME                       cgroup links, which outlive builds
 
@@ -25,6 +26,10 @@ class Build:
     def maps(self, family: Family | None) -> Path:
         """The folder of a family's maps; of those of the whole node for None."""
         return self.path / (family.directory if family else "node") / "maps"
+
+    def calls(self, family: Family, unit: str) -> Path:
+        """The folder of a unit's program array."""
+        return self.maps(family) if unit == "stack" else self.path / family.directory / unit
 
     def programs(self, family: Family) -> Path:
         return self.path / family.directory / "programs"

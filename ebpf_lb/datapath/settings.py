@@ -1,4 +1,4 @@
-"""Settings that are compiled into the programs: capacities and time-outs.
+"""Settings that are compiled into the programs: capacities, time-outs, and which programs.
 
 Everything else is in the `config` map or in the agent. A change here makes a new build.
 """
@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Capacities are entries a family; time-outs are idle times in seconds."""
+    """Capacities are entries a family; time-outs are idle times in seconds.
+
+    xdp: whether there are XDP programs; whoever wants none does not wait for their verification.
+    """
 
     flows: int = 1 << 20  # rounded up to a power of two
     frontends: int = 1 << 17
@@ -26,3 +29,4 @@ class Settings:
     closing_s: int = 10
     udp_s: int = 60
     sctp_s: int = 8000
+    xdp: bool = False

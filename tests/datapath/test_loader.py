@@ -29,7 +29,7 @@ from ebpf_lb.datapath.loader import (
     retire_old_builds,
     source,
 )
-from ebpf_lb.datapath.loader.programs import programs, slow_paths
+from ebpf_lb.datapath.loader.programs import STACK
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
@@ -64,7 +64,7 @@ int pod_ingress(struct __sk_buff *skb)
 def small_sources(folder: Path) -> Path:
     shutil.copytree(layout.sources(), folder)
     functions = []
-    for name in programs(Family.IPV4):
+    for name in STACK.programs[Family.IPV4]:
         if name != "pod_ingress":
             cgroup = name.endswith(("4", "6"))
             context = "bpf_sock_addr *ctx" if cgroup else "__sk_buff *skb"
@@ -117,7 +117,7 @@ def no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def program_ids(build: Build) -> dict[str, int]:
     ids = {}
     for family in Family:
-        for name in programs(family):
+        for name in STACK.programs[family]:
             with Program.open(build.programs(family) / name) as program:
                 ids[f"{family.directory}/{name}"] = program.info().id
     return ids
@@ -163,13 +163,13 @@ def test_a_build_is_whole_and_current(root: Path, sources: Path) -> None:
     assert [path.name for path in (root / "builds").iterdir()] == [loaded.build_id]
     for family in Family:
         pinned = {path.name for path in loaded.build.programs(family).iterdir()}
-        assert pinned == set(programs(family))
+        assert pinned == set(STACK.programs[family])
         for name, spec in layout.load(family, sources).maps.items():
             scope = None if spec.scope is Scope.NODE else family
             with Map.open(loaded.build.maps(scope) / name) as table:
                 assert (table.key_size, table.value_size) == (spec.key_size, spec.value_size)
         with Map.open(loaded.build.maps(family) / "calls") as calls:
-            for index, name in slow_paths().items():
+            for index, name in STACK.slow_paths.items():
                 with Program.open(loaded.build.programs(family) / name) as program:
                     called = int.from_bytes(calls.lookup(struct.pack("=I", index)) or b"", "little")
                     assert called == program.info().id, name
@@ -418,10 +418,10 @@ def test_the_installed_sources_give_the_same_code_for_any_seed(
     pins.builds.mkdir(parents=True)
 
     def compiled() -> cache.Images:
-        return compilation.compile_images(pins, PACKETS, folder)
+        return compilation.compile_images(pins, STACK, PACKETS, folder)
 
     # the same settings as the packet tests', so that they are compiled already
-    usual, _ = cache.images(source.cache_key(PACKETS, folder), compiled)
+    usual, _ = cache.images(source.cache_key(STACK, PACKETS, folder), compiled)
     monkeypatch.setattr(compilation, "PLACEHOLDER_SEED", 0x1D872B41_C6A4A793)
     assert compiled() == usual
     assert all(image["pod_ingress"].seeds for image in usual.values())

@@ -13,15 +13,20 @@ from pathlib import Path
 
 from ebpf_lb.datapath.layout import sources
 from ebpf_lb.datapath.loader import source
+from ebpf_lb.datapath.loader.programs import Unit, units
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
 WITHOUT_BCC = Path(__file__).with_name("bcc.h")
 
 
-def command(clang: str, family: Family, file: Path) -> list[str]:
+EVERYTHING = Settings(xdp=True)
+
+
+def command(clang: str, unit: Unit, family: Family, file: Path) -> list[str]:
     """Compiles nothing, only looks. A hook's function need not use its argument."""
-    constants = source.defines(Settings(), family, 1, Path("maps"), Path("maps"))
+    anywhere = Path("maps")
+    constants = source.defines(unit, EVERYTHING, family, 1, anywhere, anywhere, anywhere)
     return [
         clang, "-target", "bpf", "-fsyntax-only", "-O2", "-Wall", "-Wextra", "-Werror",
         "-Wno-unused-parameter",
@@ -30,8 +35,11 @@ def command(clang: str, family: Family, file: Path) -> list[str]:
 
 
 def main(clang: str = "clang-14") -> int:
-    file = sources() / source.MAIN
-    runs = [subprocess.run(command(clang, family, file), check=False) for family in Family]
+    runs = [
+        subprocess.run(command(clang, unit, family, sources() / unit.main), check=False)
+        for unit in units(EVERYTHING)
+        for family in Family
+    ]
     return max(run.returncode for run in runs)
 
 

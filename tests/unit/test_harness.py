@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ebpf_lb.datapath.layout import sources
+from ebpf_lb.datapath.loader.programs import STACK
 from ebpf_lb.model.values import Family
 from tests import capabilities, conftest
 from tests.support import syntax
@@ -68,6 +69,6 @@ def test_the_c_programs_are_checked(tmp_path: Path, body: str, fine: bool) -> No
     file = tmp_path / "program.c"
     text = f'#include "{sources()}/maps.h"\nint program(void *ctx) {{ {body} return 0; }}\n'
     file.write_text(text)
-    command = syntax.command("clang-14", Family.IPV6, file)
+    command = syntax.command("clang-14", STACK, Family.IPV6, file)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode == 0) == fine, done.stderr

@@ -7,6 +7,7 @@ verified, so that a failure leaves the running data path as it was. The hooks ch
 agent attaches the new programs; only then `retire_old_builds` lets go of the old ones.
 """
 
+import functools
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from ebpf_lb.datapath import layout
 from ebpf_lb.datapath.loader import cache, loading, maps, source
 from ebpf_lb.datapath.loader.compilation import compile_images, source_line
 from ebpf_lb.datapath.loader.errors import LoaderError
-from ebpf_lb.datapath.loader.programs import programs
+from ebpf_lb.datapath.loader.programs import units
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
@@ -57,7 +58,7 @@ def ensure_loaded(bpffs: Path, settings: Settings, sources: Path | None = None) 
             f"{bpffs} cannot be made: {error.strerror}; is a bpffs mounted there and are you root?"
         ) from error
     before = _current(pins)
-    whole = _is_whole(build, sources)
+    whole = _is_whole(build, settings, sources)
     if whole and before == name:
         return Loaded(build, changed=False)
     compiled = False
@@ -97,14 +98,15 @@ def _current(pins: Pins) -> str | None:
     return target.name if pins.current.path.exists() else None
 
 
-def _is_whole(build: Build, sources: Path) -> bool:
+def _is_whole(build: Build, settings: Settings, sources: Path) -> bool:
     """Is everything pinned? A retirement may have been interrupted."""
     return build.path.exists() and all(
         path.exists()
+        for unit in units(settings)
         for family in Family
         for path in (
-            *(maps.pinned_at(spec, family, build) for spec in _specs(family, sources)),
-            *(build.programs(family) / name for name in programs(family)),
+            *(maps.pinned_at(spec, family, build, unit) for spec in _specs(family, sources)),
+            *(build.programs(family) / name for name in unit.programs[family]),
         )
     )
 
@@ -116,10 +118,13 @@ def _specs(family: Family, sources: Path) -> list[layout.MapSpec]:
 def _make(pins: Pins, settings: Settings, sources: Path, name: str) -> bool:
     """Makes the build under a temporary name, then gives it its own in one rename. Returns whether
     the compiler ran."""
-    images, compiled = cache.images(
-        source.cache_key(settings, sources),
-        lambda: compile_images(pins, settings, sources),
-    )
+    images, compiled = {}, False
+    for unit in units(settings):
+        images[unit], anew = cache.images(
+            source.cache_key(unit, settings, sources),
+            functools.partial(compile_images, pins, unit, settings, sources),
+        )
+        compiled = compiled or anew
     new = pins.build(f"{name}_new")
     shutil.rmtree(new.path, ignore_errors=True)
     try:
@@ -134,7 +139,13 @@ def _make(pins: Pins, settings: Settings, sources: Path, name: str) -> bool:
             loading.load(images, seeds, new, sources)
         except loading.RefusedError as refusal:
             where = source_line(
-                refusal.family, settings, sources, seeds[refusal.family], new, refusal.program
+                refusal.unit,
+                refusal.family,
+                settings,
+                sources,
+                seeds[refusal.family],
+                new,
+                refusal.program,
             )
             raise LoaderError(_explained(refusal, where)) from refusal
         final = pins.build(name).path

@@ -1,4 +1,4 @@
-"""Runs the compiler: both families at once, each in a process of its own."""
+"""Runs the compiler on a unit: both families at once, each in a process of its own."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from ebpf_lb.datapath import layout
 from ebpf_lb.datapath.libbpf import Map, MapType
 from ebpf_lb.datapath.loader.errors import LoaderError
 from ebpf_lb.datapath.loader.image import PLACEHOLDER_SEED, Image, from_plain
+from ebpf_lb.datapath.loader.programs import Unit
 from ebpf_lb.datapath.loader.request import Request
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
@@ -24,8 +25,10 @@ _COUNT_OF_ERRORS = re.compile(r"\d+ (error|warning)s?( and \d+ errors?)? generat
 _LOCATION = re.compile(r"^;.*@ ([\w./-]+):([1-9]\d*)", re.MULTILINE)
 
 
-def compile_images(pins: Pins, settings: Settings, sources: Path) -> Mapping[Family, Image]:
-    """Both families' images; LoaderError with the compiler's words, which name file and line."""
+def compile_images(
+    pins: Pins, unit: Unit, settings: Settings, sources: Path
+) -> Mapping[Family, Image]:
+    """A unit's images; LoaderError with the compiler's words, which name file and line."""
     folder = pins.builds / f"compiling_{os.getpid()}"
     running: dict[Family, subprocess.Popen[bytes]] = {}
     try:
@@ -33,7 +36,7 @@ def compile_images(pins: Pins, settings: Settings, sources: Path) -> Mapping[Fam
             maps = folder / family.directory
             _stand_in(family, sources, maps)
             running[family] = _start(
-                Request(family, settings, sources, PLACEHOLDER_SEED, maps, maps)
+                Request(unit.name, family, settings, sources, PLACEHOLDER_SEED, maps, maps, maps)
             )
         return {family: _finish(family, process) for family, process in running.items()}
     finally:
@@ -45,14 +48,28 @@ def compile_images(pins: Pins, settings: Settings, sources: Path) -> Mapping[Fam
 
 
 def source_line(
-    family: Family, settings: Settings, sources: Path, seed: int, build: Build, program: str
+    unit: Unit,
+    family: Family,
+    settings: Settings,
+    sources: Path,
+    seed: int,
+    build: Build,
+    program: str,
 ) -> str | None:
     """Where a program stands that the kernel refuses: "FILE:LINE: text". None: not to be found.
 
     Compiles it once more and lets the compiler's library load it, which adds debug information.
     """
     request = Request(
-        family, settings, sources, seed, build.maps(family), build.maps(None), explain=program
+        unit.name,
+        family,
+        settings,
+        sources,
+        seed,
+        build.maps(family),
+        build.maps(None),
+        build.calls(family, unit.name),
+        explain=program,
     )
     process = _start(request)
     try:

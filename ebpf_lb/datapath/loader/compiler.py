@@ -1,4 +1,4 @@
-"""The short-lived process that compiles one family's programs with bcc.
+"""The short-lived process that compiles one unit's programs for one family with bcc.
 
     python -m ebpf_lb.datapath.loader.compiler REQUEST_JSON      (see `Request`)
 
@@ -20,7 +20,7 @@ from ebpf_lb.datapath.layout import Scalar, StructLayout
 from ebpf_lb.datapath.loader import source
 from ebpf_lb.datapath.loader.errors import LoaderError
 from ebpf_lb.datapath.loader.image import take_apart, to_plain
-from ebpf_lb.datapath.loader.programs import programs
+from ebpf_lb.datapath.loader.programs import unit as unit_named
 from ebpf_lb.datapath.loader.request import Request
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
@@ -67,11 +67,18 @@ def _check_struct(what: str, codec: Scalar | StructLayout, compiled: Any) -> Non
 
 def compiled(request: Request, bcc: Any) -> Any:
     """bcc's module; LoaderError. The compiler has then printed its reasons."""
+    unit = unit_named(request.unit)
     flags = source.defines(
-        request.settings, request.family, request.seed, request.maps, request.node_maps
+        unit,
+        request.settings,
+        request.family,
+        request.seed,
+        request.maps,
+        request.node_maps,
+        request.calls,
     )
     try:
-        return bcc(text=source.text(request.sources), cflags=flags)
+        return bcc(text=source.text(unit, request.sources), cflags=flags)
     except Exception as error:  # bcc knows no narrower class, and its text says nothing more
         raise LoaderError("") from error
 
@@ -79,8 +86,9 @@ def compiled(request: Request, bcc: Any) -> Any:
 def answer(request: Request, bcc: Any) -> bytes:
     """The image's bytes; nothing where a program is to be explained. LoaderError."""
     module = compiled(request, bcc)
+    programs = unit_named(request.unit).programs[request.family]
     if request.explain is not None:
-        kind = programs(request.family)[request.explain]
+        kind = programs[request.explain]
         module.debug = _SHOW_VERIFIER_LOG
         module.load_func(request.explain, kind.program_type, attach_type=kind.attach_type or -1)
         return b""
@@ -88,7 +96,7 @@ def answer(request: Request, bcc: Any) -> bytes:
     maps = layout.load(request.family, request.sources).maps
     descriptors = {module[name].map_fd: name for name in maps}
     image = {}
-    for name in programs(request.family):
+    for name in programs:
         try:
             image[name] = take_apart(module.dump_func(name), descriptors, request.seed)
         except ValueError as error:

@@ -1,6 +1,7 @@
 """The one way into the kernel: images, filled in with this node's maps and seeds, verified, pinned.
 
-Programs of both families are verified side by side: the system call waits without the GIL.
+Programs of all units and both families are verified side by side: the system call waits without
+the GIL.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ from ebpf_lb.datapath.libbpf import Map, Program
 from ebpf_lb.datapath.libbpf.object import failure, library
 from ebpf_lb.datapath.loader.image import Image, ProgramImage
 from ebpf_lb.datapath.loader.maps import pinned_at
-from ebpf_lb.datapath.loader.programs import Kind, programs, slow_paths
+from ebpf_lb.datapath.loader.programs import Kind, Unit
 from ebpf_lb.datapath.pins import Build
 from ebpf_lb.model.values import Family
 
@@ -31,7 +32,8 @@ _BRIEF = 1  # the log's lowest level
 class RefusedError(Exception):
     """The verifier's refusal of one program. `log`: what it wrote."""
 
-    def __init__(self, family: Family, program: str, error: int, log: str) -> None:
+    def __init__(self, unit: Unit, family: Family, program: str, error: int, log: str) -> None:
+        self.unit = unit
         self.family = family
         self.program = program
         self.reason = os.strerror(error)
@@ -43,13 +45,18 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Job:
+    unit: Unit
     family: Family
     name: str
     image: ProgramImage
 
+    @property
+    def kind(self) -> Kind:
+        return self.unit.programs[self.family][self.name]
+
 
 def load(
-    images: Mapping[Family, Image],
+    images: Mapping[Unit, Mapping[Family, Image]],
     seeds: Mapping[Family, int],
     new: Build,
     sources: Path | None = None,
@@ -59,42 +66,41 @@ def load(
     RefusedError: the verifier's reasons. OSError: something else.
     """
     jobs = [
-        _Job(family, name, images[family][name]) for family in images for name in programs(family)
+        _Job(unit, family, name, images[unit][family][name])
+        for unit in images
+        for family in Family
+        for name in unit.programs[family]
     ]
     jobs.sort(key=lambda job: -len(job.image.code))  # so that none is left alone at the end
     with ExitStack() as opened:
         maps = {
-            family: {
-                spec.name: opened.enter_context(Map.open(pinned_at(spec, family, new)))
+            (unit, family): {
+                spec.name: opened.enter_context(Map.open(pinned_at(spec, family, new, unit)))
                 for spec in layout.load(family, sources).maps.values()
             }
-            for family in images
-        }
-        descriptors = {
-            family: {name: one.fd for name, one in those.items()} for family, those in maps.items()
+            for unit in images
+            for family in Family
         }
 
         def verified(job: _Job) -> Program:
-            code = job.image.fill_in(descriptors[job.family], seeds[job.family])
-            return _load(job, programs(job.family)[job.name], code)
+            descriptors = {name: one.fd for name, one in maps[job.unit, job.family].items()}
+            return _load(job, job.image.fill_in(descriptors, seeds[job.family]))
 
-        loaded: dict[tuple[Family, str], Program] = {}
+        loaded: dict[tuple[Unit, Family, str], Program] = {}
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             waiting = [(job, threads.submit(verified, job)) for job in jobs]
             try:
                 for job, future in waiting:
-                    loaded[job.family, job.name] = opened.enter_context(future.result())
+                    loaded[job.unit, job.family, job.name] = opened.enter_context(future.result())
             except BaseException:
                 threads.shutdown(cancel_futures=True)
                 raise
-        for (family, name), program in loaded.items():
+        for (_, family, name), program in loaded.items():
             program.pin(new.programs(family) / name)
-        for family in images:
-            for index, name in slow_paths().items():
-                descriptor = loaded[family, name].fd
-                maps[family]["calls"].update(
-                    index.to_bytes(4, "little"), descriptor.to_bytes(4, "little")
-                )
+        for (unit, family), those in maps.items():
+            for index, (whose, name) in unit.calls(family).items():
+                descriptor = loaded[unit, whose, name].fd
+                those["calls"].update(index.to_bytes(4, "little"), descriptor.to_bytes(4, "little"))
 
 
 class _LoadOptions(ctypes.Structure):
@@ -124,27 +130,31 @@ class _LoadOptions(ctypes.Structure):
     )
 
 
-def _load(job: _Job, kind: Kind, code: bytes) -> Program:
-    options = _LoadOptions(size=ctypes.sizeof(_LoadOptions), expected_attach_type=kind.attach_type)
-    result = _call(job.name, kind, code, options)
+def _load(job: _Job, code: bytes) -> Program:
+    options = _LoadOptions(
+        size=ctypes.sizeof(_LoadOptions),
+        expected_attach_type=job.kind.attach_type,
+        prog_flags=job.kind.flags,
+    )
+    result = _call(job, code, options)
     if result >= 0:
         return Program(result, job.name)
     # once more, with reasons: a log takes time, and nearly every program passes
     log = ctypes.create_string_buffer(_LOG_BYTES)
     options.log_level, options.log_size = _BRIEF, _LOG_BYTES
     options.log_buf = ctypes.addressof(log)
-    again = _call(job.name, kind, code, options)
+    again = _call(job, code, options)
     if again >= 0:
         return Program(again, job.name)
     if -result in (errno.EPERM, errno.ENOMEM) or not log.value:
         raise failure(-result, f"loading the program {job.name}")
-    raise RefusedError(job.family, job.name, -result, log.value.decode(errors="replace"))
+    raise RefusedError(job.unit, job.family, job.name, -result, log.value.decode(errors="replace"))
 
 
-def _call(name: str, kind: Kind, code: bytes, options: _LoadOptions) -> int:
+def _call(job: _Job, code: bytes, options: _LoadOptions) -> int:
     result: int = library().bpf_prog_load(
-        ctypes.c_int(kind.program_type),
-        ctypes.c_char_p(name[:15].encode()),
+        ctypes.c_int(job.kind.program_type),
+        ctypes.c_char_p(job.name[:15].encode()),
         ctypes.c_char_p(_LICENSE),
         ctypes.c_char_p(code),
         ctypes.c_size_t(len(code) // _INSTRUCTION_BYTES),

@@ -10,6 +10,7 @@ from pathlib import Path
 from ebpf_lb.datapath import layout
 from ebpf_lb.datapath.layout import MapSpec, Scope
 from ebpf_lb.datapath.libbpf import Map, MapType
+from ebpf_lb.datapath.loader.programs import STACK, Unit, units
 from ebpf_lb.datapath.loader.source import capacities
 from ebpf_lb.datapath.pins import Build
 from ebpf_lb.datapath.settings import Settings
@@ -43,7 +44,10 @@ def kernel_shape(existing: Map) -> tuple[int, int, int, int, int]:
     return (info.type, info.key_size, info.value_size, info.max_entries, info.flags & 0x1FFF)
 
 
-def pinned_at(spec: MapSpec, family: Family, build: Build) -> Path:
+def pinned_at(spec: MapSpec, family: Family, build: Build, unit: Unit = STACK) -> Path:
+    """Where a map of a family is, for that unit's programs."""
+    if spec.scope is Scope.CALLS:
+        return build.calls(family, unit.name) / spec.name
     return build.maps(None if spec.scope is Scope.NODE else family) / spec.name
 
 
@@ -80,14 +84,16 @@ def provide(
         for name in _TIED:
             kept.pop(name, None)
     for name, spec in specs.items():
-        path = pinned_at(spec, family, new)
-        if path.exists():
-            continue  # the node's own, made for the other family
         type_, key_size, value_size, entries, flags = wanted[name]
-        with kept.pop(name, None) or Map.create(
-            MapType(type_), key_size, value_size, entries, flags, name
-        ) as made:
-            made.pin(path)
+        for unit in units(settings):
+            path = pinned_at(spec, family, new, unit)
+            if path.exists():
+                continue  # shared with another unit, or with the other family
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with kept.pop(name, None) or Map.create(
+                MapType(type_), key_size, value_size, entries, flags, name
+            ) as made:
+                made.pin(path)
     with Map.open(new.maps(family) / "flow_seed") as seed_map:
         seed = int.from_bytes(seed_map.lookup(_ZERO) or b"", "little")
         if not seed:

@@ -1,12 +1,55 @@
-"""Which functions of the sources become programs: one line for each that is added."""
+"""Which functions of the sources become programs: one line for each that is added.
 
-from dataclasses import dataclass
+A unit is what is compiled as one text: its main file, and its own program array, since the kernel
+lets one array hold programs of one type only. All maps but that one are shared by all units.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ebpf_lb.datapath.libbpf import CgroupHook
+from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
 _SCHED_CLS = 3
+_XDP = 6
 _CGROUP_SOCK_ADDR = 18
+
+# else the kernel refuses interfaces whose frames are larger than a page
+_XDP_HAS_FRAGMENTS = 1 << 5
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the kernel must know of a program: numbers of its enums; 0: no attach type, no flags."""
+
+    program_type: int
+    attach_type: int = 0
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """`main`: its file in the folder of the sources; `macros`: compiled in besides the constants.
+
+    programs: by function. slow_paths: index in its array (enum slow_path in bpf/tc.h) -> function;
+    `calls_of_ipv6`: likewise, but in the IPv4 programs' array, of the IPv6 programs.
+    """
+
+    name: str
+    main: str
+    programs: Mapping[Family, Mapping[str, Kind]]
+    slow_paths: Mapping[int, str]
+    calls_of_ipv6: Mapping[int, str] = field(default_factory=dict)
+    macros: Mapping[str, int] = field(default_factory=dict)
+
+    def calls(self, family: Family) -> dict[int, tuple[Family, str]]:
+        """What a family's program array holds."""
+        found = {index: (family, name) for index, name in self.slow_paths.items()}
+        if family is Family.IPV4:
+            found |= {index: (Family.IPV6, name) for index, name in self.calls_of_ipv6.items()}
+        return found
+
 
 _TC_PROGRAMS = (
     "pod_ingress",
@@ -16,8 +59,7 @@ _TC_PROGRAMS = (
     "clock",
     "empty",
 )
-# enum slow_path in bpf/tc.h -> the function behind it
-_SLOW_PATHS = {
+_TC_SLOW_PATHS = {
     0: "pod_new_flow",
     1: "pod_new_snat",
     2: "pod_ingress",
@@ -46,28 +88,50 @@ _CGROUP_PROGRAMS = {
     "getpeername4": CgroupHook.INET4_GETPEERNAME,
     "getpeername6": CgroupHook.INET6_GETPEERNAME,
 }
+_XDP_SLOW_PATHS = {
+    4: "xdp_new_flow",
+    5: "xdp_new_snat",
+    6: "xdp_ingress",
+    7: "xdp_reply",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What the kernel must know of a program; numbers of its enums, 0: no attach type."""
-
-    program_type: int
-    attach_type: int = 0
-
-
-def programs(family: Family) -> dict[str, Kind]:
-    """A family's programs by function, in a fixed order.
-
-    An IPv6 socket may name an IPv4 address, so the IPv4 build has both kinds of socket programs.
-    """
-    found = dict.fromkeys((*_TC_PROGRAMS, *_SLOW_PATHS.values()), Kind(_SCHED_CLS))
+def _stack_programs(family: Family) -> dict[str, Kind]:
+    """An IPv6 socket may name an IPv4 address, so IPv4 has both kinds of socket programs."""
+    found = dict.fromkeys((*_TC_PROGRAMS, *_TC_SLOW_PATHS.values()), Kind(_SCHED_CLS))
     for name, hook in _CGROUP_PROGRAMS.items():
         if family is Family.IPV4 or name.endswith("6"):
             found[name] = Kind(_CGROUP_SOCK_ADDR, hook)
     return found
 
 
-def slow_paths() -> dict[int, str]:
-    """Index in the map `calls` -> function."""
-    return dict(_SLOW_PATHS)
+_XDP_PROGRAMS = dict.fromkeys(
+    (*_XDP_SLOW_PATHS.values(), "xdp_empty"), Kind(_XDP, flags=_XDP_HAS_FRAGMENTS)
+)
+
+STACK = Unit(
+    "stack",
+    "ebpf_lb.c",
+    {family: _stack_programs(family) for family in Family},
+    _TC_SLOW_PATHS,
+)
+"""What runs on the kernel's socket buffers and sockets: TC and cgroup hooks."""
+
+XDP = Unit(
+    "xdp",
+    "ebpf_lb_xdp.c",
+    dict.fromkeys(Family, _XDP_PROGRAMS),
+    _XDP_SLOW_PATHS,
+    calls_of_ipv6={15: "xdp_ingress"},
+    macros={"XDP": 1},
+)
+
+
+def units(settings: Settings) -> tuple[Unit, ...]:
+    """What a build consists of; names of programs differ between units."""
+    return (STACK, XDP) if settings.xdp else (STACK,)
+
+
+def unit(name: str) -> Unit:
+    """The unit of that name."""
+    return next(one for one in (STACK, XDP) if one.name == name)

@@ -11,18 +11,22 @@ from ebpf_lb.model.values import Family
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to compile. `maps` and `node_maps` are folders with a pin for every map.
+    """What to compile. `maps`, `node_maps` and `calls` are folders with a pin for every map.
+
+    unit: its name.
 
     explain: a program to load with the kernel's log on standard error, where the compiler's debug
     information names the source lines; for that the maps must be the real ones.
     """
 
+    unit: str
     family: Family
     settings: Settings
     sources: Path
     seed: int
     maps: Path
     node_maps: Path
+    calls: Path
     explain: str | None = None
 
     def to_json(self) -> str:
@@ -33,6 +37,6 @@ class Request:
         plain = json.loads(text)
         plain["family"] = Family(plain["family"])
         plain["settings"] = Settings(**plain["settings"])
-        for name in ("sources", "maps", "node_maps"):
+        for name in ("sources", "maps", "node_maps", "calls"):
             plain[name] = Path(plain[name])
         return cls(**plain)

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from ebpf_lb.datapath import clock, layout
 from ebpf_lb.datapath.layout import sources
-from ebpf_lb.datapath.loader.programs import programs, slow_paths
+from ebpf_lb.datapath.loader.programs import Unit, units
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
-MAIN = "ebpf_lb.c"
 # A file of each kind is replaced where its package is. Looked at, not loaded: that takes 60 MB.
 _COMPILERS = tuple(
     f"{folder}/{library}"
@@ -54,9 +53,9 @@ def splice(main: Path) -> str:
     return "\n".join(lines(main)) + "\n"
 
 
-def text(folder: Path | None = None) -> str:
-    """What is compiled: the installed sources, or those in `folder`."""
-    return splice((folder or sources()) / MAIN)
+def text(unit: Unit, folder: Path | None = None) -> str:
+    """What is compiled of a unit: the installed sources, or those in `folder`."""
+    return splice((folder or sources()) / unit.main)
 
 
 def flow_sets(settings: Settings) -> int:
@@ -101,23 +100,29 @@ def constants(settings: Settings) -> dict[str, int]:
 
 def build_id(settings: Settings, folder: Path | None = None) -> str:
     """Names a build: the same sources, programs, settings and kernel have the same."""
-    folder = folder or sources()
-    digest = hashlib.sha256(text(folder).encode())
-    for header in sorted((folder / "kernel").rglob("*.h")):
-        digest.update(header.read_bytes())
-    table = [(family.directory, programs(family)) for family in Family]
-    for part in (sorted(constants(settings).items()), table, slow_paths(), os.uname().release):
-        digest.update(repr(part).encode())
+    digest = hashlib.sha256()
+    for unit in units(settings):
+        digest.update(_made_of(unit, settings, folder or sources()))
     return digest.hexdigest()[:12]
 
 
-def cache_key(settings: Settings, folder: Path | None = None) -> str:
-    """Names what the compiler makes of a build: its own version counts too, that of the system's
+def _made_of(unit: Unit, settings: Settings, folder: Path) -> bytes:
+    digest = hashlib.sha256(text(unit, folder).encode())
+    for header in sorted((folder / "kernel").rglob("*.h")):
+        digest.update(header.read_bytes())
+    for part in (sorted(constants(settings).items()), unit, os.uname().release):
+        digest.update(repr(part).encode())
+    return digest.digest()
+
+
+def cache_key(unit: Unit, settings: Settings, folder: Path | None = None) -> str:
+    """Names what the compiler makes of a unit: its own version counts too, that of the system's
     headers, its flags, and the layouts that its result was compared with."""
-    digest = hashlib.sha256(build_id(settings, folder).encode())
+    digest = hashlib.sha256(_made_of(unit, settings, folder or sources()))
     anywhere = Path("maps")
     for family in Family:
-        digest.update(repr(defines(settings, family, 0, anywhere, anywhere)).encode())
+        flags = defines(unit, settings, family, 0, anywhere, anywhere, anywhere)
+        digest.update(repr(flags).encode())
         digest.update(_described(layout.load(family, folder)).encode())
     for file in (*_COMPILERS, *_SYSTEM_HEADERS):
         real = Path(file.format(machine=os.uname().machine)).resolve()
@@ -136,20 +141,26 @@ def _described(described: layout.Layout) -> str:
 
 
 def defines(
-    settings: Settings, family: Family, seed: int, maps: Path, node_maps: Path
+    unit: Unit,
+    settings: Settings,
+    family: Family,
+    seed: int,
+    maps: Path,
+    node_maps: Path,
+    calls: Path,
 ) -> list[str]:
-    """The compiler's flags for one family. Maps are found by their pins.
+    """The compiler's flags for a unit of one family. Maps are found by their pins.
 
     The seed is loaded by an instruction written out, so that the optimiser neither splits it nor
     computes with it: another one can be filled in later.
     """
-    numbers = constants(settings) | {"FAMILY": int(family)}
+    numbers = constants(settings) | {"FAMILY": int(family), **unit.macros}
     load_seed = f'({{ __u64 seed_; asm("%0 = {seed:#x} ll" : "=r"(seed_)); seed_; }})'
     return [
         *(f"-D{name}={number}" for name, number in numbers.items()),
         f"-DFLOW_SEED={load_seed}",
         f'-DPIN="{maps}"',
-        f'-DPIN_CALLS="{maps}"',
+        f'-DPIN_CALLS="{calls}"',
         f'-DPIN_NODE="{node_maps}"',
         "-isystem",
         "/usr/include",
