@@ -139,7 +139,7 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 
 	if (UNLIKELY(turned) && !follow_signpost(packet, ref, &destination))
 		return NEXT;
-	if (!flow_source_id(ref->word) && passes_by(ctx, packet, hook))
+	if (!flow_source_id(ref->word) && (AT_XDP || passes_by(ctx, packet, hook)))
 		return NEXT;
 	source.address = ref->flow->vip;
 	source.port = ref->flow->vip_port;

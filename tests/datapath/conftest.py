@@ -10,7 +10,7 @@ from ebpf_lb.model.values import Family
 from tests.datapath.kernel import Kernel, loaded
 
 # small tables: a test can read all of them, and fill them
-SETTINGS = Settings(flows=1024, affinity=1024, fragments=64, sockets=1024)
+SETTINGS = Settings(flows=1024, affinity=1024, fragments=64, sockets=1024, xdp=True)
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,7 @@ from ebpf_lb.plan.forwarding import (
 from tests.support.packets import Packet, parse
 
 TC_NEXT, TC_SHOT, TC_REDIRECT = 0xFFFFFFFF, 2, 7
+XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
 LOOPBACK = 1  # the ifindex that test runs name by default
 NODE = {Family.IPV4: "172.30.0.11", Family.IPV6: "fd30::11"}
 
@@ -73,6 +74,11 @@ def loaded(name: str, settings: Settings) -> Iterator[Path]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+def _xdp_context(length: int, ifindex: int) -> bytes:
+    """struct xdp_md: data, its end, no meta data, the interface and its first queue."""
+    return struct.pack("=6I", 0, length, 0, ifindex, 0, 0)
+
+
 def _context(ifindex: int) -> bytes:
     """struct __sk_buff with nothing but the interface's number."""
     return bytes(40) + struct.pack("=I", ifindex) + bytes(148)
@@ -90,6 +96,7 @@ class Kernel:
             for number, reason in self.layout.reasons.items()
         }
         self._programs: dict[str, Program] = {}
+        self._xdp: Program | None = None
         self._names = itertools.count()
         self.maps = FamilyMaps.open(self.build, family)
         self.reset()
@@ -138,6 +145,27 @@ class Kernel:
         frame = packet if isinstance(packet, bytes) else packet.frame()
         done = self.program(name).test_run(frame, ctx_in=_context(ifindex))
         return Result(done.retval, parse(done.data_out), done.data_out)
+
+    def run_xdp(self, packet: Packet | bytes, ifindex: int = LOOPBACK) -> Result:
+        """Runs what is attached to the interface of that number at XDP; Result.verdict is XDP's."""
+        frame = packet if isinstance(packet, bytes) else packet.frame()
+        if self._xdp is None:
+            self._xdp = Program.open(self.build.programs(Family.IPV4) / "xdp_ingress")
+        done = self._xdp.test_run(frame, ctx_in=_xdp_context(len(frame), ifindex))
+        return Result(done.retval, parse(done.data_out), done.data_out)
+
+    def run_uplink(self, packet: Packet | bytes, ifindex: int, *, xdp: bool) -> Result:
+        """Runs all that is attached to an uplink's ingress: TC alone, or XDP before it. Sent on by
+        XDP counts as redirected; what XDP passes must be as it was."""
+        frame = packet if isinstance(packet, bytes) else packet.frame()
+        if xdp:
+            before = self.run_xdp(frame, ifindex)
+            if before.verdict == XDP_TX:
+                return Result(TC_REDIRECT, before.packet, before.frame)
+            if before.verdict == XDP_DROP:
+                return Result(TC_SHOT, before.packet, before.frame)
+            assert before.verdict == XDP_PASS and before.frame == frame
+        return self.run("uplink_ingress", frame, ifindex)
 
     def service(
         self,

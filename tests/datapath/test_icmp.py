@@ -69,10 +69,10 @@ def test_about_a_reply_to_a_pod(kernel: Kernel, protocol: int) -> None:
     assert ends(quotation(got.packet)) == ends(reply)
 
 
-@pytest.fixture
-def hook(kernel: Kernel, uplink: int) -> Hook:
+@pytest.fixture(params=["tc", "xdp"])
+def hook(kernel: Kernel, uplink: int, request: pytest.FixtureRequest) -> Hook:
     kernel.writer.set_interface(uplink, 0, 1)
-    return Hook(kernel, uplink)
+    return Hook(kernel, uplink, request.param == "xdp")
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP])

@@ -93,21 +93,24 @@ def uplink() -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Hook:
-    """Runs uplink programs as on the uplink."""
+    """Runs uplink programs as on the uplink: at TC alone, or at XDP before."""
 
     kernel: Kernel
     ifindex: int
+    xdp: bool
 
     def __call__(self, name: str, packet: Packet) -> Result:
+        if name == "uplink_ingress":
+            return self.kernel.run_uplink(packet, self.ifindex, xdp=self.xdp)
         return self.kernel.run(name, packet, self.ifindex)
 
 
-@pytest.fixture
-def hook(kernel: Kernel, uplink: int) -> Hook:
+@pytest.fixture(params=["tc", "xdp"])
+def hook(kernel: Kernel, uplink: int, request: pytest.FixtureRequest) -> Hook:
     kernel.writer.set_interface(uplink, 0, 1)
     cidr = "10.244.0.0/16" if kernel.family is Family.IPV4 else "fd00:10:244::/48"
     kernel.writer.set_pod_networks([parse_network(cidr)])
-    return Hook(kernel, uplink)
+    return Hook(kernel, uplink, request.param == "xdp")
 
 
 @pytest.fixture
@@ -348,7 +351,7 @@ def test_what_is_no_services_leaves_as_it_came(hook: Hook, world: World) -> None
 
 def test_without_route_nothing_goes_astray(hook: Hook, world: World) -> None:
     nowhere = "10.99.0.1" if hook.kernel.family is Family.IPV4 else "fd99::1"
-    subprocess.run(["ip", "route", "add", "prohibit", f"{nowhere}"], check=True)
+    subprocess.run(["ip", "route", "replace", "prohibit", nowhere], check=True)
     hook.kernel.service(world.node, 30080, [(nowhere, 80)], kind=NODE_PORT)
     assert hook("uplink_ingress", first(world)).dropped
 
