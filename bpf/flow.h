@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The connection table: flow_lookup, flow_touch, flow_create. Nothing else knows its shape.
+ * The connection table: flow_lookup, flow_touch, flow_close; flow_create is flow_create.h's. Nothing
+ * else knows its shape.
  *
  * A set-associative table in an array map. The set is chosen by a seeded hash of the client's
  * address, port and protocol; these stand in both directions of a translated flow, so one entry
@@ -22,17 +23,9 @@
  *   FREE -> CLAIMED (being written) -> TENTATIVE (complete, contenders may still withdraw it)
  *        -> NEW (no reply yet) -> ESTABLISHED -> ORIGINAL_FIN | REPLY_FIN -> CLOSING
  *
- * Two CPUs that create one flow at once end with one entry: each publishes TENTATIVE, then looks for
- * rivals. A rival that is NEW or later has won; among tentative ones the lower place wins and the
- * other withdraws. Whoever wants to go from TENTATIVE to NEW does so by compare-and-swap, which fails
- * if it was withdrawn meanwhile; then the look-up starts anew and finds the winner.
- *
  * A reply to an SNATed packet does not name the client. Its signpost is an entry of its own, found by
  * what the reply does name: client = SNAT address and port, backend = backend, and in place of the
  * VIP the real client, by whom the flow is then found. Its state follows the flow's.
- *
- * Who makes room for a new flow: a free entry, an expired one, the one that has been closing or has
- * waited for its first reply longest. Never an established one: then the new flow fails.
  */
 #pragma once
 
@@ -280,198 +273,6 @@ INLINE void flow_mirror(const struct flow_ref *signpost, __u32 state, __u32 now)
 
 	if (next != word)
 		__sync_val_compare_and_swap(&signpost->flow->word, word, next);
-}
-
-/* What a new flow is to hold. */
-struct new_flow {
-	const struct packet *packet; /* client -> VIP */
-	const addr *backend;
-	__be16 backend_port;
-	__be16 snat_port;
-	__u64 bits; /* service_id, source, SNAT, BRIDGED, as in word */
-};
-
-/* Bits: what several entries have to say is put together. */
-enum flow_created {
-	FLOW_CREATED = 0,
-	FLOW_TABLE_FULL = 1,
-	FLOW_CONTENDED = 2, /* another CPU was faster somewhere: look up again */
-	FLOW_CLASH =
-		4, /* another flow of this client has this backend: only SNAT can tell replies apart */
-};
-
-#define NO_PLACE 8
-
-/* How readily an entry is given up: 0 never, the highest first. */
-INLINE __u32 flow_dispensable(__u64 word, __u32 now)
-{
-	__u32 state = flow_state(word);
-	__u32 age = flow_age(word, now);
-
-	if (state == FLOW_FREE)
-		return 0xffffffff;
-	if (state <= FLOW_TENTATIVE)
-		/* a program writes for microseconds; one that was cut off must not keep its place */
-		return age > TIMEOUT_CLOSING && age < FLOW_TIME_MASK / 2 ? 0xfffffff0 : 0;
-	if (age > flow_timeout(word))
-		return 0x80000000 | age;
-	if (state == FLOW_NEW || state == FLOW_CLOSING)
-		return age + 1;
-	return 0;
-}
-
-/* Best place in a set, if it is better than `best`; packed as dispensability, set choice and slot. */
-INLINE __u64 flow_room(__u32 set, __u32 choice, __u32 now, __u64 best)
-{
-	struct flow_set *entries = flow_set_get(set);
-
-	if (!entries)
-		return best;
-#pragma unroll
-	for (int i = 0; i < 4; i++) {
-		__u64 candidate = (__u64)flow_dispensable(READ_ONCE(entries->entry[i].word), now)
-					  << 8 |
-				  (7 - (choice * 4 + i));
-
-		best = forget(candidate > best ? candidate : best, now);
-	}
-	return best;
-}
-
-enum rival {
-	RIVAL_NONE,
-	RIVAL_SAME,  /* this very flow */
-	RIVAL_CLASH, /* same client and backend, another VIP: replies look alike */
-};
-
-INLINE int flow_rivalry(struct flow *flow, __u64 word, const struct new_flow *new, __u64 protocol)
-{
-	const struct packet *packet = new->packet;
-
-	if (flow_state(word) < FLOW_TENTATIVE ||
-	    (word & (3ULL << FLOW_PROTOCOL_SHIFT)) != protocol ||
-	    flow->client_port != packet->source_port ||
-	    !same_address(&flow->client, &packet->source))
-		return RIVAL_NONE;
-	if (!((word | new->bits) & FLOW_TURNED) && flow->vip_port == packet->destination_port &&
-	    same_address(&flow->vip, &packet->destination))
-		return RIVAL_SAME;
-	if (!(new->bits &FLOW_SNAT) && (word & (FLOW_SNAT | FLOW_TURNED)) != FLOW_SNAT &&
-	    flow->backend_port == new->backend_port &&same_address(&flow->backend, new->backend))
-		return RIVAL_CLASH;
-	return RIVAL_NONE;
-}
-
-INLINE __u64 flow_contend_one(struct flow *flow, __u32 here, __u32 place,
-			      const struct new_flow *new, __u64 protocol, __u32 now)
-{
-	__u64 word = READ_ONCE(flow->word);
-
-	if (here == place || flow_expired(word, now))
-		return FLOW_CREATED;
-
-	int rival = flow_rivalry(flow, word, new, protocol);
-
-	if (rival == RIVAL_NONE)
-		return FLOW_CREATED;
-	if (flow_state(word) != FLOW_TENTATIVE)
-		return rival == RIVAL_CLASH && place == NO_PLACE ? FLOW_CLASH : FLOW_CONTENDED;
-	/* It may yet withdraw. With ours in place we shall meet it again. */
-	if (place == NO_PLACE)
-		return FLOW_CREATED;
-	if (here > place &&
-	    __sync_val_compare_and_swap(&flow->word, word, flow_freed(word)) == word)
-		return FLOW_CREATED;
-	return FLOW_CONTENDED;
-}
-
-/*
- * Looks through a set for rivals of what stands at `place` (0..7, or NO_PLACE: nothing stands yet).
- * Returns FLOW_CREATED if there is none that matters.
- */
-INLINE int flow_contend(__u32 set, __u32 choice, __u32 place, const struct new_flow *new, __u32 now)
-{
-	struct flow_set *entries = flow_set_get(set);
-	__u64 protocol = flow_protocol_bits(new->packet->protocol);
-	__u64 result = FLOW_CREATED;
-
-	if (!entries)
-		return FLOW_TABLE_FULL;
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		result = forget(result | flow_contend_one(&entries->entry[i], choice * 4 + i, place,
-							  new, protocol, now),
-				now);
-	return result;
-}
-
-/* Creates a flow. What the SNATed ones need besides is snat.h's. */
-INLINE int flow_create(const struct new_flow *new, __u32 now, struct flow_ref *ref)
-{
-	const struct packet *packet = new->packet;
-	__u32 first, second;
-	int result;
-
-	flow_sets(&packet->source, packet->source_port, packet->protocol, &first, &second);
-	result = flow_contend(first, 0, NO_PLACE, new, now) |
-		 flow_contend(second, 1, NO_PLACE, new, now);
-	if (result != FLOW_CREATED)
-		return result;
-
-	__u64 best = flow_room(second, 1, now, flow_room(first, 0, now, 0));
-
-	if (best >> 8 == 0)
-		return FLOW_TABLE_FULL;
-
-	__u32 place = 7 - (best & 7);
-	__u32 set = place & 4 ? second : first;
-	struct flow_set *entries = flow_set_get(set);
-
-	if (!entries)
-		return FLOW_TABLE_FULL;
-
-	struct flow *flow = &entries->entry[place & 3];
-	__u64 old = READ_ONCE(flow->word);
-	__u64 generation = ((old >> FLOW_GENERATION_SHIFT) + 1) & 0xff;
-	__u64 claimed = (now & FLOW_TIME_MASK) | (__u64)FLOW_CLAIMED << FLOW_STATE_SHIFT |
-			generation << FLOW_GENERATION_SHIFT;
-
-	/* as when it was chosen: since then another CPU may have put this very flow there */
-	if (flow_dispensable(old, now) != best >> 8 ||
-	    (!flow_expired(old, now) &&
-	     flow_rivalry(flow, old, new, flow_protocol_bits(packet->protocol)) != RIVAL_NONE) ||
-	    __sync_val_compare_and_swap(&flow->word, old, claimed) != old)
-		return FLOW_CONTENDED;
-
-	flow->client = packet->source;
-	flow->vip = packet->destination;
-	flow->backend = *new->backend;
-	flow->client_port = packet->source_port;
-	flow->vip_port = packet->destination_port;
-	flow->backend_port = new->backend_port;
-	flow->snat_port = new->snat_port;
-
-	__u64 tentative = (now & FLOW_TIME_MASK) | (__u64)FLOW_TENTATIVE << FLOW_STATE_SHIFT |
-			  flow_protocol_bits(packet->protocol) |
-			  generation << FLOW_GENERATION_SHIFT | new->bits;
-	/* The atomic store is the barrier: all above is visible before it, the search comes after. */
-	__sync_lock_test_and_set(&flow->word, tentative);
-
-	result = flow_contend(first, 0, place, new, now) | flow_contend(second, 1, place, new, now);
-	if (result != FLOW_CREATED) {
-		__sync_val_compare_and_swap(&flow->word, tentative, flow_freed(tentative));
-		return FLOW_CONTENDED;
-	}
-
-	__u64 live = tentative ^ (__u64)(FLOW_TENTATIVE ^ FLOW_NEW) << FLOW_STATE_SHIFT;
-
-	if (__sync_val_compare_and_swap(&flow->word, tentative, live) != tentative)
-		return FLOW_CONTENDED;
-	ref->flow = flow;
-	ref->word = live;
-	ref->set = set;
-	ref->slot = place & 3;
-	return FLOW_CREATED;
 }
 
 /* Ends a flow at once: its tuple is used again, or what was begun for it cannot be finished. */

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "decide.h"
+#include "flow_create.h"
 #include "node_socket.h"
 #include "translate.h"
 
