@@ -6,7 +6,12 @@
  * A set-associative table in an array map. The set is chosen by a seeded hash of the client's
  * address, port and protocol; these stand in both directions of a translated flow, so one entry
  * serves both, and two VIPs with one backend used from one client port meet in one set, where the
- * clash is seen. A client's tuple has two sets of 4 entries to choose from.
+ * clash is seen. A client's tuple has two sets of 4 entries to choose from: its home.
+ *
+ * One socket may talk to more VIPs than its home holds. What finds it full of the same client goes to
+ * two other sets, chosen by the VIP as well: the overflow. Replies do not name the VIP, so such a flow
+ * is SNATed, if only to another port of the client's own address, and found by its signpost like all
+ * of these. `overflows` tells whether a tuple may have any, so that nobody else searches there.
  *
  * `word` is an entry's state and its lock; it changes by compare-and-swap only:
  *
@@ -25,7 +30,7 @@
  *
  * A reply to an SNATed packet does not name the client. Its signpost is an entry of its own, found by
  * what the reply does name: client = SNAT address and port, backend = backend, and in place of the
- * VIP the real client, by whom the flow is then found. Its state follows the flow's.
+ * VIP the real client. Its `way` says at which place the flow is; its state follows the flow's.
  */
 #pragma once
 
@@ -70,6 +75,20 @@ struct flow_ref {
 	__u32 set;
 	__u32 slot;
 };
+
+/* A place as one number. */
+INLINE __u32 flow_place(__u32 set, __u32 slot)
+{
+	return set << 2 | slot;
+}
+
+/* What stands beside a place. */
+INLINE struct way *way_of(__u32 set, __u32 slot)
+{
+	struct way_set *ways = way_set_get(set);
+
+	return ways ? &ways->entry[slot & 3] : 0;
+}
 
 INLINE __u32 flow_state(__u64 word)
 {
@@ -117,15 +136,50 @@ INLINE int flow_expired(__u64 word, __u32 now)
 	return flow_age(word, now) > flow_timeout(word);
 }
 
-/* The two sets of a client's tuple; they differ where there is more than one. */
-INLINE void flow_sets(const addr *client, __be16 port, __u8 protocol, __u32 *first, __u32 *second)
+/* Decides where the flows of a client's tuple live. */
+INLINE __u64 flow_home(const addr *client, __be16 port, __u8 protocol)
 {
-	__u64 hash = hash_tuple(client, port, protocol, FLOW_SEED);
+	return hash_tuple(client, port, protocol, FLOW_SEED);
+}
 
+/* The same for what does not fit there. `packet`: client -> VIP. */
+INLINE __u64 flow_overflow(const struct packet *packet)
+{
+	return hash_tuple(&packet->source, packet->source_port, packet->protocol,
+			  hash_tuple(&packet->destination, packet->destination_port,
+				     packet->protocol, FLOW_SEED));
+}
+
+/* The two sets that a hash stands for; they differ where there is more than one. */
+INLINE void flow_sets(__u64 hash, __u32 *first, __u32 *second)
+{
 	*first = hash & (FLOW_SETS - 1);
 	*second = hash >> 32 & (FLOW_SETS - 1);
 	if (*second == *first)
 		*second = *first ^ (FLOW_SETS > 1);
+}
+
+/* When a tuple with this home, or one that looks like it, was last seen to have overflowed. */
+INLINE __u32 *flow_overflowed(__u64 home)
+{
+	return overflow_get(home >> (64 - OVERFLOW_BITS));
+}
+
+/* May it have flows there that still live? */
+INLINE int flow_may_overflow(__u64 home, __u32 now)
+{
+	__u32 *seen = flow_overflowed(home);
+	__u32 last = seen ? READ_ONCE(*seen) : 0;
+
+	return last && now - last <= TIMEOUT_LONGEST;
+}
+
+INLINE void flow_note_overflow(__u64 home, __u32 now)
+{
+	__u32 *seen = flow_overflowed(home);
+
+	if (seen && READ_ONCE(*seen) != now)
+		WRITE_ONCE(*seen, now);
 }
 
 /*
@@ -180,20 +234,33 @@ INLINE int flow_find_in_set(__u32 set, const struct packet *packet, int towards_
 	return 1;
 }
 
+INLINE int flow_find(__u64 hash, const struct packet *packet, int towards_backend, __u32 now,
+		     struct flow_ref *ref)
+{
+	__u32 first, second;
+
+	flow_sets(hash, &first, &second);
+	return flow_find_in_set(first, packet, towards_backend, now, ref) ||
+	       flow_find_in_set(second, packet, towards_backend, now, ref);
+}
+
 /* The flow that a packet belongs to. ref->flow is 0 where there is none. */
 INLINE int flow_lookup(const struct packet *packet, int towards_backend, __u32 now,
 		       struct flow_ref *ref)
 {
-	__u32 first, second;
+	__u64 home =
+		towards_backend ?
+			flow_home(&packet->source, packet->source_port, packet->protocol) :
+			flow_home(&packet->destination, packet->destination_port, packet->protocol);
 
 	ref->flow = 0;
-	if (towards_backend)
-		flow_sets(&packet->source, packet->source_port, packet->protocol, &first, &second);
-	else
-		flow_sets(&packet->destination, packet->destination_port, packet->protocol, &first,
-			  &second);
-	return flow_find_in_set(first, packet, towards_backend, now, ref) ||
-	       flow_find_in_set(second, packet, towards_backend, now, ref);
+	if (flow_find(home, packet, towards_backend, now, ref))
+		return 1;
+	if (!towards_backend || LIKELY(!flow_may_overflow(home, now)) ||
+	    !flow_find(flow_overflow(packet), packet, 1, now, ref))
+		return 0;
+	flow_note_overflow(home, now);
+	return 1;
 }
 
 /*

@@ -7,8 +7,13 @@
  * other withdraws. Whoever wants to go from TENTATIVE to NEW does so by compare-and-swap, which fails
  * if it was withdrawn meanwhile; then the look-up starts anew and finds the winner.
  *
+ * A flow that goes to the overflow says so in `overflows` before it is published and looks for rivals
+ * at home after; one that stays at home is published first and asks `overflows` then. So of two CPUs
+ * that disagree about the room at home at least one sees the other.
+ *
  * Who makes room for a new flow: a free entry, an expired one, the one that has been closing or has
- * waited for its first reply longest. Never an established one: then the new flow fails.
+ * waited for its first reply longest. Never an established one: then the new flow fails. A client's
+ * unanswered flows do not give room to its next one: that goes to the overflow.
  */
 #pragma once
 
@@ -30,9 +35,17 @@ enum flow_created {
 	FLOW_CONTENDED = 2, /* another CPU was faster somewhere: look up again */
 	FLOW_CLASH =
 		4, /* another flow of this client has this backend: only SNAT can tell replies apart */
+	FLOW_OVERFLOWS =
+		8, /* no room at home beside this client's other flows: needs SNAT as well */
 };
 
-#define NO_PLACE 8
+/* Whether a flow may live in the overflow: only SNATed ones, whose replies find it there. */
+enum flow_homes {
+	FLOW_AT_HOME = 0,
+	FLOW_ANYWHERE = 1,
+};
+
+#define NO_PLACE 0xffffffffU
 
 /* Dispensability of an entry that holds nothing any more. */
 #define FLOW_VACANT 0xffffffffU
@@ -82,6 +95,7 @@ INLINE __u64 flow_room(__u32 set, __u32 choice, __u32 now, __u64 best)
 
 enum rival {
 	RIVAL_NONE,
+	RIVAL_KIN,   /* the same client, but no matter */
 	RIVAL_SAME,  /* this very flow */
 	RIVAL_CLASH, /* same client and backend, another VIP: replies look alike */
 };
@@ -101,7 +115,7 @@ INLINE int flow_rivalry(struct flow *flow, __u64 word, const struct new_flow *ne
 	if (!(new->bits &FLOW_SNAT) && (word & (FLOW_SNAT | FLOW_TURNED)) != FLOW_SNAT &&
 	    flow->backend_port == new->backend_port &&same_address(&flow->backend, new->backend))
 		return RIVAL_CLASH;
-	return RIVAL_NONE;
+	return RIVAL_KIN;
 }
 
 INLINE __u64 flow_contend_one(struct flow *flow, __u32 here, __u32 place,
@@ -116,6 +130,8 @@ INLINE __u64 flow_contend_one(struct flow *flow, __u32 here, __u32 place,
 
 	if (rival == RIVAL_NONE)
 		return FLOW_CREATED;
+	if (rival == RIVAL_KIN)
+		return place == NO_PLACE ? FLOW_OVERFLOWS : FLOW_CREATED;
 	if (flow_state(word) != FLOW_TENTATIVE)
 		return rival == RIVAL_CLASH && place == NO_PLACE ? FLOW_CLASH : FLOW_CONTENDED;
 	/* It may yet withdraw. With ours in place we shall meet it again. */
@@ -128,10 +144,10 @@ INLINE __u64 flow_contend_one(struct flow *flow, __u32 here, __u32 place,
 }
 
 /*
- * Looks through a set for rivals of what stands at `place` (0..7, or NO_PLACE: nothing stands yet).
- * Returns FLOW_CREATED if there is none that matters.
+ * Looks through a set for rivals of what stands at `place` (NO_PLACE: nothing stands yet). Returns
+ * FLOW_CREATED if there is none that matters. FLOW_OVERFLOWS: the client has other flows there.
  */
-INLINE int flow_contend(__u32 set, __u32 choice, __u32 place, const struct new_flow *new, __u32 now)
+INLINE int flow_contend(__u32 set, __u32 place, const struct new_flow *new, __u32 now)
 {
 	struct flow_set *entries = flow_set_get(set);
 	__u64 protocol = flow_protocol_bits(new->packet->protocol);
@@ -141,50 +157,22 @@ INLINE int flow_contend(__u32 set, __u32 choice, __u32 place, const struct new_f
 		return FLOW_TABLE_FULL;
 #pragma unroll
 	for (int i = 0; i < 4; i++)
-		result = forget(result | flow_contend_one(&entries->entry[i], choice * 4 + i, place,
-							  new, protocol, now),
+		result = forget(result | flow_contend_one(&entries->entry[i], flow_place(set, i),
+							  place, new, protocol, now),
 				now);
 	return result;
 }
 
-/* Creates a flow. What the SNATed ones need besides is snat.h's. */
-INLINE int flow_create(const struct new_flow *new, __u32 now, struct flow_ref *ref)
+/* Fills in an entry that was `old`; returns what its word is now, 0 if another CPU took it. */
+INLINE __u64 flow_publish(struct flow *flow, __u64 old, const struct new_flow *new, __u32 now)
 {
 	const struct packet *packet = new->packet;
-	__u32 first, second;
-	int result;
-
-	flow_sets(&packet->source, packet->source_port, packet->protocol, &first, &second);
-	result = flow_contend(first, 0, NO_PLACE, new, now) |
-		 flow_contend(second, 1, NO_PLACE, new, now);
-	if (result != FLOW_CREATED)
-		return result;
-
-	__u64 best = flow_room(second, 1, now, flow_room(first, 0, now, 0));
-
-	if (best >> 8 == 0)
-		return FLOW_TABLE_FULL;
-
-	__u32 place = 7 - (best & 7);
-	__u32 set = place & 4 ? second : first;
-	struct flow_set *entries = flow_set_get(set);
-
-	if (!entries)
-		return FLOW_TABLE_FULL;
-
-	struct flow *flow = &entries->entry[place & 3];
-	__u64 old = READ_ONCE(flow->word);
 	__u64 generation = ((old >> FLOW_GENERATION_SHIFT) + 1) & 0xff;
 	__u64 claimed = (now & FLOW_TIME_MASK) | (__u64)FLOW_CLAIMED << FLOW_STATE_SHIFT |
 			generation << FLOW_GENERATION_SHIFT;
 
-	/* as when it was chosen: since then another CPU may have put this very flow there */
-	if (flow_dispensable(old, now) != best >> 8 ||
-	    (!flow_expired(old, now) &&
-	     flow_rivalry(flow, old, new, flow_protocol_bits(packet->protocol)) != RIVAL_NONE) ||
-	    __sync_val_compare_and_swap(&flow->word, old, claimed) != old)
-		return FLOW_CONTENDED;
-
+	if (__sync_val_compare_and_swap(&flow->word, old, claimed) != old)
+		return 0;
 	flow->client = packet->source;
 	flow->vip = packet->destination;
 	flow->backend = *new->backend;
@@ -198,8 +186,67 @@ INLINE int flow_create(const struct new_flow *new, __u32 now, struct flow_ref *r
 			  generation << FLOW_GENERATION_SHIFT | new->bits;
 	/* The atomic store is the barrier: all above is visible before it, the search comes after. */
 	__sync_lock_test_and_set(&flow->word, tentative);
+	return tentative;
+}
 
-	result = flow_contend(first, 0, place, new, now) | flow_contend(second, 1, place, new, now);
+/* Creates a flow. What the SNATed ones need besides is new_flow.h's. */
+INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct flow_ref *ref)
+{
+	const struct packet *packet = new->packet;
+	__u64 home = flow_home(&packet->source, packet->source_port, packet->protocol);
+	__u32 first, second, over_first, over_second;
+	int result;
+
+	flow_sets(home, &first, &second);
+	result = flow_contend(first, NO_PLACE, new, now) | flow_contend(second, NO_PLACE, new, now);
+	if (result & ~FLOW_OVERFLOWS)
+		return result & ~FLOW_OVERFLOWS;
+
+	__u64 best = flow_room(second, 1, now, flow_room(first, 0, now, 0));
+	__u32 set = forget(best & 4 ? first : second, now) & (FLOW_SETS - 1);
+
+	if (UNLIKELY(result == FLOW_OVERFLOWS && best >> 8 != FLOW_VACANT)) {
+		if (homes == FLOW_AT_HOME)
+			return FLOW_OVERFLOWS;
+		flow_sets(flow_overflow(packet), &over_first, &over_second);
+
+		__u64 over = flow_room(over_second, 1, now, flow_room(over_first, 0, now, 0));
+
+		if (over > best) {
+			best = over;
+			set = forget(best & 4 ? over_first : over_second, now) & (FLOW_SETS - 1);
+			flow_note_overflow(home, now);
+		}
+	}
+	if (best >> 8 == 0)
+		return FLOW_TABLE_FULL;
+
+	struct flow_set *entries = flow_set_get(set);
+
+	if (!entries)
+		return FLOW_TABLE_FULL;
+
+	__u32 slot = 3 - (best & 3);
+	struct flow *flow = &entries->entry[slot];
+	__u64 old = READ_ONCE(flow->word);
+
+	/* as when it was chosen: since then another CPU may have put this very flow there */
+	if (flow_dispensable(old, now) != best >> 8 ||
+	    (!flow_expired(old, now) &&
+	     flow_rivalry(flow, old, new, flow_protocol_bits(packet->protocol)) > RIVAL_KIN))
+		return FLOW_CONTENDED;
+
+	__u64 tentative = flow_publish(flow, old, new, now);
+	__u32 place = flow_place(set, slot);
+
+	if (!tentative)
+		return FLOW_CONTENDED;
+	result = flow_contend(first, place, new, now) | flow_contend(second, place, new, now);
+	if (!(new->bits &FLOW_TURNED) && UNLIKELY(flow_may_overflow(home, now))) {
+		flow_sets(flow_overflow(packet), &over_first, &over_second);
+		result |= flow_contend(over_first, place, new, now) |
+			  flow_contend(over_second, place, new, now);
+	}
 	if (result != FLOW_CREATED) {
 		__sync_val_compare_and_swap(&flow->word, tentative, flow_freed(tentative));
 		return FLOW_CONTENDED;
@@ -212,6 +259,6 @@ INLINE int flow_create(const struct new_flow *new, __u32 now, struct flow_ref *r
 	ref->flow = flow;
 	ref->word = live;
 	ref->set = set;
-	ref->slot = place & 3;
+	ref->slot = slot;
 	return FLOW_CREATED;
 }

@@ -29,6 +29,9 @@ BPF_F_TABLE("array:" PIN "/slots", u32, u32, slots, SLOTS_MAX, ARRAY_MAPPED);
 BPF_F_TABLE("array:" PIN "/backends", u32, struct backend, backends, BACKENDS_MAX, ARRAY_MAPPED);
 /* The connection table: programs write, agent reads and sweeps. Full: see flow.h. */
 BPF_F_TABLE("array:" PIN "/flows", u32, struct flow_set, flows, FLOW_SETS, ARRAY_MAPPED);
+/* When flows of a client's tuple were last seen beyond its own sets, by a hash of it: ticks, 0 never.
+ * Programs write and read; see flow.h. */
+BPF_F_TABLE("array:" PIN "/overflows", u32, u32, overflows, OVERFLOWS, 0);
 /* The seed of its hash, which is compiled in: kept for the next build. The loader writes and reads. */
 BPF_F_TABLE("array:" PIN "/flow_seed", u32, u64, flow_seed, 1, 0);
 /* Beside it, by the same index: how to reach the backend, and which it was. Programs write and read. */
@@ -99,6 +102,11 @@ INLINE __u64 vip_filter_get(__u32 index)
 INLINE struct flow_set *flow_set_get(__u32 index)
 {
 	return flows.lookup(&index);
+}
+
+INLINE __u32 *overflow_get(__u32 index)
+{
+	return overflows.lookup(&index);
 }
 
 INLINE struct way_set *way_set_get(__u32 index)

@@ -43,7 +43,7 @@ INLINE int create_signpost(const struct packet *packet, const struct verdict *ve
 	new.backend_port = verdict->port;
 	new.snat_port = port;
 	new.bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT | FLOW_TURNED;
-	return flow_create(&new, now, ref);
+	return flow_create(&new, FLOW_AT_HOME, now, ref);
 }
 
 /* Its first fragment would have told which flow it belongs to. */
@@ -164,9 +164,9 @@ INLINE int new_flow(context *ctx, int hook)
 					   0,
 				   now);
 
-	int created = flow_create(&new, now, &ref);
+	int created = flow_create(&new, FLOW_AT_HOME, now, &ref);
 
-	if (created == FLOW_CLASH) {
+	if (created == FLOW_CLASH || created == FLOW_OVERFLOWS) {
 		ctx_set_note(ctx, NOTE_ATTEMPT, 1); /* the client's own port is what clashes */
 		return slow_path(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook));
 	}
@@ -248,13 +248,15 @@ INLINE int new_snat_flow(context *ctx, int hook)
 					 REASON_SNAT_PORTS);
 	}
 	new.bits |= FLOW_SNAT | forget((__u64)source_id << FLOW_SOURCE_SHIFT, now);
-	if (create_signpost(&packet, &verdict, &source, new.snat_port, now, &signpost) !=
-	    FLOW_CREATED)
-		return try_again(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), REASON_SNAT_PORTS);
-	keep_way(&signpost, &unknown);
 
-	int created = flow_create(&new, now, &ref);
+	int created = create_signpost(&packet, &verdict, &source, new.snat_port, now, &signpost);
 
+	if (created != FLOW_CREATED)
+		/* another port has another home */
+		return try_again(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook),
+				 created & FLOW_TABLE_FULL ? REASON_FLOW_TABLE_FULL :
+							     REASON_SNAT_PORTS);
+	created = flow_create(&new, FLOW_ANYWHERE, now, &ref);
 	if (created != FLOW_CREATED) {
 		flow_close(&signpost);
 		/* from the start: what was contended may stand by now */
@@ -262,6 +264,7 @@ INLINE int new_snat_flow(context *ctx, int hook)
 			       drop(ctx, REASON_FLOW_TABLE_FULL) :
 			       try_again(ctx, CALL_NEW_FLOW + calls_of(hook), REASON_CONTENTION);
 	}
+	write_signpost(&signpost, &ref);
 	unknown.backend_id = verdict.backend_id;
 	keep_way(&ref, &unknown);
 	return resume(ctx, &packet, &verdict, now, hook);

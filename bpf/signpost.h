@@ -5,11 +5,24 @@
 #include "flow.h"
 #include "rewrite.h"
 
+/* Puts the flow's place on its signpost. */
+INLINE void write_signpost(const struct flow_ref *signpost, const struct flow_ref *flow)
+{
+	struct way *way = way_of(signpost->set, signpost->slot);
+	struct way towards = {};
+
+	towards.backend_id = flow_place(flow->set, flow->slot);
+	if (way)
+		*way = towards;
+}
+
 /* A signpost was found: the flow that it stands for, which replaces it in `ref`. */
 INLINE int follow_signpost(const struct packet *packet, struct flow_ref *ref,
 			   struct endpoint_change *client)
 {
-	struct packet direct = *packet;
+	struct way *way = way_of(ref->set, ref->slot);
+	__u32 place = way ? READ_ONCE(way->backend_id) : 0;
+	__u64 protocol = flow_protocol_bits(packet->protocol);
 
 	client->address = ref->flow->vip;
 	client->port = ref->flow->vip_port;
@@ -17,59 +30,48 @@ INLINE int follow_signpost(const struct packet *packet, struct flow_ref *ref,
 	if (!flow_unchanged(ref))
 		return 0;
 
-	__be16 snat_port = packet->destination_port;
-	__u32 first, second;
-	__u64 protocol = flow_protocol_bits(packet->protocol);
+	struct flow_set *entries = flow_set_get(place >> 2);
 
-	direct.destination = client->address;
-	direct.destination_port = client->port;
-	flow_sets(&direct.destination, direct.destination_port, direct.protocol, &first, &second);
-	ref->flow = 0;
-#pragma unroll
-	for (int choice = 0; choice < 2; choice++) {
-		struct flow_set *entries = flow_set_get(choice ? second : first);
-
-		if (!entries)
-			return 0;
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			struct flow *flow = &entries->entry[i];
-			__u64 word = READ_ONCE(flow->word);
-
-			if (!ref->flow && flow_state(word) >= FLOW_LIVE &&
-			    (word & (3ULL << FLOW_PROTOCOL_SHIFT | FLOW_SNAT)) ==
-				    (protocol | FLOW_SNAT) &&
-			    flow->snat_port == snat_port && flow->client_port == client->port &&
-			    flow->backend_port == packet->source_port &&
-			    same_address(&flow->client, &client->address) &&
-			    same_address(&flow->backend, &packet->source)) {
-				ref->flow = flow;
-				ref->word = word;
-				ref->set = choice ? second : first;
-				ref->slot = i;
-			}
-		}
-	}
-	return ref->flow != 0;
+	if (!entries)
+		return 0;
+	ref->flow = &entries->entry[place & 3];
+	ref->word = READ_ONCE(ref->flow->word);
+	ref->set = place >> 2;
+	ref->slot = place & 3;
+	/* or was the place given to another since? */
+	return flow_state(ref->word) >= FLOW_LIVE &&
+	       (ref->word & (3ULL << FLOW_PROTOCOL_SHIFT | FLOW_SNAT | FLOW_TURNED)) ==
+		       (protocol | FLOW_SNAT) &&
+	       ref->flow->snat_port == packet->destination_port &&
+	       ref->flow->client_port == client->port &&
+	       ref->flow->backend_port == packet->source_port &&
+	       same_address(&ref->flow->client, &client->address) &&
+	       same_address(&ref->flow->backend, &packet->source);
 }
 
 /*
- * The client ends an SNATed connection: its signpost must know, since no reply may come any more
- * to tell it, and it would wait for one as long as an open connection may be idle.
+ * A packet towards the backend of an SNATed flow, whose signpost must know: that time passes, since
+ * replies may be rare; and that the client ends the connection, since no reply may come any more to
+ * tell it. Returns 0 if there is no signpost any more.
  */
-INLINE void close_signpost(const struct packet *packet, const struct flow_ref *ref,
-			   const struct endpoint_change *source,
-			   const struct endpoint_change *destination, __u32 now)
+INLINE int keep_signpost(const struct packet *packet, const struct flow_ref *ref,
+			 const struct endpoint_change *source,
+			 const struct endpoint_change *destination, __u32 now)
 {
 	struct packet reply;
 	struct flow_ref signpost;
+	__u32 state;
 
 	reply.source = destination->address;
 	reply.source_port = destination->port;
 	reply.destination = source->address;
 	reply.destination_port = source->port;
 	reply.protocol = packet->protocol;
-	if (flow_lookup(&reply, 0, now, &signpost) && signpost.word & FLOW_TURNED)
-		flow_mirror(&signpost, flow_next_state(flow_state(ref->word), packet->flags, 1),
-			    now);
+	if (!flow_lookup(&reply, 0, now, &signpost) || !(signpost.word & FLOW_TURNED))
+		return 0;
+	state = packet->flags & (PACKET_FIN | PACKET_RST) ?
+			flow_next_state(flow_state(ref->word), packet->flags, 1) :
+			flow_state(signpost.word);
+	flow_mirror(&signpost, state, now);
+	return 1;
 }

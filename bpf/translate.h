@@ -85,9 +85,14 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 		if (!finishes_here(ctx, packet, &source, &destination, where))
 			return NEXT;
 	}
+	if (UNLIKELY(source.wanted && (tick || packet->flags & (PACKET_FIN | PACKET_RST))) &&
+	    !keep_signpost(packet, ref, &source, &destination, now) &&
+	    flow_state(ref->word) == FLOW_NEW) {
+		/* other flows took its place: no reply can come, but a new attempt may hear one */
+		flow_close(ref);
+		return call_new_flow(ctx, hook);
+	}
 	flow_touch(ref, packet->flags, 1, now);
-	if (UNLIKELY(source.wanted && packet->flags & (PACKET_FIN | PACKET_RST)))
-		close_signpost(packet, ref, &source, &destination, now);
 	if (UNLIKELY(packet->flags & PACKET_FIRST_FRAGMENT))
 		fragment_note(packet);
 	if (hook == HOOK_FROM_POD && UNLIKELY(source.wanted) &&

@@ -53,13 +53,6 @@ INLINE int find_way(context *ctx, const addr *source, const addr *destination, _
 	return ROUTE_NEIGHBOUR;
 }
 
-INLINE struct way *way_of(__u32 set, __u32 slot)
-{
-	struct way_set *ways = way_set_get(set);
-
-	return ways ? &ways->entry[slot & 3] : 0;
-}
-
 /*
  * Is the backend on the bridge that the packet's interface is a port of? `way` then holds the
  * neighbour, or 0 for its interface while that is unknown.

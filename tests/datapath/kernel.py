@@ -205,7 +205,7 @@ class Kernel:
 
     def forget_flows(self) -> None:
         """Every packet begins a new connection."""
-        for name in ("flows", "ways"):
+        for name in ("flows", "ways", "overflows"):
             with self.open(name) as table:
                 self._zero(table)
 
