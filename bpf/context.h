@@ -36,6 +36,12 @@ INLINE __u64 ctx_bytes(context *ctx)
 	return bpf_xdp_get_buff_len(ctx) - LINK_HEADER_BYTES;
 }
 
+/* Payload of each of the packets that offloads have joined into this one; 0: it is just one. */
+INLINE __u32 ctx_segment_bytes(context *ctx)
+{
+	return 0;
+}
+
 /* Headers are there from the start. */
 INLINE void ctx_pull(context *ctx, __u32 bytes)
 {
@@ -76,6 +82,12 @@ INLINE void ctx_pull(context *ctx, __u32 bytes)
 		bpf_skb_pull_data(ctx, ctx->len < bytes ? ctx->len : bytes);
 }
 
+/* Payload of each of the packets that offloads have joined into this one; 0: it is just one. */
+INLINE __u32 ctx_segment_bytes(context *ctx)
+{
+	return ctx->gso_size;
+}
+
 #endif
 
 /* What one of our programs leaves to the next about a packet. */
@@ -84,6 +96,7 @@ enum note {
 	NOTE_REASON = 1,      /* CALL_REJECT: why */
 	NOTE_SCTP_CHANGE = 1, /* CALL_SCTP: exclusive-or of the old and new first 4 bytes */
 	NOTE_SEND = 2,	      /* CALL_SCTP: and then; CALL_REJECT: bits only: see send_by() */
+	NOTE_MTU = 3,	      /* CALL_REJECT: of the way that the packet is too big for, else 0 */
 };
 
 INLINE __u32 ctx_note(context *ctx, enum note which)

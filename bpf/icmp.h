@@ -152,11 +152,14 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 	if (!flow_unchanged(&ref))
 		return NEXT;
 	if (directly) {
+		__u32 size = datagram_bytes(skb, &outer);
 		int route = find_way(skb, &outer.source, &destination.address, outer.protocol,
-				     ctx_interface(skb), &way);
+				     ctx_interface(skb), &size, &way);
 
 		if (route == ROUTE_NONE)
 			return drop(skb, REASON_NO_ROUTE);
+		if (route == ROUTE_TOO_BIG)
+			return drop(skb, REASON_TOO_BIG);
 		if (!pass_hop(skb))
 			return drop(skb, REASON_HOP_LIMIT);
 		set_macs(skb, way.destination_mac, way.source_mac);

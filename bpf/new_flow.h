@@ -69,6 +69,7 @@ INLINE int refuse(context *ctx, __u32 reason, int hook)
 	if (AT_XDP)
 		return NEXT; /* TC will decide the same */
 	ctx_set_note(ctx, NOTE_REASON, reason);
+	ctx_set_note(ctx, NOTE_MTU, 0);
 	/* the node's own socket hears it as if it had come in from there */
 	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_TO_OUTSIDE ? SEND_INWARDS : 0);
 	return slow_path(ctx, CALL_REJECT);
@@ -190,8 +191,9 @@ INLINE __u32 masquerade_source(context *ctx, const struct packet *packet,
 	struct interface *interface;
 
 	if (!same_address(&packet->source, &verdict->address)) {
+		__u32 size = ANY_SIZE;
 		int route = find_way(ctx, &packet->source, &verdict->address, packet->protocol,
-				     ctx_interface(ctx), way);
+				     ctx_interface(ctx), &size, way);
 
 		if (route == ROUTE_NONE)
 			return 0;

@@ -2,6 +2,7 @@
 /*
  * REJECT: the refused packet becomes its own answer and goes back by the interface it came by.
  * TCP gets a RST (RFC 9293, 3.10.7.1), everything else ICMP port unreachable (RFC 792, RFC 4443).
+ * Likewise a packet that is too big for its way, about which its sender must hear (RFC 1191, RFC 8201).
  *
  * One bucket for the whole node limits the answers, and not the kernel's limit per destination:
  * a client that is refused must hear so every time.
@@ -17,8 +18,11 @@
 /* RFC 792 and RFC 4443; the system's headers for these need a C library */
 #define ICMP_DEST_UNREACH 3
 #define ICMP_PORT_UNREACH 3
+#define ICMP_FRAG_NEEDED 4
 #define ICMPV6_DEST_UNREACH 1
 #define ICMPV6_PORT_UNREACH 4
+#define ICMPV6_PKT_TOOBIG 2
+#define IPV6_LEAST_MTU 1280
 
 /*
  * The bucket's state is the time at which it will be full again; a second's worth fits in. Taking a
@@ -173,23 +177,46 @@ INLINE int become_reset(struct __sk_buff *skb, struct packet *packet)
 
 /* How much of the refused packet is quoted, IP header included: a multiple of 4. */
 #define QUOTE_MAX 96
-/* Transport bytes in the quotation: ports are enough to find the socket, SCTP wants its tag too. */
-#define QUOTE_TRANSPORT 12
+/* The first two words of an ICMP error without its checksum: port unreachable, or too big for `mtu`. */
+INLINE void icmp_words(__u32 mtu, __be32 *words)
+{
+#if FAMILY == 4
+	words[0] = htonl32(ICMP_DEST_UNREACH << 24 | (mtu ? ICMP_FRAG_NEEDED : ICMP_PORT_UNREACH)
+							     << 16);
+	words[1] = htonl32(mtu);
+#else
+	words[0] = mtu ? htonl32(ICMPV6_PKT_TOOBIG << 24) :
+			 htonl32(ICMPV6_DEST_UNREACH << 24 | ICMPV6_PORT_UNREACH << 16);
+	words[1] = mtu ? htonl32(mtu < IPV6_LEAST_MTU ? IPV6_LEAST_MTU : mtu) : 0;
+#endif
+}
 
-/* Wraps the head of the packet into an ICMP error. Returns 0, or -1 where it can't be made. */
-INLINE int become_unreachable(struct __sk_buff *skb, struct packet *packet)
+/*
+ * Transport bytes in the quotation: ports are enough to find the socket, SCTP wants its tag too; TCP's
+ * sequence number is checked, and its checksum may still be completed on the way.
+ */
+INLINE __u32 quoted_transport(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : protocol == IPPROTO_SCTP ? 12 : 8;
+}
+
+/*
+ * Wraps the head of the packet into an ICMP error: port unreachable, or too big for a way of `mtu`.
+ * Returns 0, or -1 where it can't be made.
+ */
+INLINE int become_error(struct __sk_buff *skb, struct packet *packet, __u32 mtu)
 {
 	__u32 l4 = packet->l4_offset & MAX_L4_OFFSET;
-	__u32 quote = l4 - LINK_HEADER_BYTES + 8;
+	__u32 quote = l4 - LINK_HEADER_BYTES + quoted_transport(packet->protocol);
+	__u32 checksum = l4 + checksum_offset(packet->protocol);
 	const __u32 header = FAMILY == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	const __u32 added = header + 8;
-	int partial = packet->protocol == IPPROTO_UDP && checksum_is_partial(skb, l4 + 6);
+	int partial = (packet->protocol == IPPROTO_UDP || packet->protocol == IPPROTO_TCP) &&
+		      checksum_is_partial(skb, checksum);
 	__u16 pseudo_sum = 0;
 
-	if (partial && bpf_skb_load_bytes(skb, l4 + 6, &pseudo_sum, sizeof(pseudo_sum)))
+	if (partial && bpf_skb_load_bytes(skb, checksum, &pseudo_sum, sizeof(pseudo_sum)))
 		return -1;
-	if (packet->protocol == IPPROTO_SCTP)
-		quote += QUOTE_TRANSPORT - 8;
 	if (quote > QUOTE_MAX || bpf_skb_change_tail(skb, LINK_HEADER_BYTES + quote, 0))
 		return -1;
 #if LINK_HEADER_BYTES
@@ -242,7 +269,6 @@ INLINE int become_unreachable(struct __sk_buff *skb, struct packet *packet)
 	for (int i = 0; i < 5; i++)
 		ip_sum += ip_words[i];
 	ip->check = ~sum_fold16(ip_sum);
-	icmp[0] = htonl32(ICMP_DEST_UNREACH << 24 | ICMP_PORT_UNREACH << 16);
 #else
 	struct ipv6hdr *ip = ip_start;
 
@@ -254,10 +280,9 @@ INLINE int become_unreachable(struct __sk_buff *skb, struct packet *packet)
 	write_address(&ip->saddr, &packet->destination);
 	write_address(&ip->daddr, &packet->source);
 	sum += sum_pseudo_header(packet, 8 + quote, IPPROTO_ICMPV6);
-	icmp[0] = htonl32(ICMPV6_DEST_UNREACH << 24 | ICMPV6_PORT_UNREACH << 16);
 #endif
-	icmp[1] = 0;
-	icmp[0] |= (__u32)(__u16)~sum_fold16(sum + icmp[0]) << 16;
+	icmp_words(mtu, icmp);
+	icmp[0] |= (__u32)(__u16)~sum_fold16(sum + icmp[0] + icmp[1]) << 16;
 	return 0;
 }
 
@@ -284,6 +309,7 @@ INLINE int reject(struct __sk_buff *skb)
 	struct packet packet;
 	__u32 reason = ctx_note(skb, NOTE_REASON);
 	__u32 inwards = ctx_note(skb, NOTE_SEND);
+	__u32 mtu = ctx_note(skb, NOTE_MTU);
 	int parsed = read_packet(skb, &packet);
 	int failed;
 
@@ -294,10 +320,10 @@ INLINE int reject(struct __sk_buff *skb)
 	if (!take_token())
 		return drop(skb, REASON_REJECT_LIMIT);
 	count_packet(skb, reason);
-	if (packet.protocol == IPPROTO_TCP && !(packet.flags & PACKET_FIRST_FRAGMENT))
+	if (packet.protocol == IPPROTO_TCP && !(packet.flags & PACKET_FIRST_FRAGMENT) && !mtu)
 		failed = become_reset(skb, &packet);
 	else
-		failed = become_unreachable(skb, &packet);
+		failed = become_error(skb, &packet, mtu);
 	if (failed)
 		return drop(skb, REASON_REWRITE_FAILED);
 	swap_macs(skb);

@@ -27,6 +27,7 @@ enum slow_path {
 	CALLS_OF_NODE = 8,
 	CALL_REJECT = 12,
 	CALL_SCTP = 13,
+	CALL_FRAGMENT = 14,
 	CALL_IPV6 = 15,	      /* at XDP: this hook's program for IPv6 */
 	CALL_ICMP_ERROR = 16, /* and the hook's number */
 };
@@ -41,11 +42,12 @@ INLINE __u32 calls_of(int hook)
 /*
  * Where a packet goes when all is done. 0: on to the next classifier. Else out by the interface of
  * this number, with the link header as it is; or with one that the kernel makes; or in by it, as if
- * it had been received there.
+ * it had been received there. Both bits: nowhere, it is too big for its way; the rest is the MTU.
  */
 #define SEND_NEIGHBOUR 0x80000000U
 #define SEND_INWARDS 0x40000000U
 #define SEND_IFINDEX 0x3fffffffU
+#define SEND_TOO_BIG (SEND_NEIGHBOUR | SEND_INWARDS)
 
 INLINE int send_by(__u32 where)
 {

@@ -57,6 +57,16 @@ INLINE int still_serves(const struct flow_ref *ref)
 	       same_address(&backend->address, &ref->flow->backend);
 }
 
+/* Its sender must hear how much the way takes. */
+INLINE int answer_too_big(context *ctx, __u32 mtu, int hook)
+{
+	ctx_set_note(ctx, NOTE_REASON, REASON_TOO_BIG);
+	ctx_set_note(ctx, NOTE_MTU, mtu);
+	/* the node's own socket hears it as if it had come in from there */
+	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_TO_OUTSIDE ? SEND_INWARDS : 0);
+	return slow_path(ctx, CALL_REJECT);
+}
+
 /* client -> VIP, where the client's packets come in. */
 INLINE int translate_to_backend(context *ctx, struct packet *packet, const struct flow_ref *ref,
 				__u32 now, int hook)
@@ -106,6 +116,8 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 					 tick);
 		if (!where)
 			return drop(ctx, REASON_NO_ROUTE);
+		if (UNLIKELY(where >= SEND_TOO_BIG))
+			return answer_too_big(ctx, where & ~SEND_TOO_BIG, hook);
 		if (hook != HOOK_TO_OUTSIDE && !pass_hop(ctx))
 			return drop(ctx, REASON_HOP_LIMIT);
 		take_way(ctx, ref, where);
@@ -180,6 +192,8 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 					 &destination.address, tick);
 		if (!where)
 			return drop(ctx, REASON_NO_ROUTE);
+		if (UNLIKELY(where >= SEND_TOO_BIG))
+			return answer_too_big(ctx, where & ~SEND_TOO_BIG, hook);
 		if (!pass_hop(ctx))
 			return drop(ctx, REASON_HOP_LIMIT);
 		take_way(ctx, &signpost, where);
@@ -190,9 +204,10 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 		 * the answer: a strict reverse-path filter takes it from nowhere else.
 		 */
 		struct way way = {};
+		__u32 size = ANY_SIZE;
 
 		if (find_way(ctx, &packet->destination, &source.address, packet->protocol,
-			     ctx_interface(ctx), &way) == ROUTE_NEIGHBOUR) {
+			     ctx_interface(ctx), &size, &way) == ROUTE_NEIGHBOUR) {
 			set_macs(ctx, way.source_mac, way.destination_mac);
 			where = way.ifindex | SEND_INWARDS;
 		}

@@ -12,6 +12,9 @@
  * stack. It is sent out directly, as the kernel's routing table says, one hop older.
  *
  * Ways are kept beside their flow and asked for anew when a tick begins: routes and neighbours change.
+ *
+ * What is too big for its way must be answered, as any router would: the device would drop it silently,
+ * and the sender never learn the path's MTU. (Redirected packets are not looked at by the stack.)
  */
 #pragma once
 
@@ -21,13 +24,24 @@ enum route {
 	ROUTE_NONE,	 /* no route, or not through us */
 	ROUTE_UNKNOWN,	 /* out by way->ifindex; the neighbour is not known yet */
 	ROUTE_NEIGHBOUR, /* all known */
+	ROUTE_TOO_BIG,	 /* the way takes no packet of this size */
 };
 
-/* Asks the kernel for the way from `source` to `destination`, as for a packet in by `ifindex`. */
+/* Every link takes this much (RFC 791, RFC 8200), as far as it pays to know. */
+#define ANY_LINK_BYTES (FAMILY == 4 ? 576 : 1280)
+/* To find_way(): do not ask for the size. */
+#define ANY_SIZE 1
+
+/*
+ * Asks the kernel for the way from `source` to `destination`, as for a packet in by `ifindex`.
+ * `size`: in, how many bytes are to be sent; out, how many the way takes, if there is one.
+ */
 INLINE int find_way(context *ctx, const addr *source, const addr *destination, __u8 protocol,
-		    __u32 ifindex, struct way *way)
+		    __u32 ifindex, __u32 *size, struct way *way)
 {
 	struct bpf_fib_lookup fib = {};
+
+	fib.tot_len = *size > 0xffff ? 0xffff : *size;
 
 	fib.family = ADDRESS_FAMILY;
 	fib.l4_protocol = protocol;
@@ -44,6 +58,9 @@ INLINE int find_way(context *ctx, const addr *source, const addr *destination, _
 	int result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
 
 	way->ifindex = fib.ifindex;
+	*size = fib.mtu_result;
+	if (result == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return ROUTE_TOO_BIG;
 	if (result == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return ROUTE_UNKNOWN;
 	if (result != BPF_FIB_LKUP_RET_SUCCESS)
@@ -62,11 +79,12 @@ INLINE int find_bridged_way(context *ctx, const addr *client, const addr *backen
 {
 	struct interface *interface = interface_get(ctx_interface(ctx));
 	__u32 bridge = interface ? interface->bridge : 0;
+	__u32 size = ANY_SIZE;
 	int route;
 
 	if (!LINK_HEADER_BYTES || !bridge)
 		return 0;
-	route = find_way(ctx, client, backend, protocol, bridge, way);
+	route = find_way(ctx, client, backend, protocol, bridge, &size, way);
 	if (route == ROUTE_NONE || way->ifindex != bridge)
 		return 0;
 	if (route == ROUTE_UNKNOWN)
@@ -133,31 +151,72 @@ INLINE int pass_hop(context *ctx)
 	return 1;
 }
 
+/* Bytes of the IP packet; of each one, where offloads have joined several. */
+INLINE __u32 datagram_bytes(context *ctx, const struct packet *packet)
+{
+	__u32 segment = ctx_segment_bytes(ctx);
+	__u32 l4 = packet->l4_offset & MAX_L4_OFFSET;
+	__u32 header = sizeof(struct udphdr);
+
+	if (!segment)
+		return ctx_bytes(ctx);
+	if (packet->protocol == IPPROTO_TCP) {
+		__u8 *tcp = (void *)(long)ctx->data + l4;
+
+		header = (void *)(tcp + 13) <= (void *)(long)ctx->data_end ? (tcp[12] >> 4) * 4 :
+									     sizeof(struct tcphdr);
+	}
+	return l4 - LINK_HEADER_BYTES + header + segment;
+}
+
+/* Bytes that a device takes; 0 if it is not there. */
+INLINE __u32 device_mtu(context *ctx, __u32 ifindex)
+{
+	__u32 mtu = 0;
+
+	return bpf_check_mtu(ctx, ifindex, &mtu, 0, 0) < 0 ? 0 : mtu;
+}
+
 /*
  * The way towards `destination` that is kept beside the flow, asked for anew where it is time to.
  * Nothing else is changed: the packet may still go elsewhere.
- * Returns where, for take_way() and send_by(); 0 where there is no way.
+ * Returns where, for take_way() and send_by(); 0 where there is no way; SEND_TOO_BIG and the MTU where
+ * the packet does not fit.
  */
 INLINE __u32 flow_way(context *ctx, const struct flow_ref *ref, const struct packet *packet,
 		      const addr *source, const addr *destination, int tick)
 {
 	struct way *place = way_of(ref->set, ref->slot);
+	int big = ctx_bytes(ctx) > ANY_LINK_BYTES;
+	__u32 size = UNLIKELY(big) ? datagram_bytes(ctx, packet) : ANY_SIZE;
 
 	if (!place)
 		return 0;
 	if (UNLIKELY(tick || !place->ifindex)) {
 		struct way found = {};
 		int route = find_way(ctx, source, destination, packet->protocol, ctx_interface(ctx),
-				     &found);
+				     &size, &found);
 
 		if (route == ROUTE_NONE)
 			return 0;
+		if (route == ROUTE_TOO_BIG)
+			return SEND_TOO_BIG | size;
 		if (route == ROUTE_UNKNOWN) {
 			place->ifindex = 0;
 			return found.ifindex | SEND_NEIGHBOUR;
 		}
 		found.backend_id = place->backend_id;
 		*place = found;
+		/* a route narrower than its device: asked for each packet */
+		if (UNLIKELY(size < device_mtu(ctx, found.ifindex)))
+			place->ifindex = 0;
+		return found.ifindex;
+	}
+	if (big) {
+		__u32 mtu = device_mtu(ctx, place->ifindex);
+
+		if (UNLIKELY(mtu && size > mtu))
+			return SEND_TOO_BIG | mtu;
 	}
 	return place->ifindex;
 }

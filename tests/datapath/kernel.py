@@ -79,9 +79,11 @@ def _xdp_context(length: int, ifindex: int) -> bytes:
     return struct.pack("=6I", 0, length, 0, ifindex, 0, 0)
 
 
-def _context(ifindex: int) -> bytes:
-    """struct __sk_buff with nothing but the interface's number."""
-    return bytes(40) + struct.pack("=I", ifindex) + bytes(148)
+def _context(ifindex: int, segment: int) -> bytes:
+    """struct __sk_buff with nothing but the interface's number and the size of segments."""
+    return (
+        bytes(40) + struct.pack("=I", ifindex) + bytes(132) + struct.pack("=I", segment) + bytes(12)
+    )
 
 
 class Kernel:
@@ -131,6 +133,11 @@ class Kernel:
                 if values[number * width : (number + 1) * width].strip(b"\0"):
                     table.update(struct.pack("=I", first + number), bytes(width))
 
+    def forget_ways(self) -> None:
+        """As if a tick had begun for every flow's way out. Backends' ids are lost with them."""
+        with self.open("ways") as table:
+            self._zero(table)
+
     def open(self, name: str) -> Map:
         scope = None if name == "reject_bucket" else self.family
         return Map.open(self.build.maps(scope) / name)
@@ -140,10 +147,13 @@ class Kernel:
             self._programs[name] = Program.open(self.build.programs(self.family) / name)
         return self._programs[name]
 
-    def run(self, name: str, packet: Packet | bytes, ifindex: int = LOOPBACK) -> Result:
-        """Runs a program on a packet, as on the interface of that number."""
+    def run(
+        self, name: str, packet: Packet | bytes, ifindex: int = LOOPBACK, segment: int = 0
+    ) -> Result:
+        """Runs a program on a packet, as on the interface of that number; `segment`: the payload of
+        each of the packets that it was joined of."""
         frame = packet if isinstance(packet, bytes) else packet.frame()
-        done = self.program(name).test_run(frame, ctx_in=_context(ifindex))
+        done = self.program(name).test_run(frame, ctx_in=_context(ifindex, segment))
         return Result(done.retval, parse(done.data_out), done.data_out)
 
     def run_xdp(self, packet: Packet | bytes, ifindex: int = LOOPBACK) -> Result:

@@ -99,10 +99,10 @@ class Hook:
     ifindex: int
     xdp: bool
 
-    def __call__(self, name: str, packet: Packet) -> Result:
-        if name == "uplink_ingress":
+    def __call__(self, name: str, packet: Packet, segment: int = 0) -> Result:
+        if name == "uplink_ingress" and not segment:  # XDP knows no joined packets
             return self.kernel.run_uplink(packet, self.ifindex, xdp=self.xdp)
-        return self.kernel.run(name, packet, self.ifindex)
+        return self.kernel.run(name, packet, self.ifindex, segment)
 
 
 @pytest.fixture(params=["tc", "xdp"])

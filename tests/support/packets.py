@@ -62,6 +62,7 @@ class Packet:
     options: bytes = b""
     extensions: tuple[tuple[int, bytes], ...] = ()
     udp_checksum: bool = True
+    dont_fragment: bool = False  # IPv4's bit
     source_mac: bytes = CLIENT_MAC
     destination_mac: bytes = GATEWAY_MAC
     valid: bool = field(default=True, compare=False)
@@ -70,8 +71,10 @@ class Packet:
         if self.protocol != TCP:
             for name in ("flags", "sequence", "acknowledged"):
                 object.__setattr__(self, name, 0)
-        if self.version == 6 and self.fragment is None:
-            object.__setattr__(self, "identification", 0)  # has no place on the wire
+        if self.version == 6:
+            object.__setattr__(self, "dont_fragment", False)  # routers never do
+            if self.fragment is None:
+                object.__setattr__(self, "identification", 0)  # has no place on the wire
 
     @property
     def version(self) -> int:
@@ -133,7 +136,7 @@ class Packet:
                 0,
                 20 + len(self.options) + len(body),
                 self.identification,
-                (0x2000 if more else 0) | offset // 8,
+                self.dont_fragment << 14 | more << 13 | offset // 8,
                 self.ttl,
                 self.protocol,
                 0,
@@ -190,6 +193,7 @@ def parse(frame: bytes) -> Packet:
     fragment: tuple[int, bool] | None = None
     options, identification, valid = b"", 0, True
     extensions: list[tuple[int, bytes]] = []
+    dont_fragment = False
     if kind == 0x0800:
         header = (data[0] & 15) * 4
         total, identification, flags_offset = struct.unpack("!HHH", data[2:8])
@@ -197,6 +201,7 @@ def parse(frame: bytes) -> Packet:
         source, destination = data[12:16], data[16:20]
         options = data[20:header]
         valid = checksum(data[:header]) == 0
+        dont_fragment = bool(flags_offset & 0x4000)
         if flags_offset & 0x3FFF:
             fragment = ((flags_offset & 0x1FFF) * 8, bool(flags_offset & 0x2000))
         body = data[header:total]
@@ -221,6 +226,7 @@ def parse(frame: bytes) -> Packet:
         fragment=fragment,
         options=options,
         extensions=tuple(extensions),
+        dont_fragment=dont_fragment,
         destination_mac=frame[:6],
         source_mac=frame[6:12],
         flags=0,

@@ -1,0 +1,156 @@
+"""Packets that are too big for the way they would be redirected to: the sender hears of it."""
+
+import struct
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from ebpf_lb.model.values import Family, Protocol
+from ebpf_lb.plan.forwarding import FrontendKind
+from tests.datapath.kernel import Result
+from tests.datapath.test_icmp import ends, quotation
+from tests.datapath.test_uplink import NODE2_MAC, Hook, World, first, hook, mac, uplink, world
+from tests.support.packets import ACK, ICMP, ICMPV6, SYN, TCP, UDP, Packet
+
+__all__ = ["hook", "uplink", "world"]  # the fixtures
+
+MTU = 1400
+
+
+@pytest.fixture
+def narrow(uplink: int) -> Iterator[None]:
+    """The uplink takes less than what comes in."""
+    for mtu in (MTU, 1500):
+        subprocess.run(["ip", "link", "set", "up0", "mtu", str(mtu)], check=True)
+        if mtu == MTU:
+            yield
+
+
+def of_size(packet: Packet, size: int) -> Packet:
+    """With so much payload that the IP packet has this many bytes."""
+    return packet.but(payload=bytes(size - len(packet.but(payload=b"").frame()) + 14))
+
+
+def opened(hook: Hook, world: World, protocol: int) -> tuple[Packet, Packet]:
+    """An established flow to another node: a client's packet, and the backend's."""
+    hook.kernel.service(
+        world.node,
+        30080,
+        [(world.remote_pod, 80)],
+        kind=FrontendKind.NODE_PORT,
+        protocol=Protocol(protocol),
+    )
+    sent = first(world, protocol)
+    there = hook("uplink_ingress", sent)
+    assert there.redirected
+    answer = there.packet.reply()
+    assert hook("uplink_ingress", answer).redirected
+    return (sent.but(flags=ACK), answer.but(flags=ACK)) if protocol == TCP else (sent, answer)
+
+
+def is_told(result: Result, big: Packet, mtu: int) -> None:
+    """The sender's own packet is quoted, with the size that would have passed."""
+    told = result.packet
+    assert result.redirected and told.valid
+    assert (told.source, told.destination) == (big.destination, big.source)
+    assert (told.source_mac, told.destination_mac) == (big.destination_mac, big.source_mac)
+    if told.version == 4:
+        assert told.protocol == ICMP
+        assert struct.unpack("!BBxxHH", told.payload[:8]) == (3, 4, 0, mtu)
+    else:
+        assert told.protocol == ICMPV6
+        assert struct.unpack("!BBxxI", told.payload[:8]) == (2, 0, mtu)
+    quoted = quotation(told)
+    assert ends(quoted) == ends(big)
+    if big.protocol == TCP:
+        assert quoted.sequence == big.sequence
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("direction", ["towards the backend", "towards the client"])
+@pytest.mark.usefixtures("narrow")
+def test_the_sender_is_told(hook: Hook, world: World, protocol: int, direction: str) -> None:
+    sent, answer = opened(hook, world, protocol)
+    packet = (sent if direction == "towards the backend" else answer).but(dont_fragment=True)
+    fits = hook("uplink_ingress", of_size(packet, MTU))
+    assert fits.redirected and fits.packet.protocol == protocol
+    big = of_size(packet, MTU + 1)
+    is_told(hook("uplink_ingress", big), big, MTU)
+    assert hook.kernel.count("TOO_BIG") == 1
+
+
+@pytest.mark.usefixtures("narrow")
+def test_also_of_the_first_packet_of_a_flow(hook: Hook, world: World) -> None:
+    hook.kernel.service(
+        world.node,
+        30080,
+        [(world.remote_pod, 80)],
+        kind=FrontendKind.NODE_PORT,
+        protocol=Protocol.UDP,
+    )
+    big = of_size(first(world, UDP).but(dont_fragment=True), 1500)
+    is_told(hook("uplink_ingress", big), big, MTU)
+    fits = hook("uplink_ingress", of_size(big, MTU))
+    assert fits.redirected and fits.packet.destination == world.remote_pod
+
+
+@pytest.mark.usefixtures("narrow")
+def test_joined_packets_are_judged_one_by_one(hook: Hook, world: World) -> None:
+    """Offloads have made one of several: what counts is what will be on the wire."""
+    sent, _ = opened(hook, world, TCP)
+    headers = len(sent.frame()) - 14
+    joined = of_size(sent.but(dont_fragment=True), 2700)
+    fits = hook("uplink_ingress", joined, MTU - headers)
+    assert fits.redirected and fits.packet.destination == world.remote_pod
+    is_told(hook("uplink_ingress", joined, MTU - headers + 1), joined, MTU)
+
+
+def test_a_route_may_be_narrower_than_its_device(hook: Hook, world: World) -> None:
+    """Where its own MTU is locked, which is when the kernel's forwarding looks at it."""
+    sent, _ = opened(hook, world, UDP)
+    version6 = hook.kernel.family is Family.IPV6
+    change = ["ip", *(["-6"] if version6 else []), "route", "replace", world.remote_pod]
+    way = ["via", "fd30::12" if version6 else "172.30.0.12"]
+    subprocess.run([*change, *way, "mtu", "lock", "1350"], check=True)
+    try:
+        hook.kernel.forget_ways()
+        small = hook("uplink_ingress", sent)
+        assert small.redirected and small.packet.destination_mac == mac(NODE2_MAC)
+        big = of_size(sent.but(dont_fragment=True), 1351)
+        is_told(hook("uplink_ingress", big), big, 1350)
+    finally:
+        subprocess.run(["ip", *(["-6"] if version6 else []), "route", "del", world.remote_pod])
+
+
+def test_an_ipv6_link_takes_1280(hook: Hook, world: World) -> None:
+    """A smaller one has IPv6 no more, so its senders need not believe in less (RFC 8201)."""
+    if hook.kernel.family is Family.IPV4:
+        pytest.skip("IPv6 only")
+    sent, _ = opened(hook, world, UDP)
+    big = of_size(sent, 1500)
+    hook.kernel.forget_ways()
+    subprocess.run(
+        ["ip", "-6", "route", "add", world.remote_pod, "via", "fd30::12", "mtu", "lock", "1000"],
+        check=True,
+    )
+    try:
+        is_told(hook("uplink_ingress", big), big, 1280)
+    finally:
+        subprocess.run(["ip", "-6", "route", "del", world.remote_pod], check=True)
+
+
+def test_the_node_itself_is_told_from_inside(hook: Hook, world: World, narrow: None) -> None:
+    """Its own packet past the cgroup hooks: the answer comes in where the reply would."""
+    vip = "10.96.0.20" if "." in world.node else "fd00:10:96::20"
+    hook.kernel.service(vip, 80, [(world.remote_pod, 9376)], protocol=Protocol.UDP)
+    big = of_size(Packet(world.node, vip, 40000, 80, UDP, dont_fragment=True), 1450)
+    is_told(hook("uplink_egress", big), big, MTU)
+
+
+def test_a_reset_that_is_too_big_is_no_cause_for_an_answer(
+    hook: Hook, world: World, narrow: None
+) -> None:
+    sent, _ = opened(hook, world, TCP)
+    assert hook("uplink_ingress", of_size(sent.but(flags=4, dont_fragment=True), 1450)).dropped
+    assert SYN not in hook.kernel.counters()
