@@ -105,6 +105,11 @@ int uplink_out_err(struct __sk_buff *skb)
 	return translate_error(skb, HOOK_TO_OUTSIDE);
 }
 
+int fragment_out(struct __sk_buff *skb)
+{
+	return fragment_leaves(skb);
+}
+
 int answer_refusal(struct __sk_buff *skb)
 {
 	return reject(skb);

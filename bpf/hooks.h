@@ -85,10 +85,11 @@ INLINE int to_client(context *ctx, int hook)
 		return NEXT;
 	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
 		return slow_path(ctx, CALL_ICMP_ERROR + hook);
+	if (UNLIKELY(is_fragment(&packet)))
+		return slow_path(ctx, CALL_FRAGMENT);
 	if (hook == HOOK_TO_OUTSIDE && UNLIKELY(may_be_ours(&packet.destination)))
 		return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
-	/* a later fragment without its first: whose it is cannot be told */
-	if (UNLIKELY(parsed == PARSE_OTHER || !knows_ports(&packet)))
+	if (UNLIKELY(parsed == PARSE_OTHER))
 		return NEXT;
 
 	__u32 now = TICK();
@@ -96,6 +97,52 @@ INLINE int to_client(context *ctx, int hook)
 	if (!flow_lookup(&packet, 0, now, &ref))
 		return NEXT;
 	return translate_reply(ctx, &packet, &ref, now, hook);
+}
+
+/* A fragment that the kernel made of what must be masqueraded: it has its client's address still. */
+INLINE int masquerade_fragment(context *ctx, struct packet *packet, const struct fragment *fragment)
+{
+	struct endpoint_change source;
+	struct endpoint_change destination = {};
+	struct snat_source *node = snat_source_get(fragment->source_id);
+
+	if (!node)
+		return drop(ctx, REASON_NO_SNAT_SOURCE);
+	source.address = node->address;
+	source.port = fragment->snat_port;
+	source.wanted = 1;
+	packet->source_port = fragment->source_port;
+	packet->destination_port = fragment->destination_port;
+	write_fragment_id(ctx, packet, fragment->new_id);
+	if (rewrite(ctx, packet, &source, &destination))
+		return drop(ctx, REASON_REWRITE_FAILED);
+	return send_on(ctx, packet, &source, &destination, 0);
+}
+
+/*
+ * Egress, behind a tail call: fragments. They are of a reply; or the kernel has made them of what was
+ * too big for its way (translate_to_backend()); or they are the node's own.
+ */
+INLINE int fragment_leaves(context *ctx)
+{
+	struct packet packet;
+	struct flow_ref ref;
+	__u32 now = TICK();
+
+	if (read_packet(ctx, &packet) != PARSE_OK)
+		return NEXT;
+	if (FAMILY == 4) {
+		struct fragment *fragment = fragment_of(&packet);
+
+		if (fragment && fragment->flags & FRAGMENT_MASQUERADE)
+			return masquerade_fragment(ctx, &packet, fragment);
+	}
+	/* a later fragment without its first: whose it is cannot be told */
+	if (knows_ports(&packet) && flow_lookup(&packet, 0, now, &ref))
+		return translate_reply(ctx, &packet, &ref, now, HOOK_TO_OUTSIDE);
+	if (!may_be_ours(&packet.destination))
+		return NEXT;
+	return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
 }
 
 /* Egress of an uplink, behind a tail call: what the node itself sends to a frontend. */

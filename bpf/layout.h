@@ -130,6 +130,12 @@ struct interface {
 	__u8 pad[3];
 };
 
+/* bits of fragment.flags */
+enum fragment_flag {
+	FRAGMENT_BY_STACK = 1,	 /* the first one went to the kernel to be fragmented: all must */
+	FRAGMENT_MASQUERADE = 2, /* come from there, and have their client's address still */
+};
+
 /* Later fragments carry no ports: the first one leaves them here. */
 struct fragment_key {
 	addr source;
@@ -142,6 +148,10 @@ struct fragment_key {
 struct fragment {
 	__be16 source_port;
 	__be16 destination_port;
+	__be32 new_id; /* the datagram's own, where its source is translated */
+	__u8 flags;
+	__u8 source_id;	  /* FRAGMENT_MASQUERADE: the number of its new source in snat_sources */
+	__be16 snat_port; /* likewise */
 };
 
 /* What a socket of the node's own asked for, so that it never hears another address. */

@@ -40,6 +40,8 @@ BPF_F_TABLE("array:" PIN "/ways", u32, struct way_set, ways, FLOW_SETS, 0);
 BPF_F_TABLE("lru_hash:" PIN "/affinity", struct affinity_key, struct affinity, affinity, AFFINITY_MAX, 0);
 /* Programs write and read. Full: the oldest datagram's later fragments are dropped. */
 BPF_F_TABLE("lru_hash:" PIN "/fragments", struct fragment_key, struct fragment, fragments, FRAGMENTS_MAX, 0);
+/* Programs count: the next identification of translated datagrams, by a hash of where they go. */
+BPF_F_TABLE("array:" PIN "/fragment_ids", u32, u64, fragment_ids, FRAGMENT_IDS, 0);
 /* cgroup programs write and read. Full: the oldest socket sees the backend's address, not the VIP. */
 BPF_F_TABLE("lru_hash:" PIN "/sockets", struct socket_key, struct socket_peer, sockets, SOCKETS_MAX, 0);
 /* Agent writes, programs read. Sources allowed to a Service's LB addresses. Full: reported. */
@@ -132,6 +134,11 @@ INLINE struct fragment *fragment_get(struct fragment_key *key)
 INLINE void fragment_set(struct fragment_key *key, struct fragment *value)
 {
 	fragments.update(key, value);
+}
+
+INLINE __u64 *fragment_ids_get(__u32 index)
+{
+	return fragment_ids.lookup(&index);
 }
 
 INLINE struct socket_peer *socket_peer_get(struct socket_key *key)

@@ -15,6 +15,8 @@ enum packet_flag {
 	PACKET_LATER_FRAGMENT = 16, /* has none */
 	PACKET_ICMP_ERROR = 32,	    /* never to be answered by an ICMP error (RFC 1122, RFC 4443) */
 	PACKET_ACK = 64,
+	PACKET_BY_STACK =
+		128, /* IPv4: the kernel is to fragment it, or has to the first of its datagram */
 };
 
 struct packet {
@@ -39,6 +41,7 @@ enum parse_result {
 /* Mask and bound of l4_offset: the verifier wants to see that it fits. */
 #define MAX_L4_OFFSET 0x3ff
 
+#define IPV4_DONT_FRAGMENT 0x4000
 #define IPV4_MORE_FRAGMENTS 0x2000
 #define IPV4_OFFSET 0x1fff
 

@@ -103,27 +103,39 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 		return call_new_flow(ctx, hook);
 	}
 	flow_touch(ref, packet->flags, 1, now);
-	if (UNLIKELY(packet->flags & PACKET_FIRST_FRAGMENT))
-		fragment_note(packet);
 	if (hook == HOOK_FROM_POD && UNLIKELY(source.wanted) &&
 	    same_address(&destination.address, &packet->source)) {
 		/* hairpin: its source is the node's now */
 		swap_macs(ctx);
 		where = ctx_interface(ctx);
 	} else if (hook == HOOK_TO_OUTSIDE || flow_source_id(ref->word)) {
-		if (!AT_XDP)
+		if (!AT_XDP && LIKELY(!(packet->flags & PACKET_BY_STACK)))
 			where = flow_way(ctx, ref, packet, &packet->source, &destination.address,
 					 tick);
-		if (!where)
+		if (!AT_XDP && UNLIKELY(where >= SEND_TOO_BIG)) {
+			if (hook == HOOK_TO_OUTSIDE || !may_be_fragmented(ctx, packet))
+				return answer_too_big(ctx, where & ~SEND_TOO_BIG, hook);
+			packet->flags |= PACKET_BY_STACK;
+		}
+		if (!AT_XDP && UNLIKELY(packet->flags & PACKET_BY_STACK)) {
+			/* from its client, or it would be a martian: see masquerade_fragment() */
+			if (!(packet->flags & PACKET_LATER_FRAGMENT))
+				note_for_kernel(packet, &destination.address, destination.port,
+						flow_source_id(ref->word), source.port);
+			source.wanted = 0;
+			where = 0;
+		} else if (!where) {
 			return drop(ctx, REASON_NO_ROUTE);
-		if (UNLIKELY(where >= SEND_TOO_BIG))
-			return answer_too_big(ctx, where & ~SEND_TOO_BIG, hook);
-		if (hook != HOOK_TO_OUTSIDE && !pass_hop(ctx))
+		} else if (hook != HOOK_TO_OUTSIDE && !pass_hop(ctx)) {
 			return drop(ctx, REASON_HOP_LIMIT);
-		take_way(ctx, ref, where);
+		} else {
+			take_way(ctx, ref, where);
+		}
 	} else if (ref->word & FLOW_BRIDGED) {
 		take_bridged_way(ctx, packet, ref, &destination.address, tick);
 	}
+	if (!AT_XDP && UNLIKELY(is_fragment(packet)))
+		prepare_fragment(ctx, packet, source.wanted, &destination.address);
 	count_flow_packet(ctx, REASON_ESTABLISHED, service_id);
 	if (rewrite(ctx, packet, &source, &destination))
 		return drop(ctx, REASON_REWRITE_FAILED);
@@ -138,10 +150,11 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 INLINE int passes_by(context *ctx, const struct packet *packet, int hook)
 {
 	struct way way = {};
+	__u32 size = ANY_SIZE;
 
 	return (hook == HOOK_FROM_POD || hook == HOOK_FROM_OUTSIDE) &&
 	       find_way(ctx, &packet->source, &packet->destination, packet->protocol,
-			ctx_interface(ctx), &way) != ROUTE_NONE;
+			ctx_interface(ctx), &size, &way) != ROUTE_NONE;
 }
 
 /* backend -> client: the source becomes the VIP again. */
@@ -179,8 +192,6 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 		flow_mirror(&signpost, flow_next_state(flow_state(ref->word), packet->flags, 0),
 			    now);
 	flow_touch(ref, packet->flags, 0, now);
-	if (UNLIKELY(packet->flags & PACKET_FIRST_FRAGMENT))
-		fragment_note(packet);
 	if (hook == HOOK_FROM_POD && turned &&
 	    same_address(&destination.address, &packet->source)) {
 		swap_macs(ctx);
@@ -192,7 +203,7 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 					 &destination.address, tick);
 		if (!where)
 			return drop(ctx, REASON_NO_ROUTE);
-		if (UNLIKELY(where >= SEND_TOO_BIG))
+		if (!AT_XDP && UNLIKELY(where >= SEND_TOO_BIG))
 			return answer_too_big(ctx, where & ~SEND_TOO_BIG, hook);
 		if (!pass_hop(ctx))
 			return drop(ctx, REASON_HOP_LIMIT);
@@ -212,6 +223,8 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 			where = way.ifindex | SEND_INWARDS;
 		}
 	}
+	if (!AT_XDP && UNLIKELY(is_fragment(packet)))
+		prepare_fragment(ctx, packet, 0, &packet->destination);
 	count_flow_packet(ctx, REASON_REPLY, service_id);
 	if (rewrite(ctx, packet, &source, &destination))
 		return drop(ctx, REASON_REWRITE_FAILED);

@@ -11,7 +11,8 @@ from ebpf_lb.plan.forwarding import FrontendKind
 from tests.datapath.kernel import Result
 from tests.datapath.test_icmp import ends, quotation
 from tests.datapath.test_uplink import NODE2_MAC, Hook, World, first, hook, mac, uplink, world
-from tests.support.packets import ACK, ICMP, ICMPV6, SYN, TCP, UDP, Packet
+from tests.support.fragments import join, split
+from tests.support.packets import ACK, ICMP, ICMPV6, TCP, UDP, Packet
 
 __all__ = ["hook", "uplink", "world"]  # the fixtures
 
@@ -124,20 +125,18 @@ def test_a_route_may_be_narrower_than_its_device(hook: Hook, world: World) -> No
 
 
 def test_an_ipv6_link_takes_1280(hook: Hook, world: World) -> None:
-    """A smaller one has IPv6 no more, so its senders need not believe in less (RFC 8201)."""
-    if hook.kernel.family is Family.IPV4:
-        pytest.skip("IPv6 only")
+    """A smaller one has no IPv6, so its senders need not believe in less (RFC 8201)."""
     sent, _ = opened(hook, world, UDP)
-    big = of_size(sent, 1500)
-    hook.kernel.forget_ways()
-    subprocess.run(
-        ["ip", "-6", "route", "add", world.remote_pod, "via", "fd30::12", "mtu", "lock", "1000"],
-        check=True,
-    )
+    version6 = hook.kernel.family is Family.IPV6
+    flag, gateway = ("-6", "fd30::12") if version6 else ("-4", "172.30.0.12")
+    route = ["ip", flag, "route", "replace", world.remote_pod, "via", gateway]
+    subprocess.run([*route, "mtu", "lock", "1000"], check=True)
     try:
-        is_told(hook("uplink_ingress", big), big, 1280)
+        hook.kernel.forget_ways()
+        big = of_size(sent.but(dont_fragment=True), 1500)
+        is_told(hook("uplink_ingress", big), big, 1280 if version6 else 1000)
     finally:
-        subprocess.run(["ip", "-6", "route", "del", world.remote_pod], check=True)
+        subprocess.run(["ip", flag, "route", "del", world.remote_pod], check=True)
 
 
 def test_the_node_itself_is_told_from_inside(hook: Hook, world: World, narrow: None) -> None:
@@ -153,4 +152,58 @@ def test_a_reset_that_is_too_big_is_no_cause_for_an_answer(
 ) -> None:
     sent, _ = opened(hook, world, TCP)
     assert hook("uplink_ingress", of_size(sent.but(flags=4, dont_fragment=True), 1450)).dropped
-    assert SYN not in hook.kernel.counters()
+    assert hook.kernel.count("UNANSWERABLE") == 1
+
+
+class TestMayBeFragmented:
+    """IPv4 without DF: only the kernel can do it, and to it the packet must not seem the node's."""
+
+    @pytest.fixture(autouse=True)
+    def only_ipv4(self, hook: Hook, world: World, narrow: None) -> None:
+        if hook.kernel.family is Family.IPV4:
+            self.sent, _ = opened(hook, world, UDP)
+
+    def test_the_kernel_fragments_what_is_masqueraded_afterwards(
+        self, hook: Hook, world: World
+    ) -> None:
+        if hook.kernel.family is Family.IPV6:
+            return
+        big = of_size(self.sent, 1500)
+        there = hook("uplink_ingress", big)
+        assert there.passed and there.packet.valid
+        assert there.packet == big.but(destination=world.remote_pod, destination_port=80)
+        pieces = split(there.packet.but(ttl=big.ttl - 1), 1376)
+        assert len(pieces) == 2
+        out = [hook("uplink_egress", piece) for piece in pieces]
+        assert all(piece.passed for piece in out)
+        whole = join(piece.frame for piece in out)
+        assert whole.valid
+        assert whole == big.but(
+            source=world.node,
+            destination=world.remote_pod,
+            destination_port=80,
+            ttl=big.ttl - 1,
+            identification=whole.identification,
+        )
+        assert hook.kernel.count("TOO_BIG") == 0
+
+    def test_if_the_first_fragment_does_not_fit_all_go_that_way(
+        self, hook: Hook, world: World
+    ) -> None:
+        """The kernel puts them together first where it tracks connections."""
+        if hook.kernel.family is Family.IPV6:
+            return
+        big = of_size(self.sent, 3200)
+        there = [hook("uplink_ingress", piece) for piece in split(big, 1480)]
+        assert len(there) == 3 and all(piece.passed for piece in there)
+        assert join(piece.frame for piece in there) == big.but(
+            destination=world.remote_pod, destination_port=80
+        )
+
+    def test_if_all_fit_none_does(self, hook: Hook, world: World) -> None:
+        if hook.kernel.family is Family.IPV6:
+            return
+        big = of_size(self.sent, 3200)
+        there = [hook("uplink_ingress", piece) for piece in split(big, 1376)]
+        assert all(piece.redirected for piece in there)
+        assert join(piece.frame for piece in there).source == world.node

@@ -20,7 +20,8 @@ from ebpf_lb.datapath.writer.filter import filter_bit
 from ebpf_lb.model.values import Family, Protocol, parse_network
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.datapath.kernel import NODE, Kernel, Result
-from tests.support.packets import ACK, FIN, RST, TCP, UDP, Packet, packed, too_big
+from tests.support.fragments import join, split
+from tests.support.packets import ACK, FIN, RST, TCP, UDP, Packet, packed, parse, too_big
 
 _CLONE_NEWNET = 0x40000000
 ROUTER_MAC, NODE2_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -242,6 +243,26 @@ def test_source_ports_do_not_collide(hook: Hook, world: World) -> None:
     for sent, got in zip(clients, there, strict=True):
         back = hook("uplink_ingress", got.reply()).packet
         assert (back.destination, back.destination_port) == (sent.source, 40000)
+
+
+def test_fragments_of_two_clients_keep_apart(hook: Hook, world: World) -> None:
+    """Masqueraded towards one backend they have one source; the identification must tell."""
+    hook.kernel.service(
+        world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT, protocol=Protocol.UDP
+    )
+    sent = [
+        first(world, UDP).but(source=source, payload=bytes([number]) * 3000, fragment=(0, True))
+        for number, source in enumerate((world.client, world.client[:-1] + "7"))
+    ]
+    ids = set()
+    for _ in range(2):  # the clients' next datagrams keep apart as well
+        frames = zip(*(split(packet, 1400) for packet in sent), strict=True)
+        there = [[hook("uplink_ingress", each).frame for each in pair] for pair in frames]
+        whole = [join(pieces) for pieces in zip(*there, strict=True)]
+        assert all(packet.valid and packet.source == world.node for packet in whole)
+        assert [packet.payload for packet in whole] == [packet.payload for packet in sent]
+        ids |= {parse(frame).identification for frame in there[0]}
+    assert len(ids) == 4
 
 
 def test_a_port_of_the_nodes_own_is_left_to_it(hook: Hook, world: World) -> None:

@@ -186,6 +186,8 @@ def _fragments(view: View) -> Iterator[Row]:
             "protocol": protocol_name(key.protocol),
             "source_port": value.source_port,
             "destination_port": value.destination_port,
+            "new_id": value.new_id,
+            "by_stack": bool(value.flags & view.layout.enum("fragment_flag")["FRAGMENT_BY_STACK"]),
         }
 
 

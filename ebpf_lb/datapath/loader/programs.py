@@ -73,6 +73,7 @@ _TC_SLOW_PATHS = {
     10: "node_established",
     12: "answer_refusal",
     13: "sctp_checksum",
+    14: "fragment_out",
     16: "pod_in_err",
     17: "pod_out_err",
     18: "uplink_in_err",

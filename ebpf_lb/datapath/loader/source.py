@@ -75,6 +75,7 @@ def capacities(settings: Settings) -> dict[str, int]:
         "FLOW_SETS": flow_sets(settings),
         "AFFINITY_MAX": settings.affinity,
         "FRAGMENTS_MAX": settings.fragments,
+        "FRAGMENT_IDS": 1024,
         "SOCKETS_MAX": settings.sockets,
         "SOURCE_RANGES_MAX": settings.source_ranges,
         "NETWORKS_MAX": settings.networks,

@@ -1,0 +1,142 @@
+"""Path-MTU discovery across nodes: what comes in by a wide link must leave by a narrower one, a
+tunnel in one direction, a client's own link in the other. Nothing may be lost for good; what the
+client said may be fragmented may not be lost at all."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebpf_lb.lab.cluster import Lab
+from ebpf_lb.lab.options import Options
+from tests.lab.conftest import Room, room_in
+from tests.support import bulk
+from tests.support.checker import Reaches, expect
+from tests.support.leftovers import leftovers
+from tests.support.manifests import deployment, service
+
+FAMILIES = ("ipv4", "ipv6")
+each_family = pytest.mark.parametrize("family", FAMILIES)
+PORT = 31400
+PODS, NARROW = 1430, 1400  # beyond the tunnel, in both families
+# on a wire of its own between client and node2
+WIRE = {"ipv4": ("198.51.100.1", "198.51.100.2"), "ipv6": ("2001:db8:51::1", "2001:db8:51::2")}
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    """VXLAN between the nodes; the pod is on node1, the client asks node2."""
+    lab = Lab(f"t{os.getpid()}m")
+    try:
+        lab.up(Options(nodes=2, network="vxlan", pods="ptp"), progress=lambda *_: None)
+        for room in room_in(lab, tmp_path_factory.mktemp("mtu")):
+            web = service("web", protocols=("TCP", "UDP"), type="NodePort")
+            for port in web["spec"]["ports"]:
+                port["nodePort"] = PORT
+            room.apply(deployment("web", node="node1"), web)
+            for family in FAMILIES:
+                expect(lab, "client", at(node2(room, family)), Reaches(set(room.pods("web"))))
+            yield room
+    finally:
+        lab.down()
+    assert leftovers(lab.name) == []
+
+
+def node2(room: Room, family: str) -> str:
+    return next(a for a in room.lab.node("node2").addresses if (":" in a) == (family == "ipv6"))
+
+
+def at(address: str, protocol: str = "tcp") -> str:
+    return f"[{address}]:{PORT}/{protocol}" if ":" in address else f"{address}:{PORT}/{protocol}"
+
+
+def run(room: Room, *words: object) -> Any:
+    """What the traffic between the client and a node's port came to."""
+    argv = [sys.executable, "-I", "-S", str(Path(bulk.__file__)), *map(str, words)]
+    done = room.lab.exec("client", argv)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def forget_paths(room: Room) -> None:
+    """What the client learned in an earlier test."""
+    for family in ("-4", "-6"):
+        room.lab.exec("client", ["ip", family, "route", "flush", "cache"], check=True)
+
+
+@pytest.mark.parametrize("size", [1380, 1400, 1420, 1430, 1452, 1472, 8000])
+@each_family
+def test_datagrams(room: Room, family: str, size: int) -> None:
+    """Of the first one that is too big the client hears: by it it learns the path's MTU."""
+    forget_paths(room)
+    first, *others = run(room, "datagrams", node2(room, family), PORT, size, "discover")
+    fits = size + 8 + (40 if family == "ipv6" else 20) <= PODS
+    # what is bigger than the client's own link leaves it in fragments, in IPv4 without DF
+    fragmented = family == "ipv4" and size > 1472
+    assert first == ("answered" if fits or fragmented else "told")
+    assert others == ["answered"] * 4
+
+
+@pytest.mark.parametrize("size", [1422, 1472, 4000, 8000])
+def test_datagrams_that_may_be_fragmented(room: Room, size: int) -> None:
+    """No loss at all, also of what comes in fragments already."""
+    forget_paths(room)
+    assert run(room, "datagrams", node2(room, "ipv4"), PORT, size, "fragment") == ["answered"] * 5
+
+
+@each_family
+def test_a_connection_towards_the_tunnel(room: Room, family: str) -> None:
+    """The pod says that it takes segments of 1460 bytes; what lies between does not."""
+    forget_paths(room)
+    flag = "-6" if family == "ipv6" else "-4"
+    listed = room.lab.exec(
+        room.pod("web"), ["ip", "-j", flag, "route", "show", "default"], check=True
+    ).stdout
+    [default] = json.loads(listed)
+    change = ["ip", flag, "route", "replace", "default", "via", default["gateway"], "dev"]
+    change += [default["dev"], "advmss", "1440" if family == "ipv6" else "1460"]
+    room.lab.exec(room.pod("web"), change, check=True)
+    try:
+        got = run(room, "upload", node2(room, family), PORT, 5_000_000)
+    finally:
+        room.lab.exec(room.pod("web"), change[:-2], check=True)
+    assert got["bytes"] == 5_000_000
+    assert got["mss_said"] > got["mss_used"] >= 1280 - 60
+    assert got["seconds"] < 3
+
+
+@pytest.fixture
+def narrow_wire(room: Room) -> Iterator[Room]:
+    """A link of the client's own to node2, whose node's end takes less than the client's."""
+    lab = room.lab
+    peer = lab.place("client").netns
+    assert peer is not None
+
+    def ip(host: str, words: str) -> None:
+        lab.exec(host, ["ip", *words.split()], check=True)
+
+    ip("node2", f"link add wan0 type veth peer name wan0 netns {peer}")
+    try:
+        for host, end in (("node2", 0), ("client", 1)):
+            ip(host, f"addr add {WIRE['ipv4'][end]}/24 dev wan0")
+            ip(host, f"addr add {WIRE['ipv6'][end]}/64 dev wan0 nodad")
+            ip(host, "link set wan0 up")
+        ip("node2", f"link set wan0 mtu {NARROW}")
+        for family in FAMILIES:
+            to = at(WIRE[family][0])
+            expect(lab, "client", to, Reaches(set(room.pods("web"))), within_s=5)
+        yield room
+    finally:
+        ip("node2", "link del wan0")
+
+
+@each_family
+def test_a_connection_towards_a_narrow_client(narrow_wire: Room, family: str) -> None:
+    """The backend hears of it, across the tunnel, though it knows only the node."""
+    got = run(narrow_wire, "download", WIRE[family][0], PORT, 5_000_000)
+    assert got["bytes"] == 5_000_000
+    assert got["seconds"] < 3
