@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from ebpf_lb.agent.roles import Interface, NetworkView, Role
+from ebpf_lb.agent.xdp import XdpUplinks
 from ebpf_lb.datapath.attach import AttachError
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID
 from ebpf_lb.model.values import Family, Network, family_of
@@ -55,16 +56,19 @@ class SourceNumbers:
 
 
 class Attachments:
-    """`numbers`: a family's numbers of SNAT sources, as the kernel has them. `log`: structlog's."""
+    """`xdp`: what is put on uplinks besides. `numbers`: a family's numbers of SNAT sources, as the
+    kernel has them. `log`: structlog's."""
 
     def __init__(
         self,
         control: Control,
+        xdp: XdpUplinks,
         writers: Mapping[Family, InterfaceTables],
         numbers: Mapping[Family, SourceNumbers],
         log: Any,
     ) -> None:
         self._control = control
+        self._xdp = xdp
         self._writers = writers
         self._numbers = numbers
         self._log = log
@@ -92,6 +96,7 @@ class Attachments:
                 self._control.detach(index)
                 writer.delete_interface(index)
         self.apply(view)
+        self._xdp.retain(view.interfaces.values())
 
     def apply(self, view: NetworkView) -> None:
         """Does what differs from the last time."""
@@ -124,6 +129,7 @@ class Attachments:
                 writer.set_interface(interface.index, interface.bridge, number)
             if before is None or before.role is not interface.role:
                 self._change_role(interface, before)
+            self._xdp.set_up(interface)
         except (AttachError, OSError) as error:
             sentence = str(error)
             if self._failed.get(interface.index) != sentence:
@@ -157,6 +163,7 @@ class Attachments:
         self._failed.pop(index, None)
         if interface.role.has_programs:
             self._control.detach(index)  # it may be there still, as something else
+        self._xdp.forget(index)
         for writer in self._writers.values():
             writer.delete_interface(index)
         self._log.debug("forgotten", interface=interface.name)

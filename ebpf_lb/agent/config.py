@@ -56,6 +56,8 @@ class Config:
         "random" or "maglev" (consistent hashing).
     masquerade_all: ClusterIP traffic, too, gets an address of the node as its source.
     filter_preference: ours among a hook's TC filters; lower ones run first.
+    xdp: on uplinks, before TC (see ebpf_lb.agent.xdp): "off"; "native", in the driver; "auto",
+        native where that can be; "generic", after the driver: slower than TC, for trying things.
     healthz_bind_address, metrics_bind_address: host and port; None: not served.
     watch_timeout_s: after that long the API server ends a watch, and a new one goes on from there.
     watch_silence_s: a connection without a byte for that long is given up.
@@ -81,6 +83,7 @@ class Config:
     algorithm: Annotated[str, parsers.choice(*(one.value for one in Algorithm))] = "random"
     masquerade_all: Annotated[bool, parsers.boolean] = False
     filter_preference: Annotated[int, parsers.whole(1, 65534)] = 49000
+    xdp: Annotated[str, parsers.xdp_mode] = "off"
     healthz_bind_address: Annotated[tuple[str, int] | None, parsers.bind_address] = (
         "0.0.0.0",
         10256,
@@ -128,6 +131,8 @@ def _keys() -> Iterator[_Key]:
         if name != "settings":
             yield _Key("", name, hint.__metadata__[0])
     for setting in fields(Settings):
+        if setting.name == "xdp":
+            continue  # follows from ours
         if setting.name.endswith("_s"):
             yield _Key(DATA_PATH_SECTION, setting.name, parsers.whole(1, LONGEST_TIMEOUT_S))
         else:
@@ -170,7 +175,8 @@ def load(
     own = values[""]
     own.setdefault("node_name", host_name().lower())  # as the kubelet names its Node
     own.setdefault("cgroup", cgroup_root(mounts))
-    return Config(**own, settings=Settings(**values[DATA_PATH_SECTION])), warnings
+    settings = Settings(**values[DATA_PATH_SECTION], xdp=own.get("xdp", "off") != "off")
+    return Config(**own, settings=settings), warnings
 
 
 def cgroup_root(mounts: Path) -> Path | None:

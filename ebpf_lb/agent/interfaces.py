@@ -16,6 +16,7 @@ from pyroute2.netlink import rtnl
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from ebpf_lb.agent.roles import Address, Facts, Link
+from ebpf_lb.datapath.attach_xdp import attached_programs
 from ebpf_lb.model.values import Family, parse_address
 
 _GROUPS = (
@@ -143,6 +144,8 @@ class Network:
             master=message.get_attr("IFLA_MASTER") or 0,
             peer_elsewhere=message.get_attr("IFLA_LINK_NETNSID") is not None,
             ethernet=message["ifi_type"] == _ETHERNET,
+            mtu=message.get_attr("IFLA_MTU") or 0,
+            xdp=tuple(sorted(attached_programs(message).values())),
         )
 
     def _address(self, message: Any, *, gone: bool) -> None:

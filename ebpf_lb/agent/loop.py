@@ -19,6 +19,7 @@ from ebpf_lb.agent.inbox import Inbox, NetworkChanged, Wake
 from ebpf_lb.agent.metrics import Metrics
 from ebpf_lb.agent.programmer import Programmer
 from ebpf_lb.agent.roles import Facts, Patterns, Role
+from ebpf_lb.agent.xdp import XdpUplinks
 from ebpf_lb.kube import resources
 from ebpf_lb.kube.watch import Changed, Deleted, Listed, Problem
 from ebpf_lb.model.key import ObjectKey
@@ -42,6 +43,7 @@ class Parts:
     cluster: Cluster
     programmer: Programmer
     attachments: Attachments
+    xdp: XdpUplinks
     health_checks: HealthCheckServers
     metrics: Metrics
     log: Any
@@ -323,9 +325,11 @@ class Loop:
             "conflicts": sorted({text for all_ in list(self._conflicts.values()) for text in all_}),
             "interfaces": self._parts.attachments.attached(Role.POD),
             "uplinks": self._parts.attachments.attached(Role.UPLINK),
+            "xdp": self._parts.xdp.status(),
             "interfaceProblems": sorted(
                 {
                     *self._parts.attachments.failed.values(),
+                    *self._parts.xdp.problems,
                     *(f"{name}: not served, no Ethernet header" for name in self._unserved),
                 }
             ),

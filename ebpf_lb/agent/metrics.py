@@ -4,7 +4,7 @@ What programs count is read from the maps when somebody asks, and kept nowhere e
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Protocol
 
 from prometheus_client import (
@@ -161,6 +161,30 @@ class HealthCheckCollector(Collector):
             "healthCheckNodePorts that cannot be served; the log says why.",
             value=len(self._checks.failed),
         )
+
+
+class XdpUplinks(Protocol):
+    """What is asked of the XdpUplinks here."""
+
+    def counts(self) -> Mapping[str, int]: ...
+
+
+class XdpCollector(Collector):
+    """Where the XDP program runs."""
+
+    def __init__(self, uplinks: XdpUplinks) -> None:
+        self._uplinks = uplinks
+
+    def collect(self) -> Iterator[Metric]:
+        metric = GaugeMetricFamily(
+            "ebpf_lb_xdp_interfaces",
+            "Uplinks that XDP is wanted on, by where it runs; tc: nowhere, TC does it all.",
+            labels=["mode"],
+        )
+        counts = self._uplinks.counts()
+        for mode in ("native", "generic", "tc"):
+            metric.add_metric([mode], counts.get(mode, 0))
+        yield metric
 
 
 class MapCollector(Collector):

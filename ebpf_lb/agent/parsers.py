@@ -57,6 +57,11 @@ def choice(*allowed: str) -> Callable[[Any], str]:
     return parse
 
 
+def xdp_mode(value: Any) -> str:
+    """YAML takes a bare `off` for false."""
+    return choice("off", "generic", "native", "auto")("off" if value is False else value)
+
+
 def words(value: Any) -> tuple[str, ...]:
     """A list, or words with commas between them."""
     items = value.split(",") if isinstance(value, str) else value

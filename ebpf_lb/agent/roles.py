@@ -42,7 +42,8 @@ class Role(Enum):
 class Link:
     """An interface. `master`: ifindex of what it is a port of, 0 for none. `peer_elsewhere`: it is
     paired with an interface of another network namespace. `ethernet`: its frames have such a
-    header, as the programs expect; not so loopback's, nor a WireGuard or IP-in-IP tunnel's."""
+    header, as the programs expect; not so loopback's, nor a WireGuard or IP-in-IP tunnel's. `xdp`:
+    the ids of the XDP programs on it, whosever they are."""
 
     index: int
     name: str
@@ -50,6 +51,8 @@ class Link:
     master: int
     peer_elsewhere: bool
     ethernet: bool = True
+    mtu: int = 0
+    xdp: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +78,28 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class XdpPlace:
+    """What decides whether an uplink takes our XDP program; where it changes, it is tried again.
+    `paired`: a veth or the like, whose other end must be made ready for frames that XDP sends.
+    `programs`: the ids of those on it, whosever they are."""
+
+    paired: bool
+    mtu: int
+    programs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Interface:
     """One that we look after. `bridge`: ifindex of its bridge, or 0. `sources`: at most one a
-    family: what packets that are masqueraded towards it have as their source."""
+    family: what packets that are masqueraded towards it have as their source. `xdp`: None where no
+    XDP program belongs: all but uplinks, and tunnels, whose frames are packets before they come."""
 
     index: int
     name: str
     role: Role
     bridge: int
     sources: tuple[bytes, ...]
+    xdp: XdpPlace | None = None
 
     def source(self, family: Family) -> bytes | None:
         return next((one for one in self.sources if family_of(one) is family), None)
@@ -133,7 +149,10 @@ def view(
         elif role is not None:
             bridge = roles.bridge(link) if role is Role.POD else 0
             sources = _sources(facts, bridge or link.index, primary, known)
-            interfaces[link.index] = Interface(link.index, link.name, role, bridge, sources)
+            xdp = None
+            if role is Role.UPLINK and link.kind not in TUNNEL_KINDS:
+                xdp = XdpPlace(link.kind in PAIRED_KINDS, link.mtu, link.xdp)
+            interfaces[link.index] = Interface(link.index, link.name, role, bridge, sources, xdp)
     addresses = tuple(sorted({own.address for own in facts.addresses}))
     return NetworkView(interfaces, primary, addresses, pod_networks, tuple(sorted(unserved)))
 

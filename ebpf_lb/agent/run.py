@@ -22,12 +22,15 @@ from ebpf_lb.agent.metrics import (
     MapCollector,
     Metrics,
     ProgrammerCollector,
+    XdpCollector,
 )
 from ebpf_lb.agent.programmer import Programmer
 from ebpf_lb.agent.roles import Role
+from ebpf_lb.agent.xdp import XdpUplinks
 from ebpf_lb.datapath import clock as datapath_clock
 from ebpf_lb.datapath.attach import TrafficControl
 from ebpf_lb.datapath.attach_cgroup import attach_cgroup
+from ebpf_lb.datapath.attach_xdp import XdpControl
 from ebpf_lb.datapath.dump import View
 from ebpf_lb.datapath.loader import Loaded, ensure_loaded, retire_old_builds
 from ebpf_lb.datapath.pins import Build, Pins
@@ -80,6 +83,10 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     for role in Role:
         if role.has_programs:
             control.use(loaded.build, role.value)
+    xdp_control = XdpControl(Pins(config.bpffs))
+    if config.settings.xdp:
+        xdp_control.use(loaded.build)
+    xdp = XdpUplinks(xdp_control, config.xdp, log)
     sources = _snat_sources(loaded.build)
 
     def take_over() -> None:
@@ -108,10 +115,12 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
             programmer=programmer,
             attachments=Attachments(
                 control,
+                xdp,
                 writers,
                 {family: SourceNumbers(held) for family, held in sources.items()},
                 log,
             ),
+            xdp=xdp,
             health_checks=health_checks,
             metrics=metrics,
             log=log,
@@ -129,6 +138,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     metrics.registry.register(ProgrammerCollector(programmer, version("ebpf-lb"), loaded.build_id))
     metrics.registry.register(MapCollector(loaded.build))
     metrics.registry.register(HealthCheckCollector(health_checks))
+    metrics.registry.register(XdpCollector(xdp))
     if not late:
         _attach_sockets(config, loaded.build, log)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -30,6 +30,11 @@ import click
     metavar="random|maglev",
     help="How connections are spread over backends; maglev: by consistent hashing.",
 )
+@click.option(
+    "--xdp",
+    metavar="off|generic|native|auto",
+    help="Serve backends on other nodes by XDP on the uplinks; without: off.",
+)
 @click.option("--bpffs", metavar="DIR", help="Where to pin; without: /sys/fs/bpf/ebpf-lb.")
 @click.option("--cgroup", metavar="DIR", help="The node's cgroup v2; without: the root.")
 @click.option(
@@ -48,6 +53,7 @@ def agent(
     uplink_interfaces: str | None,
     endpoints_source: str | None,
     algorithm: str | None,
+    xdp: str | None,
     bpffs: str | None,
     cgroup: str | None,
     file: Path | None,
@@ -67,6 +73,7 @@ def agent(
         "uplink_interfaces": uplink_interfaces,
         "endpoints_source": endpoints_source,
         "algorithm": algorithm,
+        "xdp": xdp,
         "bpffs": bpffs,
         "cgroup": cgroup,
     }

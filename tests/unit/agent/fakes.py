@@ -12,7 +12,9 @@ from ebpf_lb.agent.loop import Loop, Parts
 from ebpf_lb.agent.metrics import Metrics
 from ebpf_lb.agent.programmer import Programmer
 from ebpf_lb.agent.roles import Address, Facts, Link
+from ebpf_lb.agent.xdp import XdpUplinks
 from ebpf_lb.datapath.attach import AttachError
+from ebpf_lb.datapath.attach_xdp import Mode, XdpRefusedError
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID, NotProgrammed
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Family, Network, parse_address
@@ -160,6 +162,38 @@ class Control:
         return self.foreign
 
 
+class Xdp:
+    """XDP hooks. `foreign`: interfaces with somebody else's program; `incapable`: whose driver has
+    no native mode."""
+
+    def __init__(self, order: list[str] | None = None) -> None:
+        self.calls = [] if order is None else order
+        self.on: dict[int, str] = {}
+        self.foreign: set[int] = set()
+        self.incapable: set[int] = set()
+        self.gone: set[int] = set()
+
+    def attach(self, ifindex: int, mode: Mode) -> bool:
+        if ifindex in self.gone:
+            return False
+        if ifindex in self.foreign or (ifindex in self.incapable and mode is Mode.NATIVE):
+            self.on.pop(ifindex, None)
+            raise XdpRefusedError(f"No {mode.value} XDP on {ifindex}.")
+        if self.on.get(ifindex) != mode.value:
+            self.on[ifindex] = mode.value
+            self.calls.append(f"xdp {mode.value} {ifindex}")
+        return True
+
+    def detach(self, ifindex: int) -> int:
+        there = self.on.pop(ifindex, None)
+        if there:
+            self.calls.append(f"xdp off {ifindex}")
+        return int(there is not None)
+
+    def ours(self) -> list[int]:
+        return list(self.on)
+
+
 class HealthChecks:
     """Ports of health checks, as planned and as applied."""
 
@@ -188,6 +222,8 @@ class Agent:
         writer: Writer | None = None,
         *,
         late: bool = False,
+        xdp: Xdp | None = None,
+        xdp_mode: str = "off",
         network: Facts | None = None,
         **configured: Any,
     ) -> None:
@@ -196,21 +232,26 @@ class Agent:
         self.writer.calls.clear()
         self.writer.stats.clear()
         self.control = Control(self.writer.calls)
+        self.xdp = xdp or Xdp()
+        self.xdp.calls = self.writer.calls
+        config = Config(node_name="node1", xdp=xdp_mode, **configured)
+        uplinks = XdpUplinks(self.xdp, config.xdp, self.log)
         writers = {Family.IPV4: self.writer}
         numbers = {Family.IPV4: SourceNumbers(self.writer.sources)}
         self.reports: list[tuple[ObjectKey, str]] = []
         self.programmer = Programmer(writers, self.clock, self.log, self._report)
-        self.attachments = Attachments(self.control, writers, numbers, self.log)
+        self.attachments = Attachments(self.control, uplinks, writers, numbers, self.log)
         self.cluster = Cluster(NodeView("node1", "", ()))
         self.health_checks = HealthChecks()
         self.inbox = Inbox(self.clock)
         self.taken_over = 0
         self.loop = Loop(
-            Config(node_name="node1", **configured),
+            config,
             Parts(
                 self.cluster,
                 self.programmer,
                 self.attachments,
+                uplinks,
                 self.health_checks,
                 Metrics(),
                 self.log,

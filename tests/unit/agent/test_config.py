@@ -63,6 +63,7 @@ def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
         "podInterfaces: [a*, b*]\n"
         "uplinkInterfaces: [wan*]\n"
         "ignoredInterfaces: [br-*, docker0]\n"
+        "xdp: native\n"
         "dataPath: {flows: 4096, tcpSynS: 5}\n"
     )
     from_environment, _ = read(
@@ -77,6 +78,7 @@ def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
             "EBPF_LB_POD_INTERFACES": "a*,b*",
             "EBPF_LB_UPLINK_INTERFACES": "wan*",
             "EBPF_LB_IGNORED_INTERFACES": "br-*,docker0",
+            "EBPF_LB_XDP": "NATIVE",
             "EBPF_LB_FLOWS": "4096",
             "EBPF_LB_TCP_SYN_S": "5",
         }
@@ -92,7 +94,27 @@ def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
     assert from_file.pod_interfaces == ("a*", "b*")
     assert from_file.uplink_interfaces == ("wan*",)
     assert from_file.ignored_interfaces == ("br-*", "docker0")
+    assert from_file.xdp == "native"
     assert (from_file.settings.flows, from_file.settings.tcp_syn_s) == (4096, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        (None, "off"),
+        ("xdp: off", "off"),  # YAML takes it for false
+        ('xdp: "off"', "off"),
+        ("xdp: generic", "generic"),
+        ("xdp: auto", "auto"),
+    ],
+)
+def test_the_mode_of_xdp_says_whether_its_program_is_built(
+    read: Any, text: str | None, mode: str
+) -> None:
+    config, warnings = read(text)
+    assert (config.xdp, config.settings.xdp) == (mode, mode != "off")
+    assert warnings == []
+    assert read(xdp="native")[0].settings.xdp
 
 
 def test_unknown_keys_are_told_and_tolerated(read: Any) -> None:
@@ -110,6 +132,8 @@ def test_unknown_keys_are_told_and_tolerated(read: Any) -> None:
         ("listPageSize: true", {}, {}, ["listPageSize", "no whole number"]),
         ("masqueradeAll: maybe", {}, {}, ["masqueradeAll", "neither true nor false"]),
         ("algorithm: fair", {}, {}, ["algorithm", "'fair'", "random, maglev"]),
+        ("xdp: on", {}, {}, ["xdp", "off, generic, native, auto"]),
+        (None, {}, {"xdp": "driver"}, ["--xdp", "'driver'"]),
         ("logLevel: loud", {}, {}, ["logLevel", "debug, info, warning, error"]),
         ("healthzBindAddress: ::1:80", {}, {}, ["healthzBindAddress", "'::1:80'"]),
         ("nodePortAddresses: [primary, 10.0.0.0/8]", {}, {}, ["nodePortAddresses", "primary"]),

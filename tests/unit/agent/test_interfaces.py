@@ -6,18 +6,21 @@ import queue
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyroute2 import IPRoute
 
 from ebpf_lb.agent.interfaces import Network
 from ebpf_lb.agent.roles import Facts, Link
 from ebpf_lb.lab import namespaces, topology
 from ebpf_lb.model.values import Family, parse_address
-from tests.capabilities import NETNS, ROOT, needs
+from tests.capabilities import BPF, NETNS, ROOT, needs
+from tests.datapath.pinned import XDP, load_program
 
-pytestmark = needs(ROOT, NETNS)
+pytestmark = needs(ROOT, NETNS, BPF)
 
 HERE, THERE = (f"eblb-links-{os.getpid()}-{side}" for side in ("here", "there"))
 
@@ -76,7 +79,7 @@ def test_a_pods_interface_comes_moves_and_goes(network: Network) -> None:
     assert bridge is not None
     assert (bridge.kind, named(facts, "vetha")) == (
         "bridge",
-        Link(link.index, "vetha", "veth", bridge.index, True),
+        replace(link, master=bridge.index),
     )
     # the bridge says farewell to its port: the interface itself is still there
     ip("link set vetha nomaster")
@@ -85,6 +88,27 @@ def test_a_pods_interface_comes_moves_and_goes(network: Network) -> None:
 
     ip("link del vetha")
     told.until(lambda facts: not named(facts, "vetha"))
+
+
+def test_mtu_and_xdp_programs_are_followed(network: Network) -> None:
+    told = Told(network)
+    ip(f"link add eth0 mtu 1400 up type veth peer name eth0 netns {THERE}")
+    link = named(told.until(lambda facts: named(facts, "eth0")), "eth0")
+    assert link is not None
+    assert (link.mtu, link.xdp) == (1400, ())
+    ip("link set eth0 mtu 1300")
+    told.until(lambda facts: getattr(named(facts, "eth0"), "mtu", 0) == 1300)
+    with (
+        load_program("xdp_any", 2, kind=XDP) as program,
+        namespaces.entered(Path("/run/netns") / HERE),
+    ):
+        number = program.info().id
+        attributes = [("IFLA_XDP_FD", program.fd), ("IFLA_XDP_FLAGS", 0)]
+        with IPRoute() as here:
+            here.link("set", index=link.index, xdp={"attrs": attributes})
+    told.until(lambda facts: getattr(named(facts, "eth0"), "xdp", ()) == (number,))
+    ip("link set eth0 xdp off")
+    told.until(lambda facts: getattr(named(facts, "eth0"), "xdp", ()) == ())
 
 
 def test_both_ends_here(network: Network) -> None:
