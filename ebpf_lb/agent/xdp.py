@@ -67,8 +67,8 @@ class XdpUplinks:
                 Served(
                     interface.name,
                     TC,
-                    f"{interface.name} is one end of a veth pair, and what XDP sends back is lost "
-                    "unless the other end has GRO on or an XDP program, which cannot be seen from "
+                    f"{interface.name} is one end of a veth pair, where what XDP sends back is "
+                    "lost unless the other end has an XDP program, too, which cannot be seen from "
                     "here: say `native` if it has.",
                 ),
             )

@@ -111,7 +111,7 @@ class Lab:
         if options.proxy == "ebpf-lb":
             progress("starting an agent on each node")
             for node in self._nodes(options):
-                services.start_agent(node, self._recorder(kept, node.agent))
+                services.start_agent(node, options.xdp, self._recorder(kept, node.agent))
         kept.complete = True
         kept.save()
 
@@ -277,13 +277,14 @@ class Lab:
 
     # --- agents
 
-    def start_agent(self, name: str) -> None:
-        """Starts a node's agent, unless it runs."""
+    def start_agent(self, name: str, xdp: str | None = None) -> None:
+        """Starts a node's agent, unless it runs. xdp: its --xdp, if another than the lab's."""
         node = self.node(name)
         with self._changed() as kept:
             running = kept.processes.get(node.agent)
             if running is None or not running.alive:
-                services.start_agent(node, self._recorder(kept, node.agent))
+                mode = xdp or kept.options.xdp
+                services.start_agent(node, mode, self._recorder(kept, node.agent))
 
     def stop_agent(self, name: str) -> None:
         """Asks a node's agent to end, and waits."""

@@ -1,5 +1,6 @@
 """Links, addresses, routes and neighbours of one network namespace, by netlink."""
 
+import errno
 import ipaddress
 import os
 import socket
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ebpf_lb.datapath.libbpf import Program
 from ebpf_lb.lab import namespaces
 from ebpf_lb.lab.names import Cidr, Interface
 
@@ -19,6 +21,8 @@ _NTF_SELF = 0x02
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MTU = 1500
+_XDP = 6  # BPF_PROG_TYPE_XDP
+_PASS = bytes.fromhex("b700000002000000 9500000000000000")  # return XDP_PASS
 VXLAN_OVERHEAD = {4: 50, 6: 70}  # bytes of Ethernet, IP, UDP and VXLAN around a packet
 
 
@@ -32,6 +36,7 @@ class Links:
     def __init__(self, netns: Path):
         from pyroute2 import IPRoute  # 0.1 s, which commands that build nothing need not spend
 
+        self._netns = netns
         with namespaces.entered(netns):
             self._socket: Any = IPRoute()
         self._indexes: dict[str, int] = {}
@@ -119,6 +124,36 @@ class Links:
         for index in self._socket.link_lookup(ifname=name):
             self._socket.link("del", index=index)
         self._indexes.pop(name, None)
+
+    def pass_by_xdp(self, name: str) -> None:
+        """An XDP program that lets every frame through, unless the link has one already."""
+        from pyroute2.netlink.exceptions import NetlinkError
+        from pyroute2.netlink.rtnl.ifinfmsg import (
+            XDP_FLAGS_DRV_MODE,
+            XDP_FLAGS_UPDATE_IF_NOEXIST,
+        )
+
+        with Program.load(_XDP, "xdp_pass", _PASS) as program:
+            attributes = [
+                ("IFLA_XDP_FD", program.fd),
+                ("IFLA_XDP_FLAGS", XDP_FLAGS_DRV_MODE | XDP_FLAGS_UPDATE_IF_NOEXIST),
+            ]
+            try:
+                self._socket.link("set", index=self.index(name), xdp={"attrs": attributes})
+            except NetlinkError as error:
+                if error.code != errno.EBUSY:
+                    raise
+
+    def compute_checksums(self, name: str) -> None:
+        """Packets that leave by this link have their checksums, not a note to compute them."""
+        from pyroute2.ethtool.ioctl import IoctlEthtool
+
+        with namespaces.entered(self._netns):
+            ethtool = IoctlEthtool(name)
+        try:
+            ethtool.set_offload_flag("tx-checksumming", False)
+        finally:
+            ethtool.close()
 
     def address(self, name: str, interfaces: Iterable[Interface]) -> None:
         """Addresses, usable at once."""

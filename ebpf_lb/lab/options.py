@@ -11,6 +11,7 @@ FAMILIES = ("ipv4", "ipv6", "dual")
 PROXIES = ("ebpf-lb", "none")
 NETWORKS = ("routes", "vxlan")
 POD_NETWORKS = ("bridge", "ptp")
+XDP_MODES = ("off", "generic", "native", "auto")
 NODES_MAX = 100  # node addresses are .11 to .110 in the underlay
 CLIENTS_MAX = 100
 DEFAULT_NAME = "lab"
@@ -37,6 +38,7 @@ class Options:
         bridge CNI's `hairpinMode` is unless configured: what works without it works with it.
         Proxies that leave a pod's connection to itself to the bridge (kube-proxy) need it on.
     clients: machines outside the cluster.
+    xdp: the agents' --xdp.
     """
 
     nodes: int = 3
@@ -47,6 +49,7 @@ class Options:
     bridge_netfilter: bool = True
     hairpin_mode: bool = False
     clients: int = 1
+    xdp: str = "off"
 
     def __post_init__(self) -> None:
         _in_range("nodes", self.nodes, NODES_MAX)
@@ -56,6 +59,7 @@ class Options:
             ("proxy", PROXIES),
             ("network", NETWORKS),
             ("pods", POD_NETWORKS),
+            ("xdp", XDP_MODES),
         ):
             value = getattr(self, name)
             if value not in allowed:

@@ -2,12 +2,14 @@
 with, and how one sees that it serves."""
 
 import http.client
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ebpf_lb.errors import UserError
-from ebpf_lb.lab import namespaces
+from ebpf_lb.lab import namespaces, topology
 from ebpf_lb.lab.names import (
     API_PORT,
     PODS,
@@ -23,7 +25,7 @@ from ebpf_lb.lab.processes import Place, Process, spawn
 API_SERVER = "apiserver"
 KUBELET = "kubelet"
 CLOUD = "cloud"
-HEALTH_PORT = 10256  # kube-proxy's
+HEALTH_PORT, STATUS_PORT = 10256, 10249  # kube-proxy's
 
 # A node of a lab is small: a table for 65,536 connections instead of a million.
 _AGENT_ENVIRONMENT = {"EBPF_LB_FLOWS": "65536"}
@@ -81,7 +83,10 @@ def start_cloud(names: LabNames, record: Record) -> Process:
     return spawn(host_place(names, "router"), argv, names.log(CLOUD), record=record)
 
 
-def start_agent(node: NodeNames, record: Record) -> Process:
+def start_agent(node: NodeNames, xdp: str, record: Record) -> Process:
+    """`xdp`: one of XDP_MODES."""
+    if xdp == "native":
+        topology.make_ready_for_xdp(node)
     argv = [
         *(sys.executable, "-m", "ebpf_lb", "agent"),
         *("--kubeconfig", str(node.lab.kubeconfig(node.name))),
@@ -89,6 +94,7 @@ def start_agent(node: NodeNames, record: Record) -> Process:
         *("--cluster-cidr", ",".join(map(str, PODS.networks(node.families)))),
         *("--bpffs", str(node.bpffs)),
         *("--cgroup", str(node.cgroup)),
+        *("--xdp", xdp),
     ]
     return spawn(node_place(node), argv, node.lab.log(node.agent), record=record)
 
@@ -107,13 +113,24 @@ def api_server_serves(names: LabNames) -> bool:
 
 def agent_serves(node: NodeNames) -> bool:
     """Whether the node's /healthz answers 200."""
+    return _ask_agent(node, HEALTH_PORT, "/healthz") is not None
+
+
+def agent_status(node: NodeNames) -> dict[str, Any]:
+    """What the node's agent says of itself; {} if it does not answer."""
+    return json.loads(_ask_agent(node, STATUS_PORT, "/status") or b"{}")  # type: ignore[no-any-return]
+
+
+def _ask_agent(node: NodeNames, port: int, path: str) -> bytes | None:
+    """What it answers with status 200."""
     with namespaces.entered(node.netns):
-        connection = http.client.HTTPConnection("127.0.0.1", HEALTH_PORT, timeout=2)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
         try:
-            connection.request("GET", "/healthz")
-            return connection.getresponse().status == 200
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.read() if response.status == 200 else None
         except (OSError, http.client.HTTPException):
-            return False
+            return None
         finally:
             connection.close()
 

@@ -45,6 +45,7 @@ def collect(lab: Lab) -> Object:
                 "bpffs": str(node.bpffs),
                 "cgroup": str(node.cgroup),
                 "agent": _agent(kept, node),
+                "xdp": _xdp(node),
             }
             for node in lab.names.nodes(options)
         ],
@@ -61,6 +62,12 @@ def _agent(kept: State, node: NodeNames) -> str:
     if not process.alive:
         return "dead"
     return "healthy" if services.agent_serves(node) else "unhealthy"
+
+
+def _xdp(node: NodeNames) -> dict[str, str]:
+    """Interface -> where XDP runs on it, or tc; empty without XDP or agent."""
+    interfaces = services.agent_status(node).get("xdp", {}).get("interfaces", {})
+    return {name: one["mode"] for name, one in interfaces.items()}
 
 
 class _Objects:

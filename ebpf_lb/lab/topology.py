@@ -150,6 +150,18 @@ def _plug_in(
         links.default_routes(i.ip for i in segment.host(ROUTER_HOST, options.families))
 
 
+def make_ready_for_xdp(node: NodeNames) -> None:
+    """The router's end of the node's wire, for a node with native XDP. A veth takes in what XDP at
+    its other end sends back only if it has an XDP program itself (one that passes everything will
+    do); and what comes to XDP must have its checksums, since there no note says that they are
+    still to be computed.
+
+    It stays so: the node's program may stay when its agent goes."""
+    with Links(node.lab.netns("router")) as router:
+        router.pass_by_xdp(node.name)
+        router.compute_checksums(node.name)
+
+
 def _configure_node(node: NodeNames, others: list[NodeNames], options: Options) -> None:
     with namespaces.entered(node.netns):
         namespaces.set_sysctls(_NODE)

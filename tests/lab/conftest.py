@@ -10,6 +10,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,20 @@ from tests.support import manifests
 from tests.support.leftovers import leftovers
 
 EBPF_LB = Path(__file__).parents[2] / ".venv" / "bin" / "ebpf-lb"
+
+
+@contextmanager
+def own_lab(options: Options) -> Iterator[Lab]:
+    """A lab for the tests that need another than all others; nothing of it may be left."""
+    if reason := missing(*LAB):
+        pytest.skip(reason)
+    made = Lab(f"t{os.getpid()}x")
+    try:
+        made.up(options, progress=lambda *_: None)
+        yield made
+    finally:
+        made.down()
+    assert leftovers(made.name) == []
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,14 @@
-"""A long TCP stream and its checksum. Standard library.
+"""A long TCP stream and its checksum, and datagrams without end. Standard library.
 
 stream.py serve PORT               prints "ready"; reads each connection to its end and answers
                                    `BYTES SHA256`
 stream.py send ADDRESS PORT N [S]  sends N bytes, never the same block twice, evenly over S seconds
                                    (without S as fast as it can); prints `BYTES SECONDS`; exits
                                    with 0 if the server has received just those
+stream.py mirror PORT              prints "ready"; sends every byte and every datagram back
+stream.py both ADDRESS PORT N [S]  as `send`, but all of it must come back while it is sent
+stream.py ask ADDRESS PORT N SIZE  sends N datagrams of SIZE bytes, one after the other, each as soon
+                                   as the one before came back; exits with 0 if all did at once
 """
 
 import hashlib
@@ -35,6 +39,74 @@ def serve(port: int) -> None:
             threading.Thread(target=answer, args=(connection,), daemon=True).start()
 
 
+def mirror(port: int) -> None:
+    with (
+        socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True) as server,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as datagrams,
+    ):
+        datagrams.bind(("::", port))
+        threading.Thread(target=mirror_datagrams, args=(datagrams,), daemon=True).start()
+        print("ready", flush=True)
+        while True:
+            connection, _ = server.accept()
+            threading.Thread(target=mirror_stream, args=(connection,), daemon=True).start()
+
+
+def mirror_stream(connection: socket.socket) -> None:
+    with connection:
+        buffer = memoryview(bytearray(BLOCK_BYTES))
+        while received := connection.recv_into(buffer):
+            connection.sendall(buffer[:received])
+
+
+def mirror_datagrams(opened: socket.socket) -> None:
+    while True:
+        data, sender = opened.recvfrom(1 << 16)
+        opened.sendto(data, sender)
+
+
+def both(address: str, port: int, total: int, seconds: float = 0.0) -> None:
+    began = time.monotonic()
+    returned = hashlib.sha256()
+
+    def receive(connection: socket.socket) -> None:
+        while chunk := connection.recv(BLOCK_BYTES):
+            returned.update(chunk)
+
+    digest, sent = hashlib.sha256(), 0
+    block = bytearray(os.urandom(BLOCK_BYTES))
+    with socket.create_connection((address, port), timeout=10) as connection:
+        connection.settimeout(60)
+        receiving = threading.Thread(target=receive, args=(connection,))
+        receiving.start()
+        while sent < total:
+            block[:8] = sent.to_bytes(8)
+            piece = memoryview(block)[: min(BLOCK_BYTES, total - sent)]
+            connection.sendall(piece)
+            digest.update(piece)
+            sent += len(piece)
+            time.sleep(max(0.0, began + seconds * sent / total - time.monotonic()))
+        connection.shutdown(socket.SHUT_WR)
+        receiving.join()
+    if returned.digest() != digest.digest():
+        sys.exit(f"what came back of {sent} bytes is not what was sent")
+    print(sent, f"{time.monotonic() - began:.2f}", flush=True)
+
+
+def ask(address: str, port: int, count: int, size: int) -> None:
+    began = time.monotonic()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as opened:
+        opened.connect((address, port))
+        opened.settimeout(2)
+        for number in range(count):
+            data = number.to_bytes(8) + os.urandom(size - 8)
+            opened.send(data)
+            if opened.recv(1 << 16) != data:
+                sys.exit(f"datagram {number} came back as another")
+    print(count, f"{time.monotonic() - began:.2f}", flush=True)
+
+
 def send(address: str, port: int, total: int, seconds: float = 0.0) -> None:
     began = time.monotonic()
     digest = hashlib.sha256()
@@ -60,7 +132,14 @@ def send(address: str, port: int, total: int, seconds: float = 0.0) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve(int(sys.argv[2]))
-    else:
-        send(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), *map(float, sys.argv[5:]))
+    command, *words = sys.argv[1:]
+    match command:
+        case "serve":
+            serve(int(words[0]))
+        case "mirror":
+            mirror(int(words[0]))
+        case "ask":
+            ask(words[0], *map(int, words[1:]))
+        case _:
+            exchange = {"send": send, "both": both}[command]
+            exchange(words[0], int(words[1]), int(words[2]), *map(float, words[3:]))

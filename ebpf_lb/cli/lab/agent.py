@@ -4,6 +4,7 @@ import click
 
 from ebpf_lb.cli.lab.common import with_lab
 from ebpf_lb.lab.cluster import Lab
+from ebpf_lb.lab.options import XDP_MODES
 
 
 @click.command()
@@ -12,15 +13,20 @@ from ebpf_lb.lab.cluster import Lab
 @click.option("--kill", "action", flag_value="kill", help="End it as a crash would (SIGKILL).")
 @click.option("--start", "action", flag_value="start", help="Start it, and wait until it serves.")
 @click.option("--restart", "action", flag_value="restart", help="Stop it and start it.")
+@click.option(
+    "--xdp", type=click.Choice(XDP_MODES), help="Start it with another --xdp than the lab's."
+)
 @with_lab
-def agent(lab: Lab, node: str, action: str | None) -> None:
+def agent(lab: Lab, node: str, action: str | None, xdp: str | None) -> None:
     """Stop, kill, start or restart a node's agent; without an option, say how it is."""
+    if xdp and action not in ("start", "restart"):
+        raise click.UsageError("--xdp goes with --start or --restart")
     if action in ("stop", "restart"):
         lab.stop_agent(node)
     elif action == "kill":
         lab.kill_agent(node)
     if action in ("start", "restart"):
-        lab.start_agent(node)
+        lab.start_agent(node, xdp)
         lab.wait_for_agents(only=node)
     if action is None:
         process = lab.agent_process(node)

@@ -1,11 +1,18 @@
 """`ebpf-lb lab status`."""
 
 import json
+from typing import Any
 
 import click
 
 from ebpf_lb.cli.lab.common import table, with_lab
 from ebpf_lb.lab.cluster import Lab
+
+
+def _agent(node: dict[str, Any]) -> str:
+    """`healthy, native XDP on eth0`."""
+    ways = (("no" if mode == "tc" else mode, name) for name, mode in node["xdp"].items())
+    return ", ".join([node["agent"], *(f"{way} XDP on {name}" for way, name in ways)])
 
 
 @click.command()
@@ -33,7 +40,7 @@ def status(lab: Lab, output: str) -> None:
                     ", ".join(node["addresses"]),
                     ", ".join(node["pod_cidrs"]),
                     node["zone"],
-                    node["agent"],
+                    _agent(node),
                 ]
                 for node in found["nodes"]
             ],

@@ -8,7 +8,7 @@ import click
 
 from ebpf_lb.cli.lab.common import with_lab
 from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lab.options import FAMILIES, NETWORKS, POD_NETWORKS, PROXIES, Options
+from ebpf_lb.lab.options import FAMILIES, NETWORKS, POD_NETWORKS, PROXIES, XDP_MODES, Options
 from ebpf_lb.lab.state import name_option
 
 
@@ -37,6 +37,13 @@ from ebpf_lb.lab.state import name_option
     help="How pods hang on their node.",
 )
 @click.option("--clients", type=int, default=1, show_default=True, help="Machines outside.")
+@click.option(
+    "--xdp",
+    type=click.Choice(XDP_MODES),
+    default="off",
+    show_default=True,
+    help="The agents' --xdp; auto uses none here, since nodes' uplinks are veths.",
+)
 @click.option(
     "--bridge-netfilter/--no-bridge-netfilter",
     default=True,

@@ -1,8 +1,9 @@
 """Programs: what they are, and running them on one packet."""
 
 import ctypes
-from ctypes import c_char, c_int, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import c_char, c_char_p, c_int, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
+from typing import Self
 
 from ebpf_lb.datapath.libbpf.object import BpfObject, checked, library
 
@@ -73,6 +74,19 @@ class Program(BpfObject):
     """An open program."""
 
     kind = "program"
+
+    @classmethod
+    def load(cls, kind: int, name: str, code: bytes) -> Self:
+        """A program of a few instructions that needs no maps; `kind` is the kernel's number."""
+        result = library().bpf_prog_load(
+            c_int(kind),
+            c_char_p(name.encode()),
+            c_char_p(b"Dual BSD/GPL"),
+            c_char_p(code),
+            c_size_t(len(code) // 8),
+            None,
+        )
+        return cls(checked(result, f"loading the program {name}"), name)
 
     def info(self) -> ProgramInfo:
         info = self.read_info(_Info())
