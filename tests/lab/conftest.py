@@ -24,6 +24,7 @@ from tests.support import manifests
 from tests.support.leftovers import leftovers
 
 EBPF_LB = Path(__file__).parents[2] / ".venv" / "bin" / "ebpf-lb"
+_numbers = itertools.count(1)
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def own_lab(options: Options) -> Iterator[Lab]:
     """A lab for the tests that need another than all others; nothing of it may be left."""
     if reason := missing(*LAB):
         pytest.skip(reason)
-    made = Lab(f"t{os.getpid()}x")
+    made = Lab(f"t{os.getpid()}x{next(_numbers)}")
     try:
         made.up(options, progress=lambda *_: None)
         yield made
@@ -70,9 +71,6 @@ def cli(lab: Lab) -> Callable[..., subprocess.CompletedProcess[str]]:
         )  # fmt: skip
 
     return run
-
-
-_numbers = itertools.count(1)
 
 
 @dataclass

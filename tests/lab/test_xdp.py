@@ -294,7 +294,6 @@ def test_an_uplink_that_comes_later_gets_it_too(native: Room) -> None:
             lambda: status(lab, "node3")["xdp"]["interfaces"].get("wan0") == {"mode": "native"},
             lambda: status(lab, "node3"),
         )
-        # jumbo frames at the other end, and back
         lab.exec("node3", ["ip", "addr", "del", "198.51.100.1/24", "dev", "wan0"], check=True)
         until(
             lambda: list(status(lab, "node3")["xdp"]["interfaces"]) == ["eth0"],

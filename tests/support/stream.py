@@ -7,8 +7,8 @@ stream.py send ADDRESS PORT N [S]  sends N bytes, never the same block twice, ev
                                    with 0 if the server has received just those
 stream.py mirror PORT              prints "ready"; sends every byte and every datagram back
 stream.py both ADDRESS PORT N [S]  as `send`, but all of it must come back while it is sent
-stream.py ask ADDRESS PORT N SIZE  sends N datagrams of SIZE bytes, one after the other, each as soon
-                                   as the one before came back; exits with 0 if all did at once
+stream.py ask ADDRESS PORT N SIZE  sends N datagrams of SIZE bytes, each as soon as the one before
+                                   came back; exits with 0 if all did, at the first try
 """
 
 import hashlib
