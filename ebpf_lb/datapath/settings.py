@@ -11,6 +11,7 @@ class Settings:
     """Capacities are entries a family; time-outs are idle times in seconds.
 
     xdp: whether there are XDP programs; whoever wants none does not wait for their verification.
+    xdp_generic: they are for generic mode, where they take no frames in pieces.
     """
 
     flows: int = 1 << 20  # rounded up to a power of two
@@ -30,3 +31,4 @@ class Settings:
     udp_s: int = 60
     sctp_s: int = 8000
     xdp: bool = False
+    xdp_generic: bool = False

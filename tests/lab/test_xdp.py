@@ -113,16 +113,20 @@ def restart(lab: Lab, node: str, mode: str) -> None:
 
 
 @contextmanager
-def running(room: Room, words: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """The client at work with `stream.py`; it must end well, and not before the block does."""
+def exchanging(room: Room, family: str) -> Iterator[None]:
+    """One connection by node2, meanwhile: all that is sent must come back."""
+    words = ["both", address_of(room.lab, "node2", family), str(MIRROR_NODE_PORT), "0"]
     sender = room.lab.popen(
-        "client", [*STREAM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        "client", [*STREAM, *words],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
     try:
-        yield sender
-        assert sender.poll() is None, "over before its end was to be seen"
-        _, errors = sender.communicate(timeout=60)
+        time.sleep(0.5)
+        yield
+        assert sender.poll() is None, sender.communicate()
+        said, errors = sender.communicate("", timeout=60)
         assert sender.returncode == 0, errors
+        assert int(said.split()[0]) > 0
     finally:
         sender.kill()
         sender.wait()
@@ -210,15 +214,13 @@ def test_no_datagram_is_lost(native: Room, family: str, size: int, count: int) -
 @each_family
 def test_a_killed_agent_leaves_xdp_at_work(native: Room, family: str) -> None:
     lab = native.lab
-    words = ["both", address_of(lab, "node2", family), str(MIRROR_NODE_PORT), str(64 * MIB), "5"]
 
     def program() -> Any:
         shown = lab.exec("node2", ["ip", "-j", "link", "show", "eth0"], check=True).stdout
         return json.loads(shown)[0]["xdp"]["prog"]["id"]
 
     number = program()
-    with running(native, words):
-        time.sleep(0.5)
+    with exchanging(native, family):
         lab.kill_agent("node2")
         before = by_xdp(lab, "node2", family)
         time.sleep(0.5)
@@ -234,9 +236,8 @@ def test_a_killed_agent_leaves_xdp_at_work(native: Room, family: str) -> None:
 def test_switched_under_a_running_connection(native: Room, family: str) -> None:
     """Off, to generic, which cannot stand beside native, and back: a restart of the agent each."""
     lab = native.lab
-    words = ["both", address_of(lab, "node2", family), str(MIRROR_NODE_PORT), str(64 * MIB), "12"]
     try:
-        with running(native, words):
+        with exchanging(native, family):
             for mode in ("off", "native", "generic", "native"):
                 restart(lab, "node2", mode)
                 if mode == "off":

@@ -6,7 +6,8 @@ stream.py send ADDRESS PORT N [S]  sends N bytes, never the same block twice, ev
                                    (without S as fast as it can); prints `BYTES SECONDS`; exits
                                    with 0 if the server has received just those
 stream.py mirror PORT              prints "ready"; sends every byte and every datagram back
-stream.py both ADDRESS PORT N [S]  as `send`, but all of it must come back while it is sent
+stream.py both ADDRESS PORT N      as `send`, but all of it must come back while it is sent; with 0
+                                   bytes, slowly, until the standard input ends
 stream.py ask ADDRESS PORT N SIZE  sends N datagrams of SIZE bytes, each as soon as the one before
                                    came back; exits with 0 if all did, at the first try
 """
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES, SLOW_BYTES = 1 << 20, 1 << 14
 
 
 def answer(connection: socket.socket) -> None:
@@ -65,9 +66,10 @@ def mirror_datagrams(opened: socket.socket) -> None:
         opened.sendto(data, sender)
 
 
-def both(address: str, port: int, total: int, seconds: float = 0.0) -> None:
+def both(address: str, port: int, total: int) -> None:
     began = time.monotonic()
     returned = hashlib.sha256()
+    over = threading.Event()
 
     def receive(connection: socket.socket) -> None:
         while chunk := connection.recv(BLOCK_BYTES):
@@ -79,13 +81,14 @@ def both(address: str, port: int, total: int, seconds: float = 0.0) -> None:
         connection.settimeout(60)
         receiving = threading.Thread(target=receive, args=(connection,))
         receiving.start()
-        while sent < total:
+        if not total:
+            threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+        while sent < total if total else not over.wait(0.01):
             block[:8] = sent.to_bytes(8)
-            piece = memoryview(block)[: min(BLOCK_BYTES, total - sent)]
+            piece = memoryview(block)[: min(BLOCK_BYTES, total - sent) if total else SLOW_BYTES]
             connection.sendall(piece)
             digest.update(piece)
             sent += len(piece)
-            time.sleep(max(0.0, began + seconds * sent / total - time.monotonic()))
         connection.shutdown(socket.SHUT_WR)
         receiving.join()
     if returned.digest() != digest.digest():

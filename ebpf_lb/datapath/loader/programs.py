@@ -5,7 +5,7 @@ lets one array hold programs of one type only. All maps but that one are shared 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ebpf_lb.datapath.libbpf import CgroupHook
 from ebpf_lb.datapath.settings import Settings
@@ -15,7 +15,8 @@ _SCHED_CLS = 3
 _XDP = 6
 _CGROUP_SOCK_ADDR = 18
 
-# else the kernel refuses interfaces whose frames are larger than a page
+# Without, drivers refuse native mode where frames may be larger than a page. With, generic mode
+# leaves TC without the Ethernet header (Linux 6.18: its copy of the packet has no mac_len).
 _XDP_HAS_FRAGMENTS = 1 << 5
 
 
@@ -106,9 +107,10 @@ def _stack_programs(family: Family) -> dict[str, Kind]:
     return found
 
 
-_XDP_PROGRAMS = dict.fromkeys(
-    (*_XDP_SLOW_PATHS.values(), "xdp_empty"), Kind(_XDP, flags=_XDP_HAS_FRAGMENTS)
-)
+def _xdp_programs(flags: int) -> dict[Family, dict[str, Kind]]:
+    kinds = dict.fromkeys((*_XDP_SLOW_PATHS.values(), "xdp_empty"), Kind(_XDP, flags=flags))
+    return dict.fromkeys(Family, kinds)
+
 
 STACK = Unit(
     "stack",
@@ -121,16 +123,20 @@ STACK = Unit(
 XDP = Unit(
     "xdp",
     "ebpf_lb_xdp.c",
-    dict.fromkeys(Family, _XDP_PROGRAMS),
+    _xdp_programs(_XDP_HAS_FRAGMENTS),
     _XDP_SLOW_PATHS,
     calls_of_ipv6={15: "xdp_ingress"},
     macros={"XDP": 1},
 )
 
+_XDP_GENERIC = replace(XDP, programs=_xdp_programs(0))
+
 
 def units(settings: Settings) -> tuple[Unit, ...]:
     """What a build consists of; names of programs differ between units."""
-    return (STACK, XDP) if settings.xdp else (STACK,)
+    if not settings.xdp:
+        return (STACK,)
+    return (STACK, _XDP_GENERIC if settings.xdp_generic else XDP)
 
 
 def unit(name: str) -> Unit:

@@ -113,6 +113,7 @@ def test_the_mode_of_xdp_says_whether_its_program_is_built(
 ) -> None:
     config, warnings = read(text)
     assert (config.xdp, config.settings.xdp) == (mode, mode != "off")
+    assert config.settings.xdp_generic == (mode == "generic")
     assert warnings == []
     assert read(xdp="native")[0].settings.xdp
 
