@@ -14,6 +14,7 @@
 #pragma once
 
 #include "node_socket.h"
+#include "service_network.h"
 #include "decide.h"
 #include "translate.h"
 
@@ -89,14 +90,12 @@ INLINE int to_client(context *ctx, int hook)
 		return slow_path(ctx, CALL_FRAGMENT);
 	if (hook == HOOK_TO_OUTSIDE && UNLIKELY(may_be_ours(&packet.destination)))
 		return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
-	if (UNLIKELY(parsed == PARSE_OTHER))
-		return NEXT;
 
 	__u32 now = TICK();
 
-	if (!flow_lookup(&packet, 0, now, &ref))
-		return NEXT;
-	return translate_reply(ctx, &packet, &ref, now, hook);
+	if (LIKELY(parsed == PARSE_OK) && flow_lookup(&packet, 0, now, &ref))
+		return translate_reply(ctx, &packet, &ref, now, hook);
+	return hook == HOOK_TO_OUTSIDE ? next_but_for_services(ctx, &packet) : NEXT;
 }
 
 /* A fragment that the kernel made of what must be masqueraded: it has its client's address still. */
@@ -141,7 +140,7 @@ INLINE int fragment_leaves(context *ctx)
 	if (knows_ports(&packet) && flow_lookup(&packet, 0, now, &ref))
 		return translate_reply(ctx, &packet, &ref, now, HOOK_TO_OUTSIDE);
 	if (!may_be_ours(&packet.destination))
-		return NEXT;
+		return next_but_for_services(ctx, &packet);
 	return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
 }
 

@@ -182,6 +182,17 @@ struct network_key {
 	addr address;
 };
 
+/* Addresses that only Services have: one is of it if (address & mask) == prefix. Mask 0: no entry. */
+struct service_network {
+	addr prefix;
+	addr mask;
+};
+
+/* Looked through from the first to the last for every packet that leaves by an uplink. */
+struct service_networks {
+	struct service_network entry[4];
+};
+
 struct service_name {
 	char text[200]; /* namespace/name:port, NUL-terminated */
 };

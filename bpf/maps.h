@@ -48,6 +48,8 @@ BPF_F_TABLE("lru_hash:" PIN "/sockets", struct socket_key, struct socket_peer, s
 BPF_F_TABLE("lpm_trie:" PIN "/source_ranges", struct source_range_key, u8, source_ranges, SOURCE_RANGES_MAX, HASH_ON_DEMAND);
 /* Agent writes, programs read. The cluster's pods: whoever is in here is a client inside. */
 BPF_F_TABLE("lpm_trie:" PIN "/pod_networks", struct network_key, u8, pod_networks, NETWORKS_MAX, HASH_ON_DEMAND);
+/* Agent writes, programs read: the cluster's ServiceCIDRs. One entry; what does not fit is reported. */
+BPF_F_TABLE("array:" PIN "/service_networks", u32, struct service_networks, service_networks, 1, 0);
 /* Agent writes for each interface we attach to; programs read. */
 BPF_F_TABLE("hash:" PIN "/interfaces", u32, struct interface, interfaces, INTERFACES_MAX, HASH_ON_DEMAND);
 /* Agent writes, programs read: what masquerading uses as source. */
@@ -154,6 +156,13 @@ INLINE void socket_peer_set(struct socket_key *key, struct socket_peer *value)
 INLINE int in_source_ranges(struct source_range_key *key)
 {
 	return source_ranges.lookup(key) != 0;
+}
+
+INLINE struct service_networks *service_networks_get(void)
+{
+	__u32 index = 0;
+
+	return service_networks.lookup(&index);
 }
 
 INLINE int in_pod_networks(struct network_key *key)

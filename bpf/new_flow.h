@@ -12,6 +12,7 @@
 #include "decide.h"
 #include "flow_create.h"
 #include "node_socket.h"
+#include "service_network.h"
 #include "translate.h"
 
 #define MAX_ATTEMPTS 24
@@ -93,7 +94,7 @@ INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 
 	case ACTION_DROP:
 		return drop(ctx, verdict->reason);
 	default:
-		return NEXT;
+		return hook == HOOK_TO_OUTSIDE ? next_but_for_services(ctx, packet) : NEXT;
 	}
 }
 

@@ -36,6 +36,7 @@ enum reason {
 	REASON_NO_ROUTE = 44,		  /* the node has no route to the backend, or back to the client */
 	REASON_HOP_LIMIT = 45,		  /* hop limit reached on the way through this node */
 	REASON_TOO_BIG = 46,		  /* too big for the way out and not to be fragmented: the sender is told */
+	REASON_NO_SERVICE = 47,		  /* an address of a ServiceCIDR that no Service has */
 	/* passed with a reason */
 	REASON_TRUNCATED = 64,		  /* a header runs past the packet's end */
 	REASON_HEADER_CHAIN = 65,	  /* more IPv6 extension headers than are followed */

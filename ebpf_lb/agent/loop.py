@@ -19,6 +19,7 @@ from ebpf_lb.agent.inbox import Inbox, NetworkChanged, Wake
 from ebpf_lb.agent.metrics import Metrics
 from ebpf_lb.agent.programmer import Programmer
 from ebpf_lb.agent.roles import Facts, Patterns, Role
+from ebpf_lb.agent.service_networks import ServiceNetworks
 from ebpf_lb.agent.xdp import XdpUplinks
 from ebpf_lb.kube import resources
 from ebpf_lb.kube.watch import Changed, Deleted, Listed, Problem
@@ -45,6 +46,7 @@ class Parts:
     attachments: Attachments
     xdp: XdpUplinks
     health_checks: HealthCheckServers
+    service_networks: ServiceNetworks
     metrics: Metrics
     log: Any
     report_conflict: Callable[[ObjectKey, str], None] = lambda key, sentence: None
@@ -85,6 +87,8 @@ class Loop:
         self._missing = {resources.SERVICES.name, self._source, NODES}  # kinds not yet listed
         self._conflicts: dict[ObjectKey, list[str]] = {}
         self._unserved: tuple[str, ...] = ()
+        self._primary: tuple[bytes, ...] = ()
+        self._pod_networks: tuple[Network, ...] = ()
         self._dirty = False
         self._not_before = -math.inf
         self._housekeeping_at = clock()
@@ -152,6 +156,8 @@ class Loop:
                 cluster.replace_slices(event.objects)
             case resources.ENDPOINTS.name:
                 cluster.replace_slices(itertools.chain.from_iterable(event.objects))
+            case resources.SERVICE_CIDRS.name:
+                self._parts.service_networks.replace(event.objects)
             case _:
                 self._set_node(event.objects[0] if event.objects else None)
         self._count(kind, len(event.objects))
@@ -168,6 +174,8 @@ class Loop:
                 cluster.set_slice(event.object)
             case resources.ENDPOINTS.name:
                 cluster.set_slices(event.key, event.object)
+            case resources.SERVICE_CIDRS.name:
+                self._parts.service_networks.set(event.object)
             case _:
                 self._set_node(event.object)
         self._count(kind, 1)
@@ -181,6 +189,8 @@ class Loop:
                 cluster.delete_slice(event.key)
             case resources.ENDPOINTS.name:
                 cluster.set_slices(event.key, ())
+            case resources.SERVICE_CIDRS.name:
+                self._parts.service_networks.delete(event.key)
             case _:
                 self._set_node(None)
         self._count(kind, 1)
@@ -202,6 +212,7 @@ class Loop:
         own_pods = node.pod_networks if self._node_known else None
         pod_networks = config.cluster_cidrs or own_pods
         view = roles.view(self._facts, self._patterns, node.addresses, pod_networks)
+        self._primary, self._pod_networks = view.primary, pod_networks or ()
         for name in sorted(set(view.unserved).difference(self._unserved)):
             self._parts.log.warning("not served: frames without Ethernet header", interface=name)
         self._unserved = view.unserved
@@ -258,6 +269,8 @@ class Loop:
         if first:
             self._complete()
         self._parts.health_checks.apply()
+        # not before the Services: what has an address in these networks must be known
+        self._parts.service_networks.apply(self._primary, self._pod_networks)
         written = programmer.writes - writes
         if written:
             programmer.note_changes()
@@ -323,6 +336,7 @@ class Loop:
             "services": programmer.services,
             "notProgrammed": sorted({one.sentence for one in list(programmer.refused.values())}),
             "conflicts": sorted({text for all_ in list(self._conflicts.values()) for text in all_}),
+            "serviceNetworkProblems": list(self._parts.service_networks.problems),
             "interfaces": self._parts.attachments.attached(Role.POD),
             "uplinks": self._parts.attachments.attached(Role.UPLINK),
             "xdp": self._parts.xdp.status(),

@@ -26,6 +26,7 @@ from ebpf_lb.agent.metrics import (
 )
 from ebpf_lb.agent.programmer import Programmer
 from ebpf_lb.agent.roles import Role
+from ebpf_lb.agent.service_networks import ServiceNetworks
 from ebpf_lb.agent.xdp import XdpUplinks
 from ebpf_lb.datapath import clock as datapath_clock
 from ebpf_lb.datapath.attach import TrafficControl
@@ -122,6 +123,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
             ),
             xdp=xdp,
             health_checks=health_checks,
+            service_networks=ServiceNetworks(writers, log),
             metrics=metrics,
             log=log,
             report_conflict=report("AddressConflict"),
@@ -220,6 +222,7 @@ def _watch(config: Config, client: ApiClient, inbox: Inbox) -> list[Watcher]:
         resources.node(config.node_name),
         resources.SERVICES,
         _ENDPOINTS[config.endpoints_source],
+        resources.SERVICE_CIDRS,
     )
     watchers = [Watcher(client, one, inbox.put, settings=settings) for one in wanted]
     for watcher in watchers:

@@ -9,6 +9,7 @@ from ebpf_lb.kube.parse import (
     parse_endpoints,
     parse_node,
     parse_service,
+    parse_service_cidr,
     parse_slice,
 )
 
@@ -27,6 +28,7 @@ class Resource:
     label_selector: str = ""
     field_selector: str = ""
     otherwise: "Resource | None" = None  # what to follow where the server has no such collection
+    optional: bool = False  # where there is none, or we have no rights to it, it is taken as empty
 
     @property
     def selectors(self) -> dict[str, str]:
@@ -43,6 +45,11 @@ ENDPOINT_SLICES = Resource(
 )
 ENDPOINTS = Resource("endpoints", "/api/v1/endpoints", parse_endpoints, label_selector=_OURS)
 ENDPOINT_SLICES_OR_ENDPOINTS = replace(ENDPOINT_SLICES, otherwise=ENDPOINTS)
+
+
+SERVICE_CIDRS = Resource(
+    "servicecidrs", "/apis/networking.k8s.io/v1/servicecidrs", parse_service_cidr, optional=True
+)
 
 
 def node(name: str) -> Resource:

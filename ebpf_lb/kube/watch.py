@@ -23,6 +23,7 @@ from ebpf_lb.model.key import ObjectKey
 
 GONE = 410
 NOT_FOUND = 404
+FORBIDDEN = 403
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +73,15 @@ class WatchSettings:
     """page_size: objects a page of a list. server_timeout_s: when the server ends a watch by itself
     (it is asked for one to two times that, so that nodes spread). silence_s: a watch on which
     nothing was heard for so long is given up; servers send a bookmark a minute, so this should be
-    more. list_timeout_s: likewise for lists. backoff_*: pauses after failures, halved at random.
+    more. list_timeout_s: likewise for lists. absent_s: when to ask again for what the server did
+    not have. backoff_*: pauses after failures, halved at random.
     """
 
     page_size: int = 200  # what a page takes to parse leaves holes between what is kept
     server_timeout_s: int = 300
     silence_s: float = 75
     list_timeout_s: float = 60
+    absent_s: float = 600
     backoff_first_s: float = 0.2
     backoff_max_s: float = 30
 
@@ -155,22 +158,34 @@ class Watcher:
     def _for_ever(self) -> Iterator[Event]:
         while not self._stopping.is_set():
             try:
-                yield from self._list_what_there_is()
-                yield from self._watch_on()
+                if (yield from self._list_what_there_is()):
+                    yield from self._watch_on()
             except ApiError as error:
                 if error.status != GONE:
                     yield from self._complain(error)
                 self._pause()
 
-    def _list_what_there_is(self) -> Iterator[Event]:
-        """Of the collection, or of the one that stands in where the server has no such thing."""
+    def _list_what_there_is(self) -> Generator[Event, None, bool]:
+        """Of the collection, or of the one that stands in where the server has no such thing; False
+        if there is neither, which is told as an empty list."""
+        resource = self._resource
         try:
             yield from self._list()
+            return True
         except ApiError as error:
-            if error.status != NOT_FOUND or self._resource.otherwise is None:
+            if error.status == NOT_FOUND and resource.otherwise is not None:
+                self._resource = resource.otherwise
+                yield from self._list()
+                return True
+            if not resource.optional or error.status not in (NOT_FOUND, FORBIDDEN):
                 raise
-            self._resource = self._resource.otherwise
-            yield from self._list()
+            complaint = f"Going without {resource.name}: {error}."
+            if error.status == FORBIDDEN and self._complaint != complaint:
+                self._complaint = complaint
+                yield Problem(resource, complaint)
+        yield Listed(resource, ())
+        self._sleep(self._settings.absent_s)
+        return False
 
     def _list(self) -> Iterator[Event]:
         """Without resourceVersion: the newest state there is. `0` or NotOlderThan could be served

@@ -45,6 +45,12 @@ class Network:
     def family(self) -> Family:
         return family_of(self.address)
 
+    @property
+    def mask(self) -> bytes:
+        """As an address: the prefix's bits are set."""
+        width = len(self.address) * 8
+        return ((1 << width) - (1 << width - self.prefix_length)).to_bytes(len(self.address))
+
     def __contains__(self, address: bytes) -> bool:
         if len(address) != len(self.address):
             return False

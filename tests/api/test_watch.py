@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ebpf_lb.kube.resources import (
     ENDPOINT_SLICES,
     ENDPOINT_SLICES_OR_ENDPOINTS,
     ENDPOINTS,
+    SERVICE_CIDRS,
     SERVICES,
     Resource,
     node,
@@ -521,3 +523,32 @@ def test_only_a_server_that_has_no_slices_is_asked_for_endpoints(
     follower.wait(lambda: follower.count(Listed))
     assert [e.resource.name for e in follower.events if isinstance(e, Listed)] == ["endpointslices"]
     assert follower.count(Problem) == 1
+
+
+def service_cidr(*networks: str) -> dict[str, Any]:
+    return {"spec": {"cidrs": list(networks)}}
+
+
+@pytest.mark.parametrize("missing", [404, 403])
+def test_what_is_optional_is_empty_where_it_is_missing_until_it_is_there(
+    server: ApiServer, start: Start, missing: int
+) -> None:
+    server.put("kubernetes", service_cidr("10.96.0.0/12"))
+    server.refusals = [missing] * 2
+    follower = start(replace(QUICK, absent_s=0.02), SERVICE_CIDRS)
+    follower.names("kubernetes")
+    lists = [event.objects for event in follower.events if isinstance(event, Listed)]
+    assert [len(objects) for objects in lists] == [0, 0, 1]
+    assert follower.count(Problem) == (missing == 403)
+    server.put("more", service_cidr("10.112.0.0/16"))
+    follower.names("kubernetes", "more")
+
+
+def test_what_is_optional_is_not_empty_because_the_server_is_away(
+    server: ApiServer, start: Start
+) -> None:
+    server.put("kubernetes", service_cidr("10.96.0.0/12"))
+    server.refusals = [500, 503]
+    follower = start(resource=SERVICE_CIDRS)
+    follower.names("kubernetes")
+    assert follower.count(Listed) == 1

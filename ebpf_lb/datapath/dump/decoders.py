@@ -218,6 +218,14 @@ def _pod_networks(view: View) -> Iterator[Row]:
         yield {"network": f"{format_address(key.address)}/{key.prefix_length}"}
 
 
+def _service_networks(view: View) -> Iterator[Row]:
+    value = view.element("service_networks", 0)
+    for entry in value.entry if value else ():
+        if any(entry.mask):
+            length = int.from_bytes(entry.mask).bit_count()
+            yield {"network": f"{format_address(entry.prefix)}/{length}"}
+
+
 def _interfaces(view: View) -> Iterator[Row]:
     for ifindex, value in sorted(view.rows("interfaces")):
         yield {
@@ -319,6 +327,7 @@ _DECODERS: dict[str, Callable[[View], Iterator[Row]]] = {
     "sockets": _sockets,
     "source_ranges": _source_ranges,
     "pod_networks": _pod_networks,
+    "service_networks": _service_networks,
     "interfaces": _interfaces,
     "snat_sources": _snat_sources,
     "names": _names,

@@ -49,6 +49,7 @@ class FamilyMaps:
     source_ranges: Table
     service_counters: Table
     pod_networks: Table
+    service_networks: Table
     interfaces: Table
     snat_sources: Table
     config: Table
@@ -78,6 +79,7 @@ class FamilyMaps:
             source_ranges=table("source_ranges"),
             service_counters=table("service_counters"),
             pod_networks=table("pod_networks"),
+            service_networks=table("service_networks"),
             interfaces=table("interfaces"),
             snat_sources=table("snat_sources"),
             config=table("config"),

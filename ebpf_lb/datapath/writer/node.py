@@ -82,6 +82,19 @@ class NodeTables:
         flags = config["flags"] & ~_POD_NETWORKS_KNOWN
         self._put_config(**config | {"flags": flags | (_POD_NETWORKS_KNOWN if networks else 0)})
 
+    def set_service_networks(self, networks: Iterable[Network]) -> tuple[Network, ...]:
+        """The cluster's ServiceCIDRs of this family, all of them. Returns those without room."""
+        entry = self._maps.layout.struct("service_network")
+        whole = self._maps.layout.struct("service_networks").size
+        ordered = sorted(set(networks))
+        room = whole // entry.size
+        value = b"".join(
+            entry.pack(prefix=network.address, mask=network.mask) for network in ordered[:room]
+        )
+        table = self._maps.service_networks
+        self._put("service_networks", table, _INDEX.pack(0), value.ljust(whole, b"\0"))
+        return tuple(ordered[room:])
+
     def _config(self) -> dict[str, int]:
         held = self._maps.config.lookup(_INDEX.pack(0))
         layout = self._maps.layout.struct("config")

@@ -12,6 +12,7 @@ from ebpf_lb.agent.loop import Loop, Parts
 from ebpf_lb.agent.metrics import Metrics
 from ebpf_lb.agent.programmer import Programmer
 from ebpf_lb.agent.roles import Address, Facts, Link
+from ebpf_lb.agent.service_networks import ServiceNetworks
 from ebpf_lb.agent.xdp import XdpUplinks
 from ebpf_lb.datapath.attach import AttachError
 from ebpf_lb.datapath.attach_xdp import Mode, XdpRefusedError
@@ -72,6 +73,7 @@ class Writer:
         self.entries: dict[int, tuple[int, int]] = {}
         self.sources: dict[int, bytes] = {}
         self.pod_networks: builtins.set[Network] = builtins.set()
+        self.service_networks: tuple[Network, ...] = ()
         self.broken: builtins.set[ServicePortName] = builtins.set()
 
     def set(self, forwarding: Forwarding) -> None:
@@ -130,6 +132,12 @@ class Writer:
         wanted = builtins.set(networks)
         self.stats["pod_networks"] += len(wanted ^ self.pod_networks)
         self.pod_networks = wanted
+
+    def set_service_networks(self, networks: Iterable[Network]) -> tuple[Network, ...]:
+        wanted = tuple(networks)
+        self.stats["service_networks"] += wanted != self.service_networks
+        self.service_networks = wanted[:2]
+        return wanted[2:]
 
     def set_snat_source(self, source_id: int, address: bytes) -> None:
         if self.sources.get(source_id) != address:
@@ -253,6 +261,7 @@ class Agent:
                 self.attachments,
                 uplinks,
                 self.health_checks,
+                ServiceNetworks(writers, self.log),
                 Metrics(),
                 self.log,
                 self._report,

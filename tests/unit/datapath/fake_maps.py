@@ -142,6 +142,7 @@ class FakeMaps:
 
         names = ("frontends", "slots", "backends", "names", "source_ranges", "service_counters")
         names += ("pod_networks", "interfaces", "snat_sources", "config", "crc32c_shifts")
+        names += ("service_networks",)
         self.tables = {name: table(name) for name in names}
         self.services = FakeWords(layout.struct("service").size, entries["services"], hooks)
         self.vip_filter = FakeWords(8, entries["vip_filter"], hooks)

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ebpf_lb.kube.parse import parse_endpoints, parse_node, parse_service, parse_slice
+from ebpf_lb.kube.parse import (
+    parse_endpoints,
+    parse_node,
+    parse_service,
+    parse_service_cidr,
+    parse_slice,
+)
 from ebpf_lb.model.endpoints import NO_HINTS, EndpointPort, Hints
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.node import Node
@@ -19,6 +25,7 @@ from ebpf_lb.model.service import (
     ServiceType,
     TrafficPolicy,
 )
+from ebpf_lb.model.service_cidr import ServiceCIDR
 from ebpf_lb.model.values import Family, Protocol, format_address, parse_address, parse_network
 
 META = {"name": "web", "namespace": "default", "creationTimestamp": "2026-01-02T03:04:05Z"}
@@ -377,6 +384,16 @@ def test_endpoints_that_do_not_hold_all_are_reported() -> None:
     )
 
 
+def test_a_service_cidr() -> None:
+    cidrs = ["10.96.0.0/12", "fd00:10:96::/108", "10.0.0.1"]
+    parsed = parse_service_cidr({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}})
+    assert parsed.problems == () and parsed.value is not None
+    assert parsed.value.networks == tuple(map(parse_network, cidrs))
+    refused = parse_service_cidr({"metadata": {"name": "k"}, "spec": {"cidrs": ["x", 3]}})
+    assert len(refused.problems) == 2
+    assert refused.value == ServiceCIDR(ObjectKey("", "k"), ())
+
+
 def test_a_node() -> None:
     parsed = parse_node(
         {
@@ -433,7 +450,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=6),
     max_leaves=25,
 )
-PARSERS = [parse_service, parse_slice, parse_endpoints, parse_node]
+PARSERS = [parse_service, parse_slice, parse_endpoints, parse_node, parse_service_cidr]
 NAMED = {"name": "web", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}}
 
 
