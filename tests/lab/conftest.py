@@ -5,6 +5,7 @@ tests, and a way to run them against another proxy (`ebpf-lb lab up --name NAME 
 """
 
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -71,6 +72,13 @@ def cli(lab: Lab) -> Callable[..., subprocess.CompletedProcess[str]]:
         )  # fmt: skip
 
     return run
+
+
+def sent_by_xdp(lab: Lab, node: str, family: str) -> int:
+    """Packets that XDP on the node's uplinks has sent on, as its programs count them."""
+    dump = ["ebpf-lb", "maps", "dump", "counters", "--family", family, "-o", "json"]
+    rows = json.loads(lab.exec(node, dump, check=True).stdout)[family]["counters"]
+    return sum(int(row["packets"]) for row in rows if row["reason"] == "XDP")
 
 
 @dataclass

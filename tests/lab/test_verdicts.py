@@ -8,7 +8,6 @@ the agent's plans: the set of backends, whom each of them sees as its client, or
 import ipaddress
 import itertools
 import json
-import os
 import subprocess
 import sys
 import time
@@ -21,16 +20,17 @@ import pytest
 
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.options import Options
-from tests.lab.conftest import Room, room_in
+from tests.lab.conftest import Room, own_lab, room_in, sent_by_xdp
 from tests.oracle.oracle import Client, ClientKind, Destination, Kind, Node, Verdict, verdict
 from tests.support import sweep
 from tests.support.checker import tries_to_see_all
-from tests.support.leftovers import leftovers
 from tests.support.manifests import Manifest, deployment
 
 LAYOUTS = {
     "routes-bridge": Options(),
     "vxlan-ptp": Options(network="vxlan", pods="ptp"),
+    "routes-bridge-xdp": Options(xdp="native"),
+    "vxlan-ptp-xdp": Options(network="vxlan", pods="ptp", xdp="native"),
 }
 ENDPOINTS = {"none": (), "remote": ("far",), "local": ("near",), "both": ("near", "far")}
 POLICIES = ("Cluster", "Local")
@@ -158,6 +158,8 @@ class World:
     answers: dict[str, dict[tuple[Cell, str, str], list[sweep.Outcome]]] = field(
         default_factory=dict
     )
+    # packets that XDP on node1 has sent on meanwhile: by client and family
+    by_xdp: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def lab(self) -> Lab:
@@ -284,7 +286,10 @@ class World:
                 self.expected(each, client, f, p).ask(p, *self.where(each, f, p))
                 for each, f, p in keys
             ]
+            before = {family: sent_by_xdp(self.lab, NODE, family) for family in FAMILIES}
             self.answers[client] = dict(zip(keys, self.asked(client, asks), strict=True))
+            for family, count in before.items():
+                self.by_xdp[client, family] = sent_by_xdp(self.lab, NODE, family) - count
         return {(f, p): self.answers[client][cell, f, p] for f, p in FAMILY_PROTOCOLS}
 
 
@@ -294,13 +299,8 @@ def layout(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Lab]:
     if request.param == "routes-bridge":
         yield lab
         return
-    made = Lab(f"t{os.getpid()}x")
-    try:
-        made.up(LAYOUTS[request.param], progress=lambda *_: None)
+    with own_lab(LAYOUTS[request.param]) as made:
         yield made
-    finally:
-        made.down()
-    assert leftovers(made.name) == []
 
 
 @pytest.fixture(scope="module")
@@ -403,6 +403,26 @@ def test_cell(world: World, client: str, cell: Cell) -> None:
             "where a strict reverse-path filter takes them from nobody"
         )
     assert not differences
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_xdp_sends_on_what_goes_to_pods_elsewhere_and_nothing_else(
+    world: World, family: str
+) -> None:
+    """Towards the pod, and back. What travels in a tunnel, TC puts into it."""
+    far = world.pods["far"].name
+    least = 0
+    for cell in cells_of("outside"):
+        outcomes = world.outcomes(cell, "outside")
+        for protocol in PROTOCOLS:
+            answers = [name for outcome, name, _ in outcomes[family, protocol]]
+            least += answers.count(far) * {"tcp": 8, "udp": 2}[protocol]
+    assert least > 0
+    sent = world.by_xdp["outside", family]
+    if world.lab.options.xdp == "native" and world.lab.options.network == "routes":
+        assert sent >= least
+    else:
+        assert sent == 0
 
 
 def reaches_elsewhere(cell: Cell) -> bool:

@@ -18,7 +18,7 @@ import pytest
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.options import Options
 from tests.datapath.pinned import XDP, load_program
-from tests.lab.conftest import EBPF_LB, Room, own_lab, room_in
+from tests.lab.conftest import EBPF_LB, Room, own_lab, room_in, sent_by_xdp
 from tests.support import stream
 from tests.support.checker import Reaches, SourceSeen, expect
 from tests.support.manifests import deployment, service
@@ -92,13 +92,6 @@ def attached(lab: Lab, node: str) -> tuple[str, str]:
     return {1: "native", 2: "generic"}[found["mode"]], found["prog"]["name"]
 
 
-def by_xdp(lab: Lab, node: str, family: str) -> int:
-    """Packets that XDP has sent on, as the programs count them."""
-    dump = ["ebpf-lb", "maps", "dump", "counters", "--family", family, "-o", "json"]
-    rows = json.loads(lab.exec(node, dump, check=True).stdout)[family]["counters"]
-    return sum(row["packets"] for row in rows if row["reason"] == "XDP")
-
-
 def until(wanted: Callable[[], Any], what: Callable[[], Any], within_s: float = 5.0) -> None:
     deadline = time.monotonic() + within_s
     while not wanted():
@@ -155,16 +148,16 @@ def test_remote_backends_and_their_replies_are_xdps_and_no_others(
     lab = native.lab
     tries = 20
     names = set(native.pods("web"))
-    before = by_xdp(lab, "node2", family)
+    before = sent_by_xdp(lab, "node2", family)
     expect(lab, "client", web_at(lab, "node2", family, protocol), SourceSeen(
         {address_of(lab, "node2", family)}, tries=tries
     ))  # fmt: skip
-    sent_on = by_xdp(lab, "node2", family) - before
+    sent_on = sent_by_xdp(lab, "node2", family) - before
     least = {"tcp": 6, "udp": 2}[protocol]  # packets of one connection, both ways
     assert sent_on >= least * tries, f"only {sent_on} packets"
-    before = by_xdp(lab, "node1", family)
+    before = sent_by_xdp(lab, "node1", family)
     expect(lab, "client", web_at(lab, "node1", family, protocol), Reaches(names))
-    assert by_xdp(lab, "node1", family) == before, "a pod of this node is the stack's to reach"
+    assert sent_by_xdp(lab, "node1", family) == before, "a pod of this node is the stack's to reach"
 
 
 @each_family
@@ -176,11 +169,11 @@ def test_a_load_balancers_address(native: Room, family: str) -> None:
     host = f"[{address}]" if family == "ipv6" else address
     lab.route(address, "node3")
     try:
-        before = by_xdp(lab, "node3", family)
+        before = sent_by_xdp(lab, "node3", family)
         for protocol in ("tcp", "udp"):
             to = f"{host}:{PORT}/{protocol}"
             expect(lab, "client", to, Reaches(set(native.pods("web"))))
-        assert by_xdp(lab, "node3", family) > before
+        assert sent_by_xdp(lab, "node3", family) > before
     finally:
         lab.route(address, None)
 
@@ -188,12 +181,12 @@ def test_a_load_balancers_address(native: Room, family: str) -> None:
 @each_family
 def test_100_mib_there_and_back_arrive_intact(native: Room, family: str) -> None:
     lab = native.lab
-    before = by_xdp(lab, "node2", family)
+    before = sent_by_xdp(lab, "node2", family)
     words = ["both", address_of(lab, "node2", family), str(MIRROR_NODE_PORT), str(100 * MIB)]
     done = lab.exec("client", [*STREAM, *words])
     assert done.returncode == 0, done.stderr
     # each of its packets twice, there and back, none larger than the wire's frames
-    assert by_xdp(lab, "node2", family) - before > 2 * 100 * MIB // 1500
+    assert sent_by_xdp(lab, "node2", family) - before > 2 * 100 * MIB // 1500
 
 
 @each_family
@@ -203,12 +196,12 @@ def test_100_mib_there_and_back_arrive_intact(native: Room, family: str) -> None
 def test_no_datagram_is_lost(native: Room, family: str, size: int, count: int) -> None:
     """Fragments are TC's."""
     lab = native.lab
-    before = by_xdp(lab, "node2", family)
+    before = sent_by_xdp(lab, "node2", family)
     words = ["ask", address_of(lab, "node2", family), str(MIRROR_NODE_PORT), str(count), str(size)]
     done = lab.exec("client", [*STREAM, *words])
     assert done.returncode == 0, done.stderr
     if size < 1500:
-        assert by_xdp(lab, "node2", family) - before >= 2 * count
+        assert sent_by_xdp(lab, "node2", family) - before >= 2 * count
 
 
 @each_family
@@ -222,9 +215,9 @@ def test_a_killed_agent_leaves_xdp_at_work(native: Room, family: str) -> None:
     number = program()
     with exchanging(native, family):
         lab.kill_agent("node2")
-        before = by_xdp(lab, "node2", family)
+        before = sent_by_xdp(lab, "node2", family)
         time.sleep(0.5)
-        assert by_xdp(lab, "node2", family) > before, "nothing is sent on without an agent"
+        assert sent_by_xdp(lab, "node2", family) > before, "nothing is sent on without an agent"
         expect(lab, "client", web_at(lab, "node2", family), Reaches(set(native.pods("web"))))
         lab.start_agent("node2")
         lab.wait_for_agents(only="node2")
@@ -245,11 +238,11 @@ def test_switched_under_a_running_connection(native: Room, family: str) -> None:
                     assert status(lab, "node2")["xdp"] == {"mode": "off", "interfaces": {}}
                     continue
                 assert attached(lab, "node2") == (mode, "xdp_ingress")
-                before = by_xdp(lab, "node2", family)
+                before = sent_by_xdp(lab, "node2", family)
                 names = set(native.pods("web"))
                 expect(lab, "client", web_at(lab, "node2", family), Reaches(names))
                 if mode == "native":
-                    assert by_xdp(lab, "node2", family) > before
+                    assert sent_by_xdp(lab, "node2", family) > before
     finally:
         restart(lab, "node2", "native")
 
@@ -271,9 +264,9 @@ def test_a_foreign_program_stays_and_tc_does_it_all(native: Room, tmp_path: Path
         assert told["reason"] in status(lab, "node2")["interfaceProblems"]
         assert lab.log("agent-node2").read_text().count("no XDP here, TC does it all") == 1
         for family in FAMILIES:
-            before = by_xdp(lab, "node2", family)
+            before = sent_by_xdp(lab, "node2", family)
             expect(lab, "client", web_at(lab, "node2", family), Reaches(names))
-            assert by_xdp(lab, "node2", family) == before
+            assert sent_by_xdp(lab, "node2", family) == before
         # it goes, and ours comes by itself
         lab.exec("node2", ["ip", "link", "set", "eth0", "xdpdrv", "off"], check=True)
         until(
