@@ -38,6 +38,13 @@ int uplink_egress(struct __sk_buff *skb)
 	return to_client(skb, HOOK_TO_OUTSIDE);
 }
 
+/* TC, loopback */
+
+int loopback_egress(struct __sk_buff *skb)
+{
+	return over_loopback(skb);
+}
+
 /* TC, behind tail calls: see enum slow_path */
 
 int pod_new_flow(struct __sk_buff *skb)
@@ -77,12 +84,17 @@ int node_established(struct __sk_buff *skb)
 
 int node_new_flow(struct __sk_buff *skb)
 {
-	return new_flow(skb, HOOK_TO_OUTSIDE);
+	return new_flow(skb, HOOK_FROM_NODE);
 }
 
 int node_new_snat(struct __sk_buff *skb)
 {
-	return new_snat_flow(skb, HOOK_TO_OUTSIDE);
+	return new_snat_flow(skb, HOOK_FROM_NODE);
+}
+
+int node_reply(struct __sk_buff *skb)
+{
+	return reply_from_client(skb, HOOK_FROM_NODE);
 }
 
 int pod_in_err(struct __sk_buff *skb)

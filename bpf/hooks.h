@@ -10,6 +10,9 @@
  * XDP does the latter two before, where it can do so alone (xdp.h).
  * Egress: the source of replies from backends here is restored; and what the node's own sockets send
  * to a frontend past the cgroup hooks (raw sockets, kernel clients, no cgroup v2) is translated.
+ *
+ * Loopback. Egress: the same, to a frontend that is an address of the node's own; and the source of
+ * replies from a backend that is a process of the node's own is restored.
  */
 #pragma once
 
@@ -144,7 +147,33 @@ INLINE int fragment_leaves(context *ctx)
 	return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
 }
 
-/* Egress of an uplink, behind a tail call: what the node itself sends to a frontend. */
+/*
+ * Egress of loopback. Most of what passes here is nobody's business but the node's: 127.0.0.1 is told
+ * by the filter, its own addresses by their missing flows and frontends.
+ */
+INLINE int over_loopback(context *ctx)
+{
+	struct packet packet;
+	struct flow_ref ref;
+	int parsed = read_packet(ctx, &packet);
+
+	if (parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN ||
+	    !may_be_ours(&packet.destination))
+		return NEXT;
+	if (packet.flags & PACKET_ICMP_ERROR)
+		return slow_path(ctx, CALL_ICMP_ERROR + HOOK_TO_OUTSIDE);
+	if (parsed == PARSE_OK && knows_ports(&packet)) {
+		__u32 now = TICK();
+
+		if (flow_lookup(&packet, 1, now, &ref))
+			return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
+		if (flow_lookup(&packet, 0, now, &ref))
+			return slow_path(ctx, CALL_REPLY + CALLS_OF_NODE);
+	}
+	return frontend_of(&packet) ? call_new_flow(ctx, HOOK_FROM_NODE) : NEXT;
+}
+
+/* Behind a tail call: what the node itself sends to a frontend. */
 INLINE int from_node(context *ctx)
 {
 	struct packet packet;
@@ -153,10 +182,10 @@ INLINE int from_node(context *ctx)
 
 	if (read_packet(ctx, &packet) == PARSE_OK && knows_ports(&packet)) {
 		if (flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags))
-			return translate_to_backend(ctx, &packet, &ref, now, HOOK_TO_OUTSIDE);
+			return translate_to_backend(ctx, &packet, &ref, now, HOOK_FROM_NODE);
 		/* to a client that only shares its filter bit with an address of ours */
 		if (flow_lookup(&packet, 0, now, &ref))
-			return translate_reply(ctx, &packet, &ref, now, HOOK_TO_OUTSIDE);
+			return slow_path(ctx, CALL_REPLY + CALLS_OF_NODE);
 	}
-	return call_new_flow(ctx, HOOK_TO_OUTSIDE);
+	return call_new_flow(ctx, HOOK_FROM_NODE);
 }

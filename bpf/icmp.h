@@ -117,12 +117,14 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 	struct packet outer;
 	struct packet turned;
 	struct flow_ref ref;
+	struct flow_ref signpost = {};
 	struct endpoint_change source = {};
 	struct endpoint_change destination = {};
 	struct way way = {};
 	__u32 where = 0;
 	__u32 now = TICK();
 	int directly = 0;
+	int inwards = 0;
 
 	if (read_packet(skb, &outer) != PARSE_OTHER || !(outer.flags & PACKET_ICMP_ERROR) ||
 	    !parse_quotation(skb, &outer, &turned))
@@ -136,34 +138,47 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 		directly = flow_source_id(ref.word) != 0;
 	} else if (flow_lookup(&turned, 0, now, &ref)) {
 		int sign = (ref.word & FLOW_TURNED) != 0;
+		struct way *kept = way_of(ref.set, ref.slot);
 
+		signpost = ref;
 		if (sign && !follow_signpost(&turned, &ref, &destination))
 			return NEXT;
-		if (!flow_source_id(ref.word) && passes_by(skb, &outer, hook))
+		if (!answers_node(ref.word, hook))
 			return NEXT;
 		source.address = ref.flow->vip;
 		source.port = ref.flow->vip_port;
 		source.wanted = 1;
-		directly = sign && flow_source_id(ref.word) &&
-			   (hook == HOOK_FROM_OUTSIDE || hook == HOOK_FROM_POD);
+		directly = hook != HOOK_TO_POD && sign && flow_source_id(ref.word);
+		inwards = directly && kept && kept->ifindex & SEND_INWARDS;
 	} else {
 		return NEXT;
 	}
 	if (!flow_unchanged(&ref))
 		return NEXT;
-	if (directly) {
+	if (inwards) {
+		where = way_back(skb, &signpost, &outer, &source.address, &destination.address, 1);
+		/* a router's word is taken where it comes in */
+		if (!same_address(&outer.source, &turned.source) || is_there(skb, where, hook))
+			where = 0;
+		else
+			take_way_back(skb, &signpost, where);
+	} else if (directly) {
 		__u32 size = datagram_bytes(skb, &outer);
 		int route = find_way(skb, &outer.source, &destination.address, outer.protocol,
 				     ctx_interface(skb), &size, &way);
 
-		if (route == ROUTE_NONE)
+		if (hook != HOOK_TO_OUTSIDE && route == ROUTE_NONE)
 			return drop(skb, REASON_NO_ROUTE);
 		if (route == ROUTE_TOO_BIG)
 			return drop(skb, REASON_TOO_BIG);
 		if (!pass_hop(skb))
 			return drop(skb, REASON_HOP_LIMIT);
-		set_macs(skb, way.destination_mac, way.source_mac);
-		where = way.ifindex | (route == ROUTE_UNKNOWN ? SEND_NEIGHBOUR : 0);
+		if (route == ROUTE_NONE) {
+			where = take_loopback(skb); /* from one process of the node's to another */
+		} else {
+			set_macs(skb, way.destination_mac, way.source_mac);
+			where = way.ifindex | (route == ROUTE_UNKNOWN ? SEND_NEIGHBOUR : 0);
+		}
 	}
 	count_packet(skb, REASON_ICMP_ERROR);
 	if (rewrite_error(skb, &outer, &turned, &source, &destination))

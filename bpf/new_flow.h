@@ -72,7 +72,7 @@ INLINE int refuse(context *ctx, __u32 reason, int hook)
 	ctx_set_note(ctx, NOTE_REASON, reason);
 	ctx_set_note(ctx, NOTE_MTU, 0);
 	/* the node's own socket hears it as if it had come in from there */
-	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_TO_OUTSIDE ? SEND_INWARDS : 0);
+	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
 	return slow_path(ctx, CALL_REJECT);
 }
 
@@ -82,9 +82,9 @@ INLINE int refuse(context *ctx, __u32 reason, int hook)
 INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 now,
 		     struct verdict *verdict)
 {
-	int client = hook == HOOK_FROM_POD   ? CLIENT_POD :
-		     hook == HOOK_TO_OUTSIDE ? CLIENT_NODE :
-					       remote_client(packet);
+	int client = hook == HOOK_FROM_POD  ? CLIENT_POD :
+		     hook == HOOK_FROM_NODE ? CLIENT_NODE :
+					      remote_client(packet);
 
 	switch (decide(packet, client, now, verdict)) {
 	case ACTION_TRANSLATE:
@@ -154,7 +154,7 @@ INLINE int new_flow(context *ctx, int hook)
 
 	if (result != DECIDED_TO_TRANSLATE)
 		return result;
-	if (verdict.masquerade)
+	if (verdict.masquerade || hook == HOOK_FROM_NODE)
 		return slow_path(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook));
 	if (AT_XDP)
 		return NEXT;
@@ -186,7 +186,7 @@ INLINE int new_flow(context *ctx, int hook)
  * A hairpin leaves by the one it came from. `way`: for keep_way(), if all is known of it.
  */
 INLINE __u32 masquerade_source(context *ctx, const struct packet *packet,
-			       const struct verdict *verdict, struct way *way)
+			       const struct verdict *verdict, int hook, struct way *way)
 {
 	__u32 ifindex = ctx_interface(ctx);
 	struct interface *interface;
@@ -197,7 +197,8 @@ INLINE __u32 masquerade_source(context *ctx, const struct packet *packet,
 				     ctx_interface(ctx), &size, way);
 
 		if (route == ROUTE_NONE)
-			return 0;
+			/* a process of the node's that asks another one of its own may have any of them */
+			return hook == HOOK_FROM_NODE ? NODE_SOURCE_ID : 0;
 		ifindex = way->ifindex;
 		if (route == ROUTE_UNKNOWN)
 			way->ifindex = 0;
@@ -235,10 +236,15 @@ INLINE int new_snat_flow(context *ctx, int hook)
 	flow_from_verdict(&packet, &verdict, &new);
 	new.snat_port = snat_candidate(&packet, ctx_note(ctx, NOTE_ATTEMPT));
 	source = packet.source;
-	if (verdict.masquerade) {
+	/*
+	 * The node's own socket chose its source by the way to the VIP. The backend shall see what it
+	 * would have seen, had the socket asked for the backend itself: in a tunnel, and past a strict
+	 * reverse-path filter, any other source is a stranger's.
+	 */
+	if (verdict.masquerade || hook == HOOK_FROM_NODE) {
 		struct snat_source *found;
 
-		source_id = masquerade_source(ctx, &packet, &verdict, &way);
+		source_id = masquerade_source(ctx, &packet, &verdict, hook, &way);
 		if (AT_XDP && way.ifindex != ctx_interface(ctx))
 			return NEXT;
 		found = source_id ? snat_source_get(source_id) : 0;
@@ -267,7 +273,7 @@ INLINE int new_snat_flow(context *ctx, int hook)
 			       drop(ctx, REASON_FLOW_TABLE_FULL) :
 			       try_again(ctx, CALL_NEW_FLOW + calls_of(hook), REASON_CONTENTION);
 	}
-	write_signpost(&signpost, &ref);
+	write_signpost(&signpost, &ref, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
 	unknown.backend_id = verdict.backend_id;
 	keep_way(&ref, &unknown);
 	return resume(ctx, &packet, &verdict, now, hook);

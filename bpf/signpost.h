@@ -5,13 +5,15 @@
 #include "flow.h"
 #include "rewrite.h"
 
-/* Puts the flow's place on its signpost. */
-INLINE void write_signpost(const struct flow_ref *signpost, const struct flow_ref *flow)
+/* Puts the flow's place on its signpost, and whether replies go inwards (see way_back()). */
+INLINE void write_signpost(const struct flow_ref *signpost, const struct flow_ref *flow,
+			   __u32 inwards)
 {
 	struct way *way = way_of(signpost->set, signpost->slot);
 	struct way towards = {};
 
 	towards.backend_id = flow_place(flow->set, flow->slot);
+	towards.ifindex = inwards;
 	if (way)
 		*way = towards;
 }

@@ -13,7 +13,8 @@ enum hook {
 	HOOK_FROM_POD,	   /* ingress of a pod's interface */
 	HOOK_TO_POD,	   /* egress of it */
 	HOOK_FROM_OUTSIDE, /* ingress of an uplink or tunnel, at XDP and at TC */
-	HOOK_TO_OUTSIDE,   /* egress of it: also what the node's own sockets send */
+	HOOK_TO_OUTSIDE,   /* egress of it */
+	HOOK_FROM_NODE,	   /* egress of it or of loopback: what the node's own sockets send */
 };
 
 /* Indices in `calls`, of which XDP has its own. The first four exist for each hook at which connections begin. */
@@ -35,7 +36,7 @@ enum slow_path {
 INLINE __u32 calls_of(int hook)
 {
 	return hook == HOOK_FROM_OUTSIDE ? CALLS_OF_OUTSIDE :
-	       hook == HOOK_TO_OUTSIDE	 ? CALLS_OF_NODE :
+	       hook == HOOK_FROM_NODE	 ? CALLS_OF_NODE :
 					   CALLS_OF_POD;
 }
 
@@ -48,6 +49,8 @@ INLINE __u32 calls_of(int hook)
 #define SEND_INWARDS 0x40000000U
 #define SEND_IFINDEX 0x3fffffffU
 #define SEND_TOO_BIG (SEND_NEIGHBOUR | SEND_INWARDS)
+/* Its ifindex, in every network namespace. */
+#define LOOPBACK 1
 
 INLINE int send_by(__u32 where)
 {

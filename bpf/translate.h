@@ -63,7 +63,7 @@ INLINE int answer_too_big(context *ctx, __u32 mtu, int hook)
 	ctx_set_note(ctx, NOTE_REASON, REASON_TOO_BIG);
 	ctx_set_note(ctx, NOTE_MTU, mtu);
 	/* the node's own socket hears it as if it had come in from there */
-	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_TO_OUTSIDE ? SEND_INWARDS : 0);
+	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
 	return slow_path(ctx, CALL_REJECT);
 }
 
@@ -108,12 +108,12 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 		/* hairpin: its source is the node's now */
 		swap_macs(ctx);
 		where = ctx_interface(ctx);
-	} else if (hook == HOOK_TO_OUTSIDE || flow_source_id(ref->word)) {
+	} else if (hook == HOOK_FROM_NODE || flow_source_id(ref->word)) {
 		if (!AT_XDP && LIKELY(!(packet->flags & PACKET_BY_STACK)))
 			where = flow_way(ctx, ref, packet, &packet->source, &destination.address,
 					 tick);
 		if (!AT_XDP && UNLIKELY(where >= SEND_TOO_BIG)) {
-			if (hook == HOOK_TO_OUTSIDE || !may_be_fragmented(ctx, packet))
+			if (hook == HOOK_FROM_NODE || !may_be_fragmented(ctx, packet))
 				return answer_too_big(ctx, where & ~SEND_TOO_BIG, hook);
 			packet->flags |= PACKET_BY_STACK;
 		}
@@ -124,9 +124,11 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 						flow_source_id(ref->word), source.port);
 			source.wanted = 0;
 			where = 0;
+		} else if (hook == HOOK_FROM_NODE && !where) {
+			where = take_loopback(ctx); /* to another process of its own */
 		} else if (!where) {
 			return drop(ctx, REASON_NO_ROUTE);
-		} else if (hook != HOOK_TO_OUTSIDE && !pass_hop(ctx)) {
+		} else if (hook != HOOK_FROM_NODE && !pass_hop(ctx)) {
 			return drop(ctx, REASON_HOP_LIMIT);
 		} else {
 			take_way(ctx, ref, where);
@@ -143,18 +145,14 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 }
 
 /*
- * A reply, at ingress, to somebody who keeps his own address: that is the node itself, or else the
- * filter erred, and the reply goes on to its client as it is, to be restored where it reaches it. (In
- * between, the kernel's connection tracking knows it by the backend's address.)
+ * Is it an answer to an address of the node's own, where packets come in? All others are restored
+ * where they go out to their client, and until then the kernel's connection tracking must know them
+ * as they are. (The filter errs for some addresses.)
  */
-INLINE int passes_by(context *ctx, const struct packet *packet, int hook)
+INLINE int answers_node(__u64 word, int hook)
 {
-	struct way way = {};
-	__u32 size = ANY_SIZE;
-
-	return (hook == HOOK_FROM_POD || hook == HOOK_FROM_OUTSIDE) &&
-	       find_way(ctx, &packet->source, &packet->destination, packet->protocol,
-			ctx_interface(ctx), &size, &way) != ROUTE_NONE;
+	return hook == HOOK_TO_POD || hook == HOOK_TO_OUTSIDE || hook == HOOK_FROM_NODE ||
+	       flow_source_id(word);
 }
 
 /* backend -> client: the source becomes the VIP again. */
@@ -169,7 +167,7 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 
 	if (UNLIKELY(turned) && !follow_signpost(packet, ref, &destination))
 		return NEXT;
-	if (!flow_source_id(ref->word) && (AT_XDP || passes_by(ctx, packet, hook)))
+	if (!answers_node(ref->word, hook))
 		return NEXT;
 	source.address = ref->flow->vip;
 	source.port = ref->flow->vip_port;
@@ -182,7 +180,7 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 	if (UNLIKELY(!flow_unchanged(ref)))
 		return NEXT;
 	if (AT_XDP) {
-		if (turned && source_id)
+		if (turned)
 			where = flow_way(ctx, &signpost, packet, &source.address,
 					 &destination.address, tick);
 		if (!finishes_here(ctx, packet, &source, &destination, where))
@@ -192,36 +190,24 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 		flow_mirror(&signpost, flow_next_state(flow_state(ref->word), packet->flags, 0),
 			    now);
 	flow_touch(ref, packet->flags, 0, now);
-	if (hook == HOOK_FROM_POD && turned &&
-	    same_address(&destination.address, &packet->source)) {
+	if (hook == HOOK_FROM_POD && same_address(&destination.address, &packet->source)) {
 		swap_macs(ctx);
 		where = ctx_interface(ctx);
-	} else if ((hook == HOOK_FROM_OUTSIDE || hook == HOOK_FROM_POD) && turned && source_id) {
+	} else if (hook != HOOK_TO_POD && hook != HOOK_TO_OUTSIDE && turned && source_id) {
 		/* from the node's address back to the VIP, which may be the node's as well */
 		if (!AT_XDP)
-			where = flow_way(ctx, &signpost, packet, &source.address,
+			where = way_back(ctx, &signpost, packet, &source.address,
 					 &destination.address, tick);
 		if (!where)
 			return drop(ctx, REASON_NO_ROUTE);
 		if (!AT_XDP && UNLIKELY(where >= SEND_TOO_BIG))
 			return answer_too_big(ctx, where & ~SEND_TOO_BIG, hook);
-		if (!pass_hop(ctx))
+		if (!(where & SEND_INWARDS) && !pass_hop(ctx))
 			return drop(ctx, REASON_HOP_LIMIT);
-		take_way(ctx, &signpost, where);
-	}
-	if (hook == HOOK_FROM_POD && !turned) {
-		/*
-		 * The client is the node, which spoke to the VIP by an uplink. From there it expects
-		 * the answer: a strict reverse-path filter takes it from nowhere else.
-		 */
-		struct way way = {};
-		__u32 size = ANY_SIZE;
-
-		if (find_way(ctx, &packet->destination, &source.address, packet->protocol,
-			     ctx_interface(ctx), &size, &way) == ROUTE_NEIGHBOUR) {
-			set_macs(ctx, way.source_mac, way.destination_mac);
-			where = way.ifindex | SEND_INWARDS;
-		}
+		if (is_there(ctx, where, hook))
+			where = 0;
+		else
+			take_way_back(ctx, &signpost, where);
 	}
 	if (!AT_XDP && UNLIKELY(is_fragment(packet)))
 		prepare_fragment(ctx, packet, 0, &packet->destination);

@@ -11,6 +11,10 @@
  * A packet whose source has become one of the node's own addresses: it would be a martian to the
  * stack. It is sent out directly, as the kernel's routing table says, one hop older.
  *
+ * An answer to the node itself: a strict reverse-path filter takes it only by the interface from which
+ * the node would ask, wherever the answer came from. If it asks one of its own addresses, that is
+ * loopback, where the agent has such packets accepted (accept_local).
+ *
  * Ways are kept beside their flow and asked for anew when a tick begins: routes and neighbours change.
  *
  * What is too big for its way must be answered, as any router would: the device would drop it silently,
@@ -228,4 +232,60 @@ INLINE void take_way(context *ctx, const struct flow_ref *ref, __u32 where)
 
 	if (way && !(where & SEND_NEIGHBOUR)) /* else the kernel makes it */
 		set_macs(ctx, way->destination_mac, way->source_mac);
+}
+
+/*
+ * The way of a reply from `vip` to its client, by the signpost that led to it. If the client is the
+ * node itself, that says so by SEND_INWARDS, and keeps the way that the node would take to the VIP.
+ * Returns where, for take_way_back() and send_by(); 0 where there is no way, or none yet.
+ */
+INLINE __u32 way_back(context *ctx, const struct flow_ref *signpost, const struct packet *packet,
+		      const addr *vip, const addr *client, int tick)
+{
+	struct way *place = way_of(signpost->set, signpost->slot);
+
+	if (!place)
+		return 0;
+	if (LIKELY(!(place->ifindex & SEND_INWARDS)))
+		return flow_way(ctx, signpost, packet, vip, client, tick);
+	if (UNLIKELY(tick || place->ifindex == SEND_INWARDS)) {
+		struct way found = {};
+		__u32 size = ANY_SIZE;
+		int route = find_way(ctx, client, vip, packet->protocol, LOOPBACK, &size, &found);
+
+		if (route == ROUTE_UNKNOWN)
+			return 0;
+		if (route == ROUTE_NONE) /* an address of its own */
+			found.ifindex = LOOPBACK;
+		found.ifindex |= SEND_INWARDS;
+		found.backend_id = place->backend_id;
+		*place = found;
+	}
+	return place->ifindex;
+}
+
+/* Has the packet arrived, where way_back() says that it is to be received? */
+INLINE int is_there(context *ctx, __u32 where, int hook)
+{
+	return hook == HOOK_FROM_OUTSIDE && where == (ctx_interface(ctx) | SEND_INWARDS);
+}
+
+/* Gives the packet the link header for the way that way_back() found. */
+INLINE void take_way_back(context *ctx, const struct flow_ref *signpost, __u32 where)
+{
+	struct way *way = way_of(signpost->set, signpost->slot);
+
+	if (!(where & SEND_INWARDS))
+		take_way(ctx, signpost, where);
+	else if (way)
+		set_macs(ctx, way->source_mac, way->destination_mac);
+}
+
+/* Prepares a packet for being received by loopback. Returns that, for send_by(). */
+INLINE __u32 take_loopback(context *ctx)
+{
+	const __u8 none[ETH_ALEN] = {};
+
+	set_macs(ctx, none, none);
+	return LOOPBACK | SEND_INWARDS;
 }

@@ -377,54 +377,6 @@ def test_without_route_nothing_goes_astray(hook: Hook, world: World) -> None:
     assert hook("uplink_ingress", first(world)).dropped
 
 
-class TestTheNodesOwnPackets:
-    """What its sockets send to a frontend past the cgroup hooks."""
-
-    def sent(self, world: World) -> Packet:
-        vip = "10.96.0.20" if "." in world.node else "fd00:10:96::20"
-        return Packet(world.node, vip, 40000, 80, TCP)
-
-    def test_to_another_node_and_back(self, hook: Hook, world: World) -> None:
-        sent = self.sent(world)
-        hook.kernel.service(sent.destination, 80, [(world.remote_pod, 9376)])
-        there = hook("uplink_egress", sent)
-        assert there.redirected and there.packet.valid
-        assert there.packet == sent.but(
-            destination=world.remote_pod,
-            destination_port=9376,
-            source_mac=mac("02:00:00:00:00:11"),
-            destination_mac=mac(NODE2_MAC),
-        )
-        answer = there.packet.reply()
-        back = hook("uplink_ingress", answer)
-        assert back.passed and back.packet.valid
-        assert back.packet == answer.but(source=sent.destination, source_port=80)
-
-    def test_to_a_pod_here_and_back(self, hook: Hook, world: World) -> None:
-        """The pod's answer comes in by the uplink, for the sake of the reverse-path filter."""
-        sent = self.sent(world)
-        hook.kernel.service(sent.destination, 80, [], local=[(world.local_pod, 9376)])
-        there = hook("uplink_egress", sent)
-        assert there.redirected and there.packet.valid
-        assert there.packet.destination == world.local_pod
-        back = hook("pod_ingress", there.packet.reply())
-        assert back.redirected and back.packet.valid
-        assert (back.packet.source, back.packet.source_port) == (sent.destination, 80)
-        assert back.packet.destination == world.node
-        assert back.packet.destination_mac == mac("02:00:00:00:00:11")
-
-    def test_refused_and_dropped(self, hook: Hook, world: World) -> None:
-        sent = self.sent(world)
-        hook.kernel.service(sent.destination, 80, [])
-        got = hook("uplink_egress", sent)
-        assert got.redirected and got.packet.flags == RST | ACK
-        hook.kernel.service(
-            sent.destination, 81, [(world.remote_pod, 80)], flags=LOCAL
-        )  # iTP Local, and none here
-        assert hook("uplink_egress", sent.but(destination_port=81)).dropped
-        assert hook.kernel.count("NO_LOCAL_ENDPOINTS") == 1
-
-
 @pytest.mark.parametrize("backend", ["remote_pod", "local_pod"])
 def test_masquerade_all(hook: Hook, world: World, backend: str) -> None:
     """Configured so, a pod's connection to a ClusterIP shows the backend the node's address."""

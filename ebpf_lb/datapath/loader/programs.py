@@ -57,6 +57,7 @@ _TC_PROGRAMS = (
     "pod_egress",
     "uplink_ingress",
     "uplink_egress",
+    "loopback_egress",
     "clock",
     "empty",
 )
@@ -72,6 +73,7 @@ _TC_SLOW_PATHS = {
     8: "node_new_flow",
     9: "node_new_snat",
     10: "node_established",
+    11: "node_reply",
     12: "answer_refusal",
     13: "sctp_checksum",
     14: "fragment_out",
