@@ -57,7 +57,8 @@ class Config:
     masquerade_all: ClusterIP traffic, too, gets an address of the node as its source.
     filter_preference: ours among a hook's TC filters; lower ones run first.
     xdp: on uplinks, before TC (see ebpf_lb.agent.xdp): "off"; "native", in the driver; "auto",
-        native where that can be; "generic", after the driver: slower than TC, for trying things.
+        native where that can be; "generic", after the driver: for trying things, not quicker than
+        TC.
     healthz_bind_address, metrics_bind_address: host and port; None: not served.
     watch_timeout_s: after that long the API server ends a watch, and a new one goes on from there.
     watch_silence_s: a connection without a byte for that long is given up.
