@@ -83,6 +83,12 @@ class Attachments:
         return sorted(one.name for one in self._done.values() if one.role is role)
 
     @property
+    def uplinks(self) -> frozenset[int]:
+        """Their ifindexes. Another thread may ask."""
+        done = list(self._done.items())
+        return frozenset(index for index, one in done if one.role is Role.UPLINK)
+
+    @property
     def failed(self) -> Mapping[int, str]:
         """What could not be done, in a sentence, by ifindex."""
         return self._failed

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from ebpf_lb.agent import health, host, http, logs
+from ebpf_lb.agent import health, host, http, logs, neighbours
 from ebpf_lb.agent.attachments import Attachments, SourceNumbers
 from ebpf_lb.agent.config import Config
 from ebpf_lb.agent.conntrack import Conntrack, raise_limits
@@ -109,18 +109,19 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         lambda: inbox.oldest_waiting, lambda: loop.complete, lambda: loop.eligible, time.monotonic
     )
     health_checks = HealthCheckServers(state.prompt, log, report("FailedToStartServiceHealthcheck"))
+    attachments = Attachments(
+        control,
+        xdp,
+        writers,
+        {family: SourceNumbers(held) for family, held in sources.items()},
+        log,
+    )
     loop = Loop(
         config,
         Parts(
             cluster=Cluster(NodeView(config.node_name, "", ()), Algorithm(config.algorithm)),
             programmer=programmer,
-            attachments=Attachments(
-                control,
-                xdp,
-                writers,
-                {family: SourceNumbers(held) for family, held in sources.items()},
-                log,
-            ),
+            attachments=attachments,
             xdp=xdp,
             health_checks=health_checks,
             service_networks=ServiceNetworks(writers, log),
@@ -145,6 +146,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         _attach_sockets(config, loaded.build, log)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
+    neighbours.keep_asking(lambda: attachments.uplinks)
     network.follow(lambda facts: inbox.put(NetworkChanged(facts)))
     watchers = _watch(config, client, inbox)
     _serve(config, loop, state, metrics, log)

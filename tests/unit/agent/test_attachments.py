@@ -112,6 +112,7 @@ def test_a_pods_interface_that_becomes_an_uplink_changes_its_programs(agent: Age
     assert attach_calls(agent) == ["attach uplink 4"]
     assert agent.loop.status()["interfaces"] == []
     assert agent.loop.status()["uplinks"] == ["eth0", "veth4"]
+    assert agent.attachments.uplinks == {2, 4}
     agent.tell(NetworkChanged(route))
     assert attach_calls(agent) == ["attach pod 4"]
     assert agent.loop.status()["uplinks"] == ["eth0"]
