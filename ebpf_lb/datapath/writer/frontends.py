@@ -39,6 +39,7 @@ class Frontends:
         self._ports: Counter[bytes] = Counter()  # ClusterIP -> Service ports that have it
         self._strays: dict[bytes, bytes] = {}
         self._stray_addresses: set[bytes] = set()  # no Service port's, with an UNSERVED entry
+        self._orphans: set[bytes] = set()  # likewise, since their Service port lost them
 
     def adopt(
         self, records: Iterable[Record], unserved: set[bytes], strays: dict[bytes, bytes]
@@ -104,6 +105,7 @@ class Frontends:
                 del held[key]
         finally:
             self._keep(record, held, before)
+        self._remove_unserved(self._orphans)
 
     def remove_strays(self) -> None:
         """Deletes what belongs to nobody."""
@@ -111,10 +113,15 @@ class Frontends:
             if self._maps.frontends.lookup(key) == value:
                 self._delete(key)
             del self._strays[key]
-        for address in sorted(self._stray_addresses):
+        self._remove_unserved(self._stray_addresses)
+        self._remove_unserved(self._orphans)
+
+    def _remove_unserved(self, addresses: set[bytes]) -> None:
+        """Of those that are still no Service port's; each is left out when that is done."""
+        for address in sorted(addresses):
             if address not in self._ports:
                 self._delete(self._unserved_key(address))
-            self._stray_addresses.discard(address)
+            addresses.discard(address)
 
     def _write(self, record: Record, key: bytes, value: bytes) -> None:
         self._set_filter_bit(key[: self._address_bytes])
@@ -149,7 +156,7 @@ class Frontends:
             if not self._ports[address]:
                 del self._ports[address]
                 if self._has_unserved(address):  # a write failed, or another one took the key
-                    self._stray_addresses.add(address)
+                    self._orphans.add(address)
 
     def _cluster_ips(self, entries: dict[bytes, bytes]) -> set[bytes]:
         return {

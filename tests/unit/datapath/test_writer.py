@@ -475,6 +475,23 @@ def test_unserved_stays_while_one_service_port_has_the_address() -> None:
     assert fake.tables["frontends"].content == {}
 
 
+@pytest.mark.parametrize("gone", ["deleted", "moved"])
+def test_a_cluster_ip_that_becomes_somebody_elses_external_ip(gone: str) -> None:
+    """What it was refused on its other ports must not outlive it, without any restart."""
+    fake = FakeMaps(Family.IPV4)
+    writer = writer_of(fake)
+    writer.set(forwarding("web"))
+    place = forwarding("web").frontends[0]
+    other = forwarding("other", frontends=(place._replace(kind=FrontendKind.EXTERNAL_IP),))
+    writer.set(other)
+    if gone == "deleted":
+        writer.delete(forwarding("web").name)
+        assert fake.state() == from_scratch([other])
+    else:
+        writer.set(forwarding("web", vips=(101,)))
+        assert fake.state() == from_scratch([other, forwarding("web", vips=(101,))])
+
+
 def test_what_an_agent_died_over_is_removed() -> None:
     for fail_at in range(1, 40):
         fake, clock = FakeMaps(Family.IPV4), Clock()
