@@ -94,7 +94,7 @@ INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 
 	case ACTION_DROP:
 		return drop(ctx, verdict->reason);
 	default:
-		return hook == HOOK_TO_OUTSIDE ? next_but_for_services(ctx, packet) : NEXT;
+		return hook == HOOK_FROM_NODE ? next_but_for_services(ctx, packet) : NEXT;
 	}
 }
 
@@ -248,11 +248,16 @@ INLINE int new_snat_flow(context *ctx, int hook)
 		if (AT_XDP && way.ifindex != ctx_interface(ctx))
 			return NEXT;
 		found = source_id ? snat_source_get(source_id) : 0;
-		if (!found)
+		if (found)
+			source = found->address;
+		else if (way.ifindex)
 			return drop(ctx, REASON_NO_SNAT_SOURCE);
-		source = found->address;
-		if (node_socket_exists(ctx, packet.protocol, &source, new.snat_port,
-				       &verdict.address, verdict.port))
+		/*
+		 * To the node itself: not masqueraded, as kube-proxy's rules for packets on their way
+		 * out do not see such. Nor need it be, for the reply starts out here.
+		 */
+		if (found && node_socket_exists(ctx, packet.protocol, &source, new.snat_port,
+						&verdict.address, verdict.port))
 			return try_again(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook),
 					 REASON_SNAT_PORTS);
 	}

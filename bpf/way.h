@@ -25,8 +25,8 @@
 #include "flow.h"
 
 enum route {
-	ROUTE_NONE,	 /* no route, or not through us */
-	ROUTE_UNKNOWN,	 /* out by way->ifindex; the neighbour is not known yet */
+	ROUTE_NONE,    /* none; with 0 for its interface: to the node itself, or nobody knows one */
+	ROUTE_UNKNOWN, /* out by way->ifindex; the neighbour is not known yet */
 	ROUTE_NEIGHBOUR, /* all known */
 	ROUTE_TOO_BIG,	 /* the way takes no packet of this size */
 };
@@ -61,7 +61,7 @@ INLINE int find_way(context *ctx, const addr *source, const addr *destination, _
 #endif
 	int result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
 
-	way->ifindex = fib.ifindex;
+	way->ifindex = result == BPF_FIB_LKUP_RET_NOT_FWDED ? 0 : fib.ifindex;
 	*size = fib.mtu_result;
 	if (result == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return ROUTE_TOO_BIG;
