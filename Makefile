@@ -66,10 +66,10 @@ demo-down: ## take the demo's lab down
 	@if [ -x $(BIN)/ebpf-lb ]; then $(BIN)/ebpf-lb lab down; else echo "nothing is set up here"; fi
 
 test: setup check ## everything but `make cluster` and `make bench`
-	@$(PYTEST) tests/unit tests/api tests/datapath tests/lab
+	@$(PYTEST) tests/unit tests/api tests/oracle tests/datapath tests/lab
 
 unit: setup ## pure Python, and the API server's protocol: seconds, no root
-	@$(PYTEST) tests/unit tests/api
+	@$(PYTEST) tests/unit tests/api tests/oracle
 
 datapath: setup ## single packets through the loaded programs
 	@$(PYTEST) tests/datapath

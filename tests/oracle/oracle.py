@@ -7,7 +7,8 @@ changes a rule changes it here by reading that page, never by looking at `ebpf_l
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import ip_address, ip_network
+from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, NamedTuple
 
 Json = dict[str, Any]
@@ -18,6 +19,9 @@ class ClientKind(Enum):
     REMOTE_POD = "a pod on another node"
     NODE = "this node"
     OUTSIDE = "any other client"
+
+
+BY_AN_UPLINK = (ClientKind.REMOTE_POD, ClientKind.OUTSIDE)
 
 
 class Client(NamedTuple):
@@ -59,6 +63,27 @@ class Verdict:
     masquerade: frozenset[Backend] = field(default_factory=frozenset)
 
 
+@dataclass(frozen=True)
+class Departures:
+    """Where ebpf-lb does other than the page's words, on purpose.
+
+    Both for one reason: this node sends a packet that came in by its uplink on to another node. If
+    that is not masqueraded, the backend answers past this node, and the client hears a stranger.
+
+    remote_pods_ask_from_outside: eTP Local, asked by a pod of another node. The page: the cluster's
+    set, not masqueraded. We: as an outside client. Its short way is on its own node, and upstream's
+    tests expect the drop here (kube-proxy, too, sees it as a pod, but only where it translates).
+    cluster_ip_comes_back: a ClusterIP, asked by way of this node's uplink, backend elsewhere. The
+    page masquerades only clients outside the pods' networks, where these are known. We: everybody.
+    """
+
+    remote_pods_ask_from_outside: bool = False
+    cluster_ip_comes_back: bool = False
+
+
+AS_WRITTEN = Departures()
+AS_BUILT = Departures(remote_pods_ask_from_outside=True, cluster_ip_comes_back=True)
+
 REJECT = Verdict(Kind.REJECT)
 DROP = Verdict(Kind.DROP)
 NOT_A_SERVICE = Verdict(Kind.NOT_A_SERVICE)
@@ -91,11 +116,10 @@ def verdict(
     *,
     masquerade_all: bool = False,
     pod_networks_known: bool = True,
+    departures: Departures = AS_WRITTEN,
 ) -> Verdict:
     """What this node does with a client's first packet to a destination."""
-    objects = list(cluster_objects)
-    services = [o for o in objects if o["kind"] == "Service" and is_ours(o)]
-    slices = [o for o in objects if o["kind"] == "EndpointSlice"]
+    services, slices = sort(cluster_objects)
     match = find(services, node, destination)
     if match is None:
         if any(destination.address in cluster_ips(service) for service in services):
@@ -114,24 +138,39 @@ def verdict(
         if not chosen:
             return DROP
         masquerade = masquerade_all or (client.kind is ClientKind.OUTSIDE and pod_networks_known)
-        return to(chosen, client, chosen if masquerade else [])
+        passing_through = departures.cluster_ip_comes_back and client.kind in BY_AN_UPLINK
+        elsewhere = [e for e in chosen if not e.local] if passing_through else []
+        return to(chosen, client, chosen if masquerade else elsewhere, node)
     if spec.get("externalTrafficPolicy") != "Local":
         chosen = cluster_set(endpoints, node)
         # the reply to a pod of this node crosses this node anyway
         bypassing = (
             [] if client.kind is ClientKind.LOCAL_POD else [e for e in chosen if not e.local]
         )
-        return to(chosen, client, bypassing)
-    if client.kind in (ClientKind.LOCAL_POD, ClientKind.REMOTE_POD):
-        return to(cluster_set(endpoints, node), client, [])
+        return to(chosen, client, bypassing, node)
+    short_way = [ClientKind.LOCAL_POD]
+    if not departures.remote_pods_ask_from_outside:
+        short_way.append(ClientKind.REMOTE_POD)
+    if client.kind in short_way:
+        return to(cluster_set(endpoints, node), client, [], node)
     if client.kind is ClientKind.NODE:
         chosen = cluster_set(endpoints, node)
-        return to(chosen, client, chosen)
+        return to(chosen, client, chosen, node)
     chosen = local_set(endpoints)
-    return to(chosen, client, []) if chosen else DROP
+    return to(chosen, client, [], node) if chosen else DROP
 
 
-def to(chosen: list[Endpoint], client: Client, masquerade: list[Endpoint]) -> Verdict:
+def sort(cluster_objects: Iterable[Json]) -> tuple[list[Json], list[Json]]:
+    """Our Services, and all slices."""
+    objects = list(cluster_objects)
+    services = [o for o in objects if o["kind"] == "Service" and is_ours(o)]
+    return services, [o for o in objects if o["kind"] == "EndpointSlice"]
+
+
+def to(chosen: list[Endpoint], client: Client, masquerade: list[Endpoint], node: Node) -> Verdict:
+    """Nothing that stays on the node is masqueraded: kube-proxy's rules see what leaves."""
+    own = {normal(address) for address in node.addresses}
+    masquerade = [e for e in masquerade if e.address not in own]
     hairpin = {e.backend for e in chosen if e.address == normal(client.address)}
     return Verdict(
         Kind.BACKENDS,
@@ -295,12 +334,12 @@ def in_source_ranges(service: Json, node: Node, client: Client, destination: Des
         annotations = service["metadata"].get("annotations", {})
         text = annotations.get("service.beta.kubernetes.io/load-balancer-source-ranges", "")
         texts = text.split(",") if text.strip() else ["0.0.0.0/0"]
-    ranges = [ip_network(text.strip(), strict=False) for text in texts]
+    ranges = [read_network(text) for text in texts]
     if any(network.prefixlen == 0 for network in ranges):
         return True
 
     def inside(address: str) -> bool:
-        return any(ip_address(address) in network for network in ranges)
+        return any(read_address(address) in network for network in ranges)
 
     if inside(client.address):
         return True
@@ -309,9 +348,24 @@ def in_source_ranges(service: Json, node: Node, client: Client, destination: Des
     )
 
 
+# the same few are read again and again
+
+
+@cache
 def normal(address: str) -> str:
     return str(ip_address(address))
 
 
+@cache
 def version(address: str) -> int:
     return ip_address(address).version
+
+
+@cache
+def read_address(address: str) -> Any:
+    return ip_address(address)
+
+
+@cache
+def read_network(text: str) -> IPv4Network | IPv6Network:
+    return ip_network(text.strip(), strict=False)
