@@ -149,7 +149,7 @@ INLINE int fragment_leaves(context *ctx)
 
 /*
  * Egress of loopback. Most of what passes here is nobody's business but the node's: 127.0.0.1 is told
- * by the filter, its own addresses by their missing flows and frontends.
+ * by the filter; its own addresses, as long as no flow uses loopback, by what is sent or by the frontends.
  */
 INLINE int over_loopback(context *ctx)
 {
@@ -160,15 +160,20 @@ INLINE int over_loopback(context *ctx)
 	if (parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN ||
 	    !may_be_ours(&packet.destination))
 		return NEXT;
-	if (packet.flags & PACKET_ICMP_ERROR)
-		return slow_path(ctx, CALL_ICMP_ERROR + HOOK_TO_OUTSIDE);
-	if (parsed == PARSE_OK && knows_ports(&packet)) {
-		__u32 now = TICK();
 
-		if (flow_lookup(&packet, 1, now, &ref))
-			return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
-		if (flow_lookup(&packet, 0, now, &ref))
-			return slow_path(ctx, CALL_REPLY + CALLS_OF_NODE);
+	__u32 now = TICK();
+
+	if (loopback_in_use(now)) {
+		if (packet.flags & PACKET_ICMP_ERROR)
+			return slow_path(ctx, CALL_ICMP_ERROR + HOOK_TO_OUTSIDE);
+		if (parsed == PARSE_OK && knows_ports(&packet)) {
+			if (flow_lookup(&packet, 1, now, &ref))
+				return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
+			if (flow_lookup(&packet, 0, now, &ref))
+				return slow_path(ctx, CALL_REPLY + CALLS_OF_NODE);
+		}
+	} else if (packet.protocol == IPPROTO_TCP && !(packet.flags & PACKET_SYN)) {
+		return NEXT;
 	}
 	return frontend_of(&packet) ? call_new_flow(ctx, HOOK_FROM_NODE) : NEXT;
 }

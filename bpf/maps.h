@@ -68,6 +68,8 @@ BPF_F_TABLE("array:" PIN "/crc32c_shifts", u32, struct crc32c_shift, crc32c_shif
 BPF_F_TABLE("array:" PIN_NODE "/reject_bucket", u32, struct token_bucket, reject_bucket, 1, 0);
 /* XDP programs' scratch (context.h): what they leave each other about one packet. */
 BPF_F_TABLE("percpu_array:" PIN "/xdp_notes", u32, struct xdp_notes, xdp_notes, 1, 0);
+/* Programs write and read: the tick at which a flow last used loopback. */
+BPF_F_TABLE("array:" PIN "/loopback_used", u32, u32, loopback_used, 1, 0);
 /* The slow paths of one unit's programs (enum slow_path); XDP programs have an array of their own. */
 BPF_F_TABLE("prog:" PIN_CALLS "/calls", u32, u32, calls, 32, 0);
 /* clang-format on */
@@ -214,6 +216,13 @@ INLINE struct xdp_notes *xdp_notes_get(void)
 	__u32 index = 0;
 
 	return xdp_notes.lookup(&index);
+}
+
+INLINE __u32 *loopback_used_get(void)
+{
+	__u32 index = 0;
+
+	return loopback_used.lookup(&index);
 }
 
 INLINE void call_slow_path(void *ctx, __u32 index)

@@ -109,6 +109,8 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 		swap_macs(ctx);
 		where = ctx_interface(ctx);
 	} else if (hook == HOOK_FROM_NODE || flow_source_id(ref->word)) {
+		if (hook == HOOK_FROM_NODE && ctx_interface(ctx) == LOOPBACK)
+			use_loopback(now);
 		if (!AT_XDP && LIKELY(!(packet->flags & PACKET_BY_STACK)))
 			where = flow_way(ctx, ref, packet, &packet->source, &destination.address,
 					 tick);
@@ -126,6 +128,7 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 			where = 0;
 		} else if (hook == HOOK_FROM_NODE && !where) {
 			where = take_loopback(ctx); /* to another process of its own */
+			use_loopback(now);
 		} else if (!where) {
 			return drop(ctx, REASON_NO_ROUTE);
 		} else if (hook != HOOK_FROM_NODE && !pass_hop(ctx)) {

@@ -281,6 +281,26 @@ INLINE void take_way_back(context *ctx, const struct flow_ref *signpost, __u32 w
 		set_macs(ctx, way->source_mac, way->destination_mac);
 }
 
+/*
+ * May any flow be on its way by loopback? Few nodes ever have such flows, and all have much else there:
+ * a look at one word spares the look-ups.
+ */
+INLINE int loopback_in_use(__u32 now)
+{
+	__u32 *used = loopback_used_get();
+	__u32 age = used ? now - READ_ONCE(*used) : 0;
+
+	return age <= TIMEOUT_TCP_ESTABLISHED || age <= TIMEOUT_UDP || age <= TIMEOUT_SCTP;
+}
+
+INLINE void use_loopback(__u32 now)
+{
+	__u32 *used = loopback_used_get();
+
+	if (used && READ_ONCE(*used) != now)
+		WRITE_ONCE(*used, now);
+}
+
 /* Prepares a packet for being received by loopback. Returns that, for send_by(). */
 INLINE __u32 take_loopback(context *ctx)
 {

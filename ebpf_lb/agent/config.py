@@ -43,8 +43,8 @@ class Config:
     kubeconfig: None for the credentials that a pod finds in its container.
     node_name: the Node object that is us.
     cluster_cidrs: the pods' networks; who is in one is a client inside the cluster.
-    cgroup: the node's root in cgroup version 2; None: the node's own processes are not served at
-        their sockets.
+    cgroup: the node's root in cgroup version 2; None (the word `none`, or nothing mounted): the
+        node's own processes are not served at their sockets but at TC, packet by packet.
     pod_interfaces: shell patterns of the names that pods' interfaces have on the host.
     uplink_interfaces: of those by which outside clients or other nodes come, where it does not show
         by a default route, an address or the kind of device.
@@ -73,7 +73,7 @@ class Config:
     node_name: Annotated[str, parsers.text] = ""
     cluster_cidrs: Annotated[tuple[Network, ...], parsers.networks] = ()
     bpffs: Annotated[Path, parsers.path] = Path("/sys/fs/bpf/ebpf-lb")
-    cgroup: Annotated[Path | None, parsers.path] = None
+    cgroup: Annotated[Path | None, parsers.path_or_none] = None
     pod_interfaces: Annotated[tuple[str, ...], parsers.words] = POD_INTERFACES
     uplink_interfaces: Annotated[tuple[str, ...], parsers.words] = ()
     ignored_interfaces: Annotated[tuple[str, ...], parsers.words] = ()

@@ -30,7 +30,8 @@ _RECEIVE_BUFFER_BYTES = 1 << 20
 _MESSAGE_BYTES = 1 << 16
 _MAIN_TABLE = 254
 _UNICAST = 1
-_ETHERNET = 1  # ARPHRD_ETHER: linux/if_arp.h
+# ARPHRD_ETHER, ARPHRD_LOOPBACK (addresses of zeros): linux/if_arp.h
+_WITH_ETHERNET_HEADER = frozenset({1, 772})
 _FAMILIES = {int(socket.AF_INET): Family.IPV4, int(socket.AF_INET6): Family.IPV6}
 # IFA_F_SECONDARY (for IPv6: TEMPORARY), DADFAILED, DEPRECATED, TENTATIVE: linux/if_addr.h
 _PASSING = 0x01 | 0x08 | 0x20 | 0x40
@@ -143,7 +144,7 @@ class Network:
             kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
             master=message.get_attr("IFLA_MASTER") or 0,
             peer_elsewhere=message.get_attr("IFLA_LINK_NETNSID") is not None,
-            ethernet=message["ifi_type"] == _ETHERNET,
+            ethernet=message["ifi_type"] in _WITH_ETHERNET_HEADER,
             mtu=message.get_attr("IFLA_MTU") or 0,
             xdp=tuple(sorted(attached_programs(message).values())),
         )

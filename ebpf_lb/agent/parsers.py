@@ -20,6 +20,11 @@ def path(value: Any) -> Path:
     return Path(text(value))
 
 
+def path_or_none(value: Any) -> Path | None:
+    """A path, or the word `none`."""
+    return None if str(value).strip().lower() == "none" else path(value)
+
+
 def boolean(value: Any) -> bool:
     if isinstance(value, bool):
         return value

@@ -7,7 +7,7 @@ uplink a default route leaves, or it carries an address by which the cluster kno
 
 Of the others, what is called like a pod's is one; tunnels to other nodes are uplinks, and so is
 what carries an address and leads somewhere. A bridge leads to pods, unless a device of the machine
-is a port of it.
+is a port of it. By loopback the node talks to itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,6 +31,7 @@ class Role(Enum):
 
     POD = "pod"
     UPLINK = "uplink"
+    LOOPBACK = "loopback"
     BRIDGE = "bridge"  # pods are its ports: packets leave by it, but nothing of ours runs on it
 
     @property
@@ -42,7 +43,7 @@ class Role(Enum):
 class Link:
     """An interface. `master`: ifindex of what it is a port of, 0 for none. `peer_elsewhere`: it is
     paired with an interface of another network namespace. `ethernet`: its frames have such a
-    header, as the programs expect; not so loopback's, nor a WireGuard or IP-in-IP tunnel's. `xdp`:
+    header, as the programs expect; not so a WireGuard or IP-in-IP tunnel's. `xdp`:
     the ids of the XDP programs on it, whosever they are."""
 
     index: int
@@ -146,6 +147,8 @@ def view(
         role = roles.role(link)
         if role is not None and not link.ethernet:
             unserved.append(link.name)
+        elif role is Role.LOOPBACK:
+            interfaces[link.index] = Interface(link.index, link.name, role, 0, ())
         elif role is not None:
             bridge = roles.bridge(link) if role is Role.POD else 0
             sources = _sources(facts, bridge or link.index, primary, known)
@@ -183,8 +186,10 @@ class _Roles:
             self._ports.setdefault(link.master, []).append(link)
 
     def role(self, link: Link) -> Role | None:
-        if link.name == LOOPBACK or _matches(link, self._patterns.ignored):
+        if _matches(link, self._patterns.ignored):
             return None
+        if link.name == LOOPBACK:
+            return Role.LOOPBACK
         if link.index in self._certain or _matches(link, self._patterns.uplinks):
             return Role.UPLINK
         if link.kind in UNCONNECTED_KINDS:

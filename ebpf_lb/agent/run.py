@@ -29,8 +29,9 @@ from ebpf_lb.agent.roles import Role
 from ebpf_lb.agent.service_networks import ServiceNetworks
 from ebpf_lb.agent.xdp import XdpUplinks
 from ebpf_lb.datapath import clock as datapath_clock
+from ebpf_lb.datapath.accept_local import SETTING, accept_local
 from ebpf_lb.datapath.attach import TrafficControl
-from ebpf_lb.datapath.attach_cgroup import attach_cgroup
+from ebpf_lb.datapath.attach_cgroup import attach_cgroup, remove_links
 from ebpf_lb.datapath.attach_xdp import XdpControl
 from ebpf_lb.datapath.dump import View
 from ebpf_lb.datapath.loader import Loaded, ensure_loaded, retire_old_builds
@@ -89,6 +90,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         xdp_control.use(loaded.build)
     xdp = XdpUplinks(xdp_control, config.xdp, log)
     sources = _snat_sources(loaded.build)
+    _accept_local(config, log)
 
     def take_over() -> None:
         """The programs of this build are everywhere: nothing needs an older one."""
@@ -206,9 +208,23 @@ def _snat_sources(build: Build) -> dict[Family, dict[int, bytes]]:
     return sources
 
 
+def _accept_local(config: Config, log: Any) -> None:
+    try:
+        accept_local(Pins(config.bpffs))
+    except OSError as error:
+        log.warning(
+            "past the socket hooks, the node hears nothing of Services on addresses of its own",
+            setting=str(SETTING),
+            error=error.strerror,
+        )
+
+
 def _attach_sockets(config: Config, build: Build, log: Any) -> None:
     if config.cgroup is None:
-        log.warning("no cgroup of version 2 is mounted: the node's own processes are not served")
+        log.warning(
+            "no cgroup of version 2: the node's own processes are served at TC, packet by packet"
+        )
+        remove_links(Pins(config.bpffs).links)
         return
     links = attach_cgroup(build, Pins(config.bpffs).links, config.cgroup)
     log.debug("attached", cgroup=str(config.cgroup), links=links)

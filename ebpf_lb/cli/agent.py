@@ -36,7 +36,11 @@ import click
     help="Serve backends on other nodes by XDP on the uplinks; without: off.",
 )
 @click.option("--bpffs", metavar="DIR", help="Where to pin; without: /sys/fs/bpf/ebpf-lb.")
-@click.option("--cgroup", metavar="DIR", help="The node's cgroup v2; without: the root.")
+@click.option(
+    "--cgroup",
+    metavar="DIR|none",
+    help="The node's cgroup v2; without: the root; none: serve its own processes at TC only.",
+)
 @click.option(
     "--config",
     "file",

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from ebpf_lb.datapath.libbpf import CgroupHook, Link, Program
@@ -56,10 +57,15 @@ def attach_cgroup(build: Build, links: Path, cgroup: Path) -> list[str]:
         raise
     finally:
         os.close(cgroup_fd)
-    for pin in sorted(links.iterdir()):
-        if pin.name not in attached:
-            remove_link(pin)
+    remove_links(links, attached)
     return attached
+
+
+def remove_links(links: Path, but: Collection[str] = ()) -> None:
+    """Ends all pinned links except those of these names."""
+    for pin in sorted(links.iterdir()) if links.exists() else ():
+        if pin.name not in but:
+            remove_link(pin)
 
 
 def remove_link(pin: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ebpf_lb.datapath.accept_local import restore
 from ebpf_lb.datapath.attach import TrafficControl
 from ebpf_lb.datapath.attach_cgroup import remove_link
 from ebpf_lb.datapath.attach_xdp import XdpControl
@@ -48,6 +49,7 @@ def cleanup(root: Path, cgroup: Path | None = None) -> Removed:
         xdp = sum(control.detach(ifindex) for ifindex in control.ours())
     links = _remove_links(pins, cgroup)
     count = 0
+    restore(pins)
     pins.current.path.unlink(missing_ok=True)
     for folder in (pins.builds, pins.links):
         if folder.exists():

@@ -7,6 +7,7 @@
     ROOT/builds/BUILD/ipv4/xdp/calls      the XDP programs' own slow paths; see loader/programs.py
     ROOT/builds/BUILD/node/maps/NAME      maps that both families share
     ROOT/links/NAME                       cgroup links, which outlive builds
+    ROOT/accept_local -> 0                what the setting was before us (accept_local.py)
 
 BUILD is a hash of the sources and of every setting that is compiled in.
 """
@@ -55,3 +56,7 @@ class Pins:
     @property
     def links(self) -> Path:
         return self.root / "links"
+
+    @property
+    def accept_local(self) -> Path:
+        return self.root / "accept_local"

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ class Lab:
         if options.proxy == "ebpf-lb":
             progress("starting an agent on each node")
             for node in self._nodes(options):
-                services.start_agent(node, options.xdp, self._recorder(kept, node.agent))
+                services.start_agent(node, options, self._recorder(kept, node.agent))
         kept.complete = True
         kept.save()
 
@@ -283,8 +284,8 @@ class Lab:
         with self._changed() as kept:
             running = kept.processes.get(node.agent)
             if running is None or not running.alive:
-                mode = xdp or kept.options.xdp
-                services.start_agent(node, mode, self._recorder(kept, node.agent))
+                options = replace(kept.options, xdp=xdp or kept.options.xdp)
+                services.start_agent(node, options, self._recorder(kept, node.agent))
 
     def stop_agent(self, name: str) -> None:
         """Asks a node's agent to end, and waits."""

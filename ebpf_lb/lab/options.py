@@ -39,6 +39,8 @@ class Options:
         Proxies that leave a pod's connection to itself to the bridge (kube-proxy) need it on.
     clients: machines outside the cluster.
     xdp: the agents' --xdp.
+    socket_hooks: whether the nodes' own processes are served at their sockets; else as on nodes
+        without cgroup v2.
     """
 
     nodes: int = 3
@@ -50,6 +52,7 @@ class Options:
     hairpin_mode: bool = False
     clients: int = 1
     xdp: str = "off"
+    socket_hooks: bool = True
 
     def __post_init__(self) -> None:
         _in_range("nodes", self.nodes, NODES_MAX)

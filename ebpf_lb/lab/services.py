@@ -83,9 +83,8 @@ def start_cloud(names: LabNames, record: Record) -> Process:
     return spawn(host_place(names, "router"), argv, names.log(CLOUD), record=record)
 
 
-def start_agent(node: NodeNames, xdp: str, record: Record) -> Process:
-    """`xdp`: one of XDP_MODES."""
-    if xdp == "native":
+def start_agent(node: NodeNames, options: Options, record: Record) -> Process:
+    if options.xdp == "native":
         topology.make_ready_for_xdp(node)
     argv = [
         *(sys.executable, "-m", "ebpf_lb", "agent"),
@@ -93,8 +92,8 @@ def start_agent(node: NodeNames, xdp: str, record: Record) -> Process:
         *("--node-name", node.name),
         *("--cluster-cidr", ",".join(map(str, PODS.networks(node.families)))),
         *("--bpffs", str(node.bpffs)),
-        *("--cgroup", str(node.cgroup)),
-        *("--xdp", xdp),
+        *("--cgroup", str(node.cgroup) if options.socket_hooks else "none"),
+        *("--xdp", options.xdp),
     ]
     return spawn(node_place(node), argv, node.lab.log(node.agent), record=record)
 

@@ -10,7 +10,7 @@ from ebpf_lb.datapath.libbpf import Program
 from ebpf_lb.model.values import Family, Protocol, parse_address
 from ebpf_lb.plan.forwarding import Backend, Forwarding, Frontend, FrontendKind, ServicePortName
 from tests.bench.feeder import ENDLESS, Feeder, Traffic
-from tests.datapath.kernel import Kernel
+from tests.datapath.kernel import NODE, Kernel
 from tests.support.packets import ACK, SCTP, SYN, TCP, UDP
 
 ESTABLISHED_NS, ESTABLISHED_MANY_NS, NEW_NS, FOREIGN_NS = 45, 170, 260, 25
@@ -128,6 +128,9 @@ class World:
         yield Path("no Service's, ingress", "pod_ingress", there, None, FOREIGN_NS)
         back = replace(there, turned=True)
         yield Path("no Service's, egress", "pod_egress", back, None, FOREIGN_NS)
+        # what the node says to itself: by 127.0.0.1 like the first line, by its own address so
+        own = Traffic(self.client, NODE[self.family], 6443, TCP, flows)
+        yield Path("no Service's, loopback", "loopback_egress", own, None, FOREIGN_NS)
 
     def rare(self, capacity: int) -> Iterator[Path]:
         empty = Traffic(self.client, self.vip, EMPTY_PORT, TCP, 1024, flags=SYN)

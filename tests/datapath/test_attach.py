@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from ebpf_lb.cli.main import main
+from ebpf_lb.datapath.accept_local import SETTING, accept_local
 from ebpf_lb.datapath.attach import PREFERENCE, AttachError, Direction, TrafficControl
 from ebpf_lb.datapath.attach_cgroup import attach_cgroup
 from ebpf_lb.datapath.libbpf import CgroupHook, Link, Program
@@ -248,6 +249,18 @@ def test_cleanup_removes_every_trace_twice(node: Pins, ifindex: int, cgroup: Pat
     assert held.info().cgroup_id == 0, "still attached"
     held.close()
     assert "clsact" not in tc("qdisc", "show", "dev", "d0")
+
+
+@pytest.mark.parametrize("before", ["0", "1"])
+def test_cleanup_restores_what_loopback_accepted(node: Pins, ifindex: int, before: str) -> None:
+    SETTING.write_text(before)
+    for _ in range(2):  # a restart finds our own value, which is not what to restore
+        accept_local(node)
+        assert SETTING.read_text().strip() == "1"
+    for _ in range(2):
+        arguments = ["cleanup", "--bpffs", str(node.root)]
+        assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
+        assert SETTING.read_text().strip() == before
 
 
 def test_cleanup_refuses_a_folder_that_is_not_bpffs(tmp_path: Path) -> None:

@@ -61,11 +61,6 @@ class Cell(NamedTuple):
 CELLS = [Cell(*words) for words in itertools.product(DESTINATIONS, POLICIES, ENDPOINTS)]
 
 
-def cells_of(client: str) -> list[Cell]:
-    """Past the socket hooks, the node's own packets to its own address never leave loopback."""
-    return [c for c in CELLS if client != "node unhooked" or c.destination != "NodePort"]
-
-
 def manifests_of(policy: str, endpoints: str, number: int, pods: dict[str, Any]) -> list[Manifest]:
     """A Service reached in every way, and its slices, whose endpoints are given pods."""
     name = Cell("", policy, endpoints).service
@@ -276,7 +271,7 @@ class World:
     def outcomes(self, cell: Cell, client: str) -> dict[tuple[str, str], list[sweep.Outcome]]:
         """By family and protocol. All cells are asked at once, the first time."""
         if client not in self.answers:
-            keys = [(each, f, p) for each in cells_of(client) for f, p in FAMILY_PROTOCOLS]
+            keys = [(each, f, p) for each in CELLS for f, p in FAMILY_PROTOCOLS]
             asks = [
                 self.expected(each, client, f, p).ask(p, *self.where(each, f, p))
                 for each, f, p in keys
@@ -365,8 +360,7 @@ def settle(world: World) -> None:
     cell = CELLS[0]._replace(policy="Cluster", endpoints="both")
     deadline = time.monotonic() + 10
     for client in CLIENTS:
-        wanted = dict.fromkeys(each.destination for each in cells_of(client))
-        cells = [cell._replace(destination=each) for each in wanted if each != "unserved"]
+        cells = [cell._replace(destination=each) for each in DESTINATIONS if each != "unserved"]
         asks = [
             [p, *world.where(each, f, p), 1, 1.0] for each in cells for f, p in FAMILY_PROTOCOLS
         ]
@@ -381,7 +375,7 @@ def settle(world: World) -> None:
     [
         pytest.param(client, cell, id="-".join((client, *cell)))
         for client in CLIENTS
-        for cell in cells_of(client)
+        for cell in CELLS
     ],
 )
 def test_cell(world: World, client: str, cell: Cell) -> None:
@@ -400,7 +394,7 @@ def test_xdp_sends_on_what_goes_to_pods_elsewhere_and_nothing_else(
     """Towards the pod, and back. What travels in a tunnel, TC puts into it."""
     far = world.pods["far"].name
     least = 0
-    for cell in cells_of("outside"):
+    for cell in CELLS:
         outcomes = world.outcomes(cell, "outside")
         for protocol in PROTOCOLS:
             answers = [name for outcome, name, _ in outcomes[family, protocol]]

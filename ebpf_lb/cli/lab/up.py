@@ -45,6 +45,12 @@ from ebpf_lb.lab.state import name_option
     help="The agents' --xdp; auto uses none here, since nodes' uplinks are veths.",
 )
 @click.option(
+    "--socket-hooks/--no-socket-hooks",
+    default=True,
+    show_default=True,
+    help="Serve nodes' own processes at their sockets, or as on nodes without cgroup v2.",
+)
+@click.option(
     "--bridge-netfilter/--no-bridge-netfilter",
     default=True,
     show_default=True,

@@ -41,6 +41,11 @@ def test_without_anything_the_machine_decides(read: Any) -> None:
     assert warnings == []
 
 
+def test_sockets_need_not_be_served(read: Any) -> None:
+    assert read("cgroup: none\n")[0].cgroup is None
+    assert read(cgroup="None")[0].cgroup is None
+
+
 def test_a_flag_wins_over_the_environment_that_over_the_file(read: Any) -> None:
     text = "nodeName: file\n"
     environment = {"EBPF_LB_NODE_NAME": "environment"}

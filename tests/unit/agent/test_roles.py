@@ -3,7 +3,7 @@
 import pytest
 
 from ebpf_lb.agent.config import POD_INTERFACES
-from ebpf_lb.agent.roles import Address, Facts, Link, NetworkView, Patterns, Role, view
+from ebpf_lb.agent.roles import Address, Facts, Interface, Link, NetworkView, Patterns, Role, view
 from ebpf_lb.model.values import Family, parse_address
 
 NODE4, NODE6 = parse_address("172.30.0.11"), parse_address("fd30::11")
@@ -33,7 +33,21 @@ def look(
 
 
 def roles(seen: NetworkView) -> dict[str, Role]:
-    return {one.name: one.role for one in seen.interfaces.values()}
+    """All but loopback's, which is always the same."""
+    return {one.name: one.role for one in seen.interfaces.values() if one.role is not Role.LOOPBACK}
+
+
+def test_loopback_is_a_way_of_its_own() -> None:
+    """Whatever addresses are on it, nothing is masqueraded towards it."""
+    seen = look(LO, ETH0_NIC, addresses=(*OF_ETH0, Address(1, parse_address("192.0.2.7"), 0)))
+    assert seen.interfaces[1] == Interface(1, "lo", Role.LOOPBACK, 0, ())
+    assert Role.LOOPBACK.has_programs
+
+
+def test_loopback_may_be_ignored() -> None:
+    facts = Facts({1: LO, 2: ETH0_NIC}, OF_ETH0, BY_ETH0)
+    patterns = Patterns(POD_INTERFACES, ignored=("lo",))
+    assert set(view(facts, patterns, (NODE4, NODE6)).interfaces) == {2}
 
 
 @pytest.mark.parametrize("eth0", [ETH0_NIC, ETH0_VETH], ids=["machine", "namespace"])

@@ -7,7 +7,7 @@ from ebpf_lb.agent.roles import Address, Facts, Link, NetworkView, Patterns, Rol
 from ebpf_lb.model.values import Family, Network, parse_address, parse_network
 
 IPV4, IPV6 = Family.IPV4, Family.IPV6
-LO = Link(1, "lo", "", 0, False, ethernet=False)
+LO = Link(1, "lo", "", 0, False)
 PODS = (parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/48"))
 OTHERS = Patterns(POD_INTERFACES)
 
@@ -35,7 +35,10 @@ def look(
 
 
 def roles(seen: NetworkView) -> dict[str, str]:
-    return {one.name: one.role.value for one in seen.interfaces.values()}
+    """All but loopback's, which is always the same."""
+    found = {one.name: one.role.value for one in seen.interfaces.values()}
+    assert found.pop("lo") == "loopback"
+    return found
 
 
 def source(seen: NetworkView, name: str, family: Family) -> bytes | None:
@@ -223,4 +226,4 @@ def test_every_own_address_is_known() -> None:
 
 
 def test_roles_name_programs() -> None:
-    assert [role.value for role in Role if role.has_programs] == ["pod", "uplink"]
+    assert [role.value for role in Role if role.has_programs] == ["pod", "uplink", "loopback"]
