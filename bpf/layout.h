@@ -154,21 +154,29 @@ struct fragment {
 	__be16 snat_port; /* likewise */
 };
 
-/* What a socket of the node's own asked for, so that it never hears another address. */
+/* What an entry of `sockets` says about a socket of the node's own. */
+enum socket_entry {
+	SOCKET_HEARS = 0,	/* key: a backend; value: the frontend by which it is asked */
+	SOCKET_ASKS = 1,	/* key: a frontend; value: the backend that gets its datagrams */
+};
+
 struct socket_key {
 	__u64 cookie;
-	addr backend;
-	__be16 backend_port;
-	__u16 pad;
+	addr address;
+	__be16 port;
+	__u8 entry;
+	__u8 pad;
 #if FAMILY == 6
 	__u32 pad2;
 #endif
 };
 
 struct socket_peer {
-	addr vip;
-	__be16 vip_port;
+	addr address;
+	__be16 port;
 	__u16 service_id;
+	__u32 backend_id;
+	__u32 last_used; /* ticks */
 };
 
 struct source_range_key {

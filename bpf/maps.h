@@ -42,7 +42,8 @@ BPF_F_TABLE("lru_hash:" PIN "/affinity", struct affinity_key, struct affinity, a
 BPF_F_TABLE("lru_hash:" PIN "/fragments", struct fragment_key, struct fragment, fragments, FRAGMENTS_MAX, 0);
 /* Programs count: the next identification of translated datagrams, by a hash of where they go. */
 BPF_F_TABLE("array:" PIN "/fragment_ids", u32, u64, fragment_ids, FRAGMENT_IDS, 0);
-/* cgroup programs write and read. Full: the oldest socket sees the backend's address, not the VIP. */
+/* cgroup programs write and read; agent looks for sockets whose backend left. Full: the socket longest
+ * unheard of sees the backend's address, not the VIP. */
 BPF_F_TABLE("lru_hash:" PIN "/sockets", struct socket_key, struct socket_peer, sockets, SOCKETS_MAX, 0);
 /* Agent writes, programs read. Sources allowed to a Service's LB addresses. Full: reported. */
 BPF_F_TABLE("lpm_trie:" PIN "/source_ranges", struct source_range_key, u8, source_ranges, SOURCE_RANGES_MAX, HASH_ON_DEMAND);

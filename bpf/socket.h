@@ -71,18 +71,116 @@ INLINE int of_node(struct bpf_sock_addr *ctx)
 	return config && bpf_get_netns_cookie(ctx) == config->node_netns_cookie;
 }
 
-INLINE void remember_peer(__u64 cookie, const struct packet *packet, const struct verdict *verdict)
+INLINE void socket_key_for(struct socket_key *key, __u64 cookie, __u8 entry, const addr *address,
+			   __be16 port)
 {
-	struct socket_key key = {};
-	struct socket_peer peer = {};
+	__builtin_memset(key, 0, sizeof(*key));
+	key->cookie = cookie;
+	key->entry = entry;
+	key->address = *address;
+	key->port = port;
+}
 
-	key.cookie = cookie;
-	key.backend = verdict->address;
-	key.backend_port = verdict->port;
-	peer.vip = packet->destination;
-	peer.vip_port = packet->destination_port;
-	peer.service_id = verdict->service_id;
-	socket_peer_set(&key, &peer);
+/*
+ * Notes by which frontend the socket asks the verdict's backend, so that it hears the answers from
+ * there. Returns 0, and notes nothing, if it still waits for the backend's answers to another one:
+ * to which of both an answer belongs could not be told.
+ */
+INLINE int notes_frontend(__u64 cookie, const struct packet *packet, const struct verdict *verdict,
+			  __u32 now, int in_any_case)
+{
+	struct socket_key key;
+	struct socket_peer new = {};
+	struct socket_peer *peer;
+
+	socket_key_for(&key, cookie, SOCKET_HEARS, &verdict->address, verdict->port);
+	peer = socket_peer_get(&key);
+	if (peer && peer->port == packet->destination_port &&
+	    same_address(&peer->address, &packet->destination) &&
+	    peer->service_id == verdict->service_id) {
+		/* in place: an update of an LRU map costs many times as much */
+		WRITE_ONCE(peer->last_used, now);
+		return 1;
+	}
+	if (peer && !in_any_case && now - peer->last_used <= TIMEOUT_UDP)
+		return 0;
+	new.address = packet->destination;
+	new.port = packet->destination_port;
+	new.service_id = verdict->service_id;
+	new.backend_id = verdict->backend_id;
+	new.last_used = now;
+	socket_peer_set(&key, &new);
+	return 1;
+}
+
+/* An unconnected socket's datagrams to one frontend go to one backend, as long as that serves. */
+INLINE void notes_backend(__u64 cookie, const struct packet *packet, const struct verdict *verdict,
+			  __u32 now)
+{
+	struct socket_key key;
+	struct socket_peer new = {};
+
+	socket_key_for(&key, cookie, SOCKET_ASKS, &packet->destination, packet->destination_port);
+	new.address = verdict->address;
+	new.port = verdict->port;
+	new.service_id = verdict->service_id;
+	new.backend_id = verdict->backend_id;
+	new.last_used = now;
+	socket_peer_set(&key, &new);
+}
+
+INLINE int keeps_to_backend(__u64 cookie, const struct packet *packet, __u32 now,
+			    struct verdict *verdict)
+{
+	struct socket_key key;
+	struct socket_peer *peer;
+	struct backend *backend;
+
+	socket_key_for(&key, cookie, SOCKET_ASKS, &packet->destination, packet->destination_port);
+	peer = socket_peer_get(&key);
+	if (!peer || now - peer->last_used > TIMEOUT_UDP)
+		return 0;
+	backend = backend_get(peer->backend_id);
+	if (!backend || !(backend->flags & (BACKEND_IN_CLUSTER_SET | BACKEND_IN_LOCAL_SET)) ||
+	    backend->service_id != peer->service_id || backend->port != peer->port ||
+	    !same_address(&backend->address, &peer->address))
+		return 0;
+	verdict->address = peer->address;
+	verdict->port = peer->port;
+	verdict->service_id = peer->service_id;
+	verdict->backend_id = peer->backend_id;
+	WRITE_ONCE(peer->last_used, now);
+	return notes_frontend(cookie, packet, verdict, now, 0);
+}
+
+/* So often another backend is looked for where the socket waits for answers of the first one. */
+#define OTHER_BACKENDS 3
+
+/* A verdict's action; ACTION_PASS also where packets must be translated instead. */
+INLINE int decide_for_socket(__u64 cookie, struct packet *packet, __u32 now, int connecting,
+			     struct verdict *verdict)
+{
+	int action = decide(packet, CLIENT_NODE, now, verdict);
+
+	if (action != ACTION_TRANSLATE)
+		return action;
+	if (notes_frontend(cookie, packet, verdict, now, connecting))
+		return ACTION_TRANSLATE;
+#pragma unroll
+	for (int i = 1; i <= OTHER_BACKENDS; i++) {
+		packet->source_port ^= cookie >> 7 * i;
+		packet->source_port++;
+		action = decide(packet, CLIENT_NODE, now, verdict);
+		if (action != ACTION_TRANSLATE)
+			return action;
+		if (notes_frontend(cookie, packet, verdict, now, 0))
+			return ACTION_TRANSLATE;
+	}
+	/* to an address of the node's own no packet leaves that could be translated: the last one wins */
+	if (verdict->kind != FRONTEND_NODE_PORT)
+		return ACTION_PASS;
+	notes_frontend(cookie, packet, verdict, now, 1);
+	return ACTION_TRANSLATE;
 }
 
 INLINE int socket_names_peer(struct bpf_sock_addr *ctx, int form, int connecting)
@@ -97,15 +195,17 @@ INLINE int socket_names_peer(struct bpf_sock_addr *ctx, int form, int connecting
 	    !of_node(ctx))
 		return SOCKET_ALLOW;
 	cookie = socket_cookie(ctx);
+	packet.destination_port = ctx->user_port;
+	now = TICK();
+	if (!connecting && keeps_to_backend(cookie, &packet, now, &verdict))
+		goto known;
 	source = snat_source_get(NODE_SOURCE_ID);
 	if (source)
 		packet.source = source->address;
-	/* No port is bound yet; the cookie keeps a socket's datagrams with one backend. */
+	/* No port is bound yet; the cookie spreads sockets over backends. */
 	packet.source_port = cookie ^ cookie >> 16;
-	packet.destination_port = ctx->user_port;
 	packet.protocol = ctx->protocol;
-	now = TICK();
-	switch (decide(&packet, CLIENT_NODE, now, &verdict)) {
+	switch (decide_for_socket(cookie, &packet, now, connecting, &verdict)) {
 	case ACTION_TRANSLATE:
 		break;
 	case ACTION_REJECT:
@@ -115,9 +215,11 @@ INLINE int socket_names_peer(struct bpf_sock_addr *ctx, int form, int connecting
 	default:
 		return SOCKET_ALLOW;
 	}
-	remember_peer(cookie, &packet, &verdict);
-	write_peer(ctx, form, &verdict.address, verdict.port);
 	decided(&packet, &verdict, now);
+	if (!connecting)
+		notes_backend(cookie, &packet, &verdict, now);
+known:
+	write_peer(ctx, form, &verdict.address, verdict.port);
 	count_reason(REASON_SOCKET, 1, 0);
 	count_service(verdict.service_id, connecting, 0, 0);
 	return SOCKET_ALLOW;
@@ -126,15 +228,15 @@ INLINE int socket_names_peer(struct bpf_sock_addr *ctx, int form, int connecting
 /* The address that a socket is about to be told: a backend's becomes the frontend's again. */
 INLINE int socket_hears_peer(struct bpf_sock_addr *ctx, int form)
 {
-	struct socket_key key = {};
+	struct socket_key key;
 	struct socket_peer *peer;
+	addr backend;
 
-	if (!read_peer(ctx, form, &key.backend))
+	if (!read_peer(ctx, form, &backend))
 		return SOCKET_ALLOW;
-	key.cookie = socket_cookie(ctx);
-	key.backend_port = ctx->user_port;
+	socket_key_for(&key, socket_cookie(ctx), SOCKET_HEARS, &backend, ctx->user_port);
 	peer = socket_peer_get(&key);
 	if (peer)
-		write_peer(ctx, form, &peer->vip, peer->vip_port);
+		write_peer(ctx, form, &peer->address, peer->port);
 	return SOCKET_ALLOW;
 }

@@ -15,7 +15,7 @@ import pytest
 from ebpf_lb.datapath.attach_cgroup import attach_cgroup, remove_link
 from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.model.values import Family, Protocol
-from ebpf_lb.plan.forwarding import FrontendFlag, ServicePortName
+from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind, ServicePortName
 from tests.capabilities import CGROUP2, DATAPATH, needs
 from tests.datapath import wires
 from tests.datapath.kernel import NODE, Kernel
@@ -313,4 +313,86 @@ def test_many_services_from_one_socket(node: Node) -> None:
     assert answers == [
         (backend, (node.spelled(vip), PORT))
         for vip, backend in zip(vips, BACKENDS[node.kernel.family], strict=True)
+    ]
+
+
+def test_an_unconnected_socket_keeps_to_its_backend_while_that_serves(node: Node) -> None:
+    """As its packets' flow would: endpoints that are added change nothing, one that leaves does."""
+    vip, name = (node.world.vip, PORT), "growing"
+    all_of_them = BACKENDS[node.kernel.family]
+
+    def service(backends: list[str]) -> None:
+        found = [(backend, TARGET_PORT) for backend in backends]
+        node.kernel.service(*vip, found, protocol=Protocol.UDP, name=name)
+
+    def ask(fresh: socket.socket) -> str:
+        fresh.sendto(b"?", (node.spelled(vip[0]), PORT))
+        answer, sender = fresh.recvfrom(100)
+        assert sender[:2] == (node.spelled(vip[0]), PORT)
+        return answer.decode()
+
+    def work() -> None:
+        sockets = [socket.socket(node.family, socket.SOCK_DGRAM) for _ in range(6)]
+        for each in sockets:
+            each.settimeout(3)
+        service(all_of_them[:1])
+        assert {ask(each) for each in sockets} == {all_of_them[0]}
+        service(all_of_them)
+        for _ in range(2):
+            assert {ask(each) for each in sockets} == {all_of_them[0]}
+        service(all_of_them[1:3])
+        later = [ask(each) for each in sockets]
+        assert set(later) <= set(all_of_them[1:3])
+        service(all_of_them[1:])
+        assert [ask(each) for each in sockets] == later
+
+    wires.inside(node.place.node, work, node.place.group)
+
+
+@pytest.mark.parametrize("backends", [1, 2, 8])
+def test_two_services_with_the_same_backends_from_one_socket(node: Node, backends: int) -> None:
+    """Asked at once: by whose address each answer comes can be told, or the socket is not served
+    (packets of it are)."""
+    one, other = node.world.vip, node.world.other_vip
+    for vip in (one, other):
+        found = [(backend, TARGET_PORT) for backend in BACKENDS[node.kernel.family][:backends]]
+        node.kernel.service(vip, PORT, found, protocol=Protocol.UDP)
+
+    def work() -> list[set[str]]:
+        found = []
+        for _ in range(10):
+            with socket.socket(node.family, socket.SOCK_DGRAM) as fresh:
+                fresh.settimeout(0.3)
+                for vip in (one, other):
+                    fresh.sendto(b"?", (node.spelled(vip), PORT))
+                heard = set()
+                try:
+                    for _ in range(2):
+                        heard.add(plain(fresh.recvfrom(100)[1][0]))
+                except TimeoutError:
+                    pass
+                found.append(heard)
+        return found
+
+    heard = wires.inside(node.place.node, work, node.place.group)
+    if backends == 1:
+        assert heard == [{one}] * 10
+    else:
+        assert all(one in each for each in heard)
+        # both Services agree by chance, and three more tries do not help: one of 16, or of 4,096
+        assert sum(len(each) == 2 for each in heard) >= (6 if backends == 2 else 9)
+
+
+def test_a_node_port_on_the_nodes_own_address_is_always_served(node: Node) -> None:
+    """Its packets would not leave the node; so the Service that was asked last is heard."""
+    own = NODE[node.kernel.family]
+    backend = (BACKENDS[node.kernel.family][0], TARGET_PORT)
+    for port in (30080, 30081):
+        node.kernel.service(
+            own, port, [backend], protocol=Protocol.UDP, kind=FrontendKind.NODE_PORT
+        )
+    answers = node.ask((own, 30080), (own, 30081))
+    assert [sender for _, sender in answers] == [  # type: ignore[attr-defined]
+        (node.spelled(own), 30080),
+        (node.spelled(own), 30081),
     ]

@@ -192,14 +192,19 @@ def _fragments(view: View) -> Iterator[Row]:
 
 
 def _sockets(view: View) -> Iterator[Row]:
+    entries = view.layout.enum("socket_entry")
     for key, value in sorted(view.rows("sockets")):
+        asks = key.entry == entries["SOCKET_ASKS"]
+        vip, backend = (key, value) if asks else (value, key)
         yield {
             "cookie": key.cookie,
-            "vip": format_address(value.vip),
-            "vip_port": value.vip_port,
-            "backend": format_address(key.backend),
-            "backend_port": key.backend_port,
+            "entry": "ASKS" if asks else "HEARS",
+            "vip": format_address(vip.address),
+            "vip_port": vip.port,
+            "backend": format_address(backend.address),
+            "backend_port": backend.port,
             "service": view.service(value.service_id),
+            "age_s": view.age_s(value.last_used, 32),
         }
 
 
