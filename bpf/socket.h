@@ -96,9 +96,9 @@ INLINE int notes_frontend(__u64 cookie, const struct packet *packet, const struc
 	socket_key_for(&key, cookie, SOCKET_HEARS, &verdict->address, verdict->port);
 	peer = socket_peer_get(&key);
 	if (peer && peer->port == packet->destination_port &&
-	    same_address(&peer->address, &packet->destination) &&
-	    peer->service_id == verdict->service_id) {
+	    same_address(&peer->address, &packet->destination)) {
 		/* in place: an update of an LRU map costs many times as much */
+		WRITE_ONCE(peer->service_id, verdict->service_id);
 		WRITE_ONCE(peer->last_used, now);
 		return 1;
 	}

@@ -7,7 +7,8 @@ again. Nothing is taken out of the maps before every kind of object was listed c
 
 import itertools
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,16 @@ from ebpf_lb.agent.attachments import Attachments
 from ebpf_lb.agent.config import Config
 from ebpf_lb.agent.health_checks import HealthCheckServers
 from ebpf_lb.agent.inbox import Inbox, NetworkChanged, Wake
+from ebpf_lb.agent.latency import ProgrammingLatency
 from ebpf_lb.agent.metrics import Metrics
 from ebpf_lb.agent.programmer import Programmer
 from ebpf_lb.agent.roles import Facts, Patterns, Role
 from ebpf_lb.agent.service_networks import ServiceNetworks
+from ebpf_lb.agent.stale_sockets import StaleSockets
 from ebpf_lb.agent.xdp import XdpUplinks
 from ebpf_lb.kube import resources
 from ebpf_lb.kube.watch import Changed, Deleted, Listed, Problem
+from ebpf_lb.model.endpoints import EndpointSlice
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.node import Node
 from ebpf_lb.model.values import Network
@@ -47,6 +51,7 @@ class Parts:
     xdp: XdpUplinks
     health_checks: HealthCheckServers
     service_networks: ServiceNetworks
+    stale_sockets: StaleSockets
     metrics: Metrics
     log: Any
     report_conflict: Callable[[ObjectKey, str], None] = lambda key, sentence: None
@@ -55,7 +60,8 @@ class Parts:
 class Loop:
     """`attach_late`: the maps are new and empty; programs are attached when they are filled.
     `preferred`: the node's addresses of last time, until its Node object is known. `clock`:
-    monotonic seconds. `when_complete` is called once, after the first complete sync."""
+    monotonic seconds; `wall_clock`: since 1970. `when_complete` is called once, after the first
+    complete sync."""
 
     def __init__(
         self,
@@ -65,6 +71,7 @@ class Loop:
         facts: Facts,
         clock: Callable[[], float],
         *,
+        wall_clock: Callable[[], float] = time.time,
         preferred: tuple[bytes, ...] = (),
         attach_late: bool = False,
         when_complete: Callable[[], None] = lambda: None,
@@ -86,6 +93,7 @@ class Loop:
             self._source = resources.ENDPOINTS.name
         self._missing = {resources.SERVICES.name, self._source, NODES}  # kinds not yet listed
         self._conflicts: dict[ObjectKey, list[str]] = {}
+        self._latency = ProgrammingLatency(parts.metrics.programming.observe, wall_clock)
         self._unserved: tuple[str, ...] = ()
         self._primary: tuple[bytes, ...] = ()
         self._pod_networks: tuple[Network, ...] = ()
@@ -153,8 +161,10 @@ class Loop:
             case resources.SERVICES.name:
                 cluster.replace_services(event.objects)
             case resources.ENDPOINT_SLICES.name:
+                self._note_trigger_times(((s,) for s in event.objects), event.triggered_s)
                 cluster.replace_slices(event.objects)
             case resources.ENDPOINTS.name:
+                self._note_trigger_times(event.objects, event.triggered_s)
                 cluster.replace_slices(itertools.chain.from_iterable(event.objects))
             case resources.SERVICE_CIDRS.name:
                 self._parts.service_networks.replace(event.objects)
@@ -171,9 +181,11 @@ class Loop:
             case resources.SERVICES.name:
                 cluster.set_service(event.object)
             case resources.ENDPOINT_SLICES.name:
-                cluster.set_slice(event.object)
+                if cluster.set_slice(event.object):
+                    self._latency.note(event.object.service, event.triggered_s)
             case resources.ENDPOINTS.name:
-                cluster.set_slices(event.key, event.object)
+                if cluster.set_slices(event.key, event.object):
+                    self._latency.note(event.key, event.triggered_s)
             case resources.SERVICE_CIDRS.name:
                 self._parts.service_networks.set(event.object)
             case _:
@@ -186,14 +198,25 @@ class Loop:
             case resources.SERVICES.name:
                 cluster.delete_service(event.key)
             case resources.ENDPOINT_SLICES.name:
-                cluster.delete_slice(event.key)
+                service = cluster.delete_slice(event.key)
+                if service is not None:
+                    self._latency.forget(service)
             case resources.ENDPOINTS.name:
                 cluster.set_slices(event.key, ())
+                self._latency.forget(event.key)
             case resources.SERVICE_CIDRS.name:
                 self._parts.service_networks.delete(event.key)
             case _:
                 self._set_node(None)
         self._count(kind, 1)
+
+    def _note_trigger_times(
+        self, listed: Iterable[tuple[EndpointSlice, ...]], triggered_s: tuple[float, ...]
+    ) -> None:
+        for slices, moment in zip(listed, triggered_s, strict=False):
+            for s in slices[:1]:
+                if self._parts.cluster.differs(s):
+                    self._latency.note(s.service, moment)
 
     def _set_node(self, node: Node | None) -> None:
         """Without a Node object we go on with what we last knew of it: addresses and zone do not
@@ -271,6 +294,7 @@ class Loop:
         self._parts.health_checks.apply()
         # not before the Services: what has an address in these networks must be known
         self._parts.service_networks.apply(self._primary, self._pod_networks)
+        self._latency.programmed()
         written = programmer.writes - writes
         if written:
             programmer.note_changes()
@@ -320,6 +344,8 @@ class Loop:
             attachments.retry()
         if self._parts.health_checks.failed:
             self._parts.health_checks.retry()
+        if self.complete:
+            self._parts.stale_sockets.check()
         again = programmer.to_retry() if self.complete else []
         if again:
             self._sync(again)
@@ -336,6 +362,7 @@ class Loop:
             "services": programmer.services,
             "notProgrammed": sorted({one.sentence for one in list(programmer.refused.values())}),
             "conflicts": sorted({text for all_ in list(self._conflicts.values()) for text in all_}),
+            "staleSocketProblem": self._parts.stale_sockets.problem,
             "serviceNetworkProblems": list(self._parts.service_networks.problems),
             "interfaces": self._parts.attachments.attached(Role.POD),
             "uplinks": self._parts.attachments.attached(Role.UPLINK),

@@ -24,6 +24,13 @@ from ebpf_lb.model.values import Family
 
 # kube-proxy's: from 1 ms, each twice the one before
 _SYNC_BUCKETS = tuple(0.001 * 2**exponent for exponent in range(15))
+# kube-proxy's, for the latency that the scalability SLI speaks of: to one minute by the second
+_PROGRAMMING_BUCKETS = (
+    *(0.25, 0.5),
+    *range(1, 60),
+    *range(60, 120, 5),
+    *range(120, 301, 30),
+)
 _HASH_MAPS = ("frontends", "names", "source_ranges", "affinity", "interfaces")
 
 
@@ -50,6 +57,12 @@ class Metrics:
             "Time that bringing changes into the maps took.",
             registry=registry,
             buckets=_SYNC_BUCKETS,
+        )
+        self.programming = Histogram(
+            "kubeproxy_network_programming_duration_seconds",
+            "Time from a change of a Service or a pod until the maps followed.",
+            registry=registry,
+            buckets=_PROGRAMMING_BUCKETS,
         )
         self._last = Gauge(
             prefix + "last_timestamp_seconds",
@@ -185,6 +198,27 @@ class XdpCollector(Collector):
         for mode in ("native", "generic", "tc"):
             metric.add_metric([mode], counts.get(mode, 0))
         yield metric
+
+
+class SocketsClosed(Protocol):
+    """What is asked of the StaleSockets here."""
+
+    @property
+    def closed(self) -> int: ...
+
+
+class StaleSocketCollector(Collector):
+    """The node's UDP sockets whose backend left."""
+
+    def __init__(self, sockets: SocketsClosed) -> None:
+        self._sockets = sockets
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "ebpf_lb_sockets_closed",
+            "UDP sockets of this node that were closed because their backend left.",
+            value=self._sockets.closed,
+        )
 
 
 class MapCollector(Collector):

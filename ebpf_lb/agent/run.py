@@ -22,11 +22,13 @@ from ebpf_lb.agent.metrics import (
     MapCollector,
     Metrics,
     ProgrammerCollector,
+    StaleSocketCollector,
     XdpCollector,
 )
 from ebpf_lb.agent.programmer import Programmer
 from ebpf_lb.agent.roles import Role
 from ebpf_lb.agent.service_networks import ServiceNetworks
+from ebpf_lb.agent.stale_sockets import StaleSockets, translated_sockets
 from ebpf_lb.agent.xdp import XdpUplinks
 from ebpf_lb.datapath import clock as datapath_clock
 from ebpf_lb.datapath.accept_local import SETTING, accept_local
@@ -36,6 +38,7 @@ from ebpf_lb.datapath.attach_xdp import XdpControl
 from ebpf_lb.datapath.dump import View
 from ebpf_lb.datapath.loader import Loaded, ensure_loaded, retire_old_builds
 from ebpf_lb.datapath.pins import Build, Pins
+from ebpf_lb.datapath.sock_diag import SockDiag
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID, FamilyMaps, FamilyWriter
 from ebpf_lb.kube import resources
 from ebpf_lb.kube.client import ApiClient, connect
@@ -118,6 +121,9 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         {family: SourceNumbers(held) for family, held in sources.items()},
         log,
     )
+    stale_sockets = StaleSockets(
+        writers, lambda family: translated_sockets(loaded.build, family), SockDiag, log
+    )
     loop = Loop(
         config,
         Parts(
@@ -127,6 +133,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
             xdp=xdp,
             health_checks=health_checks,
             service_networks=ServiceNetworks(writers, log),
+            stale_sockets=stale_sockets,
             metrics=metrics,
             log=log,
             report_conflict=report("AddressConflict"),
@@ -144,6 +151,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     metrics.registry.register(MapCollector(loaded.build))
     metrics.registry.register(HealthCheckCollector(health_checks))
     metrics.registry.register(XdpCollector(xdp))
+    metrics.registry.register(StaleSocketCollector(stale_sockets))
     if not late:
         _attach_sockets(config, loaded.build, log)
     for number in (signal.SIGTERM, signal.SIGINT):

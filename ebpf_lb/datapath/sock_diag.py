@@ -4,6 +4,7 @@ The kernel's sock_diag interface (man 7 sock_diag, linux/inet_diag.h). pyroute2 
 not its errors nor SOCK_DESTROY, which needs CONFIG_INET_DIAG_DESTROY.
 """
 
+import errno
 import os
 import socket
 import struct
@@ -20,6 +21,8 @@ _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _REQUEST = struct.Struct("=BBBxI48s")  # family, protocol, extensions, states, id
 _ANSWER = struct.Struct("=BBBB48s")  # family, state, timer, retransmits, id; and what we skip
 _ID = struct.Struct("!HH16s16s4x8s")  # local and remote port and address, interface, cookie
+_COOKIE = struct.Struct("=II")  # the lower half first
+_CODE = struct.Struct("=i")  # of an error, negative; 0: none
 _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
 
 
@@ -59,10 +62,8 @@ class SockDiag:
         try:
             for _ in self._answers():
                 pass
-        except (FileNotFoundError, BrokenPipeError):
-            return False
         except OSError as error:
-            if error.errno == _ESTALE:
+            if error.errno in (errno.ENOENT, errno.ESTALE, errno.EPIPE):
                 return False
             raise
         return True
@@ -71,14 +72,14 @@ class SockDiag:
         request = _REQUEST.pack(kind, socket.IPPROTO_UDP, 0, 1 << _ESTABLISHED, bytes(48))
         self._send(_SOCK_DIAG_BY_FAMILY, _NLM_F_DUMP, request)
         for body in self._answers():
-            _, _, _, _, name = _ANSWER.unpack_from(body)
+            *_, name = _ANSWER.unpack_from(body)
             _, remote_port, _, remote, cookie = _ID.unpack(name)
             if kind == socket.AF_INET:
                 remote = remote[:4]
             elif remote.startswith(_MAPPED):
                 remote = remote[12:]
-            # two words of 32 bits, the lower one first
-            yield UdpSocket(int.from_bytes(cookie, "little"), remote, remote_port, kind, name)
+            low, high = _COOKIE.unpack(cookie)
+            yield UdpSocket(high << 32 | low, remote, remote_port, kind, name)
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         length = _HEADER.size + len(body)
@@ -91,11 +92,8 @@ class SockDiag:
                 length, kind, _, _, _ = _HEADER.unpack_from(data)
                 body, data = data[_HEADER.size : length], data[(length + 3) & ~3 :]
                 if kind in (_NLMSG_ERROR, _NLMSG_DONE):
-                    code = int.from_bytes(body[:4], "little", signed=True) if body else 0
-                    if code < 0:
+                    (code,) = _CODE.unpack_from(body)
+                    if code:
                         raise OSError(-code, os.strerror(-code))
                     return
                 yield body
-
-
-_ESTALE = 116

@@ -7,10 +7,13 @@ reported in a sentence that names object and field; the rest of the object goes 
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Network, Protocol, parse_address, parse_network
+
+TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 
 Json = Mapping[str, Any]
 T = TypeVar("T")
@@ -20,6 +23,7 @@ class Parsed(NamedTuple, Generic[T]):
     key: ObjectKey
     value: T | None  # None: nothing that we could use
     problems: tuple[str, ...] = ()
+    triggered_s: float = 0.0  # when what led to this change happened, since 1970; 0: not said
 
 
 class Reader:
@@ -37,7 +41,20 @@ class Reader:
         self.problems: list[str] = []
 
     def done(self, value: T | None) -> Parsed[T]:
-        return Parsed(self.key, value, tuple(self.problems))
+        return Parsed(self.key, value, tuple(self.problems), self._triggered_s())
+
+    def _triggered_s(self) -> float:
+        """From an annotation that the controllers of endpoints set (the network programming latency
+        SLI). One that cannot be read is nobody's loss, and no news for people."""
+        annotations = self.metadata.get("annotations")
+        text = annotations.get(TRIGGER_TIME) if isinstance(annotations, dict) else None
+        if not isinstance(text, str):
+            return 0.0
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            return 0.0
+        return moment.timestamp() if moment.tzinfo else 0.0
 
     def refuse(self, field: str, what: object, why: str) -> None:
         text = repr(what)

@@ -12,6 +12,7 @@ Every failure is followed by a pause that doubles, with jitter; every sign of pr
 import random
 import threading
 import time
+from array import array
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,19 +30,21 @@ FORBIDDEN = 403
 @dataclass(frozen=True, slots=True)
 class Listed:
     """The whole collection, as values: whatever is not in it is gone. Comes first, and again after
-    the server forgot what changed since."""
+    the server forgot what changed since. `triggered_s`: of each object; () if none says it."""
 
     resource: Resource
     objects: tuple[Any, ...]
+    triggered_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """An object is new or other than it was."""
+    """An object is new or other than it was. `triggered_s`: see Parsed."""
 
     resource: Resource
     object: Any
     key: ObjectKey
+    triggered_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,7 @@ class Watcher:
         """Without resourceVersion: the newest state there is. `0` or NotOlderThan could be served
         from a server's cache that lags behind what we have seen, and would undo it."""
         values: list[Any] = []
+        triggered_s = array("d")
         refused: list[Problem] = []
         query = dict(self._resource.selectors)
         if self._in_pages:
@@ -213,6 +217,7 @@ class Watcher:
                 refused += (Problem(self._resource, t, parsed.key) for t in parsed.problems)
                 if parsed.value is not None:
                     values.append(parsed.value)
+                    triggered_s.append(parsed.triggered_s)
             del items
             if not more:
                 break
@@ -221,7 +226,7 @@ class Watcher:
         self._version = version
         self._complaint = ""
         yield from refused
-        yield Listed(self._resource, tuple(values))
+        yield Listed(self._resource, tuple(values), tuple(triggered_s) if any(triggered_s) else ())
 
     def _watch_on(self) -> Iterator[Event]:
         self._refusals = 0
@@ -282,7 +287,7 @@ class Watcher:
             for text in parsed.problems:
                 yield Problem(self._resource, text, parsed.key)
             if parsed.value is not None:
-                yield Changed(self._resource, parsed.value, parsed.key)
+                yield Changed(self._resource, parsed.value, parsed.key, parsed.triggered_s)
             else:
                 yield Deleted(self._resource, parsed.key)
         elif kind == "DELETED":

@@ -51,29 +51,42 @@ class Cluster:
             self._reclaim(key, self._claims(old), {})
             self._changed[key] = None
 
-    def set_slice(self, s: EndpointSlice) -> None:
+    def set_slice(self, s: EndpointSlice) -> bool:
+        """Whether it is other than what was known."""
         old = self._slices.get(s.key)
         if old == s:
-            return
+            return False
         if old is not None:
             self._detach(old)
         self._slices[s.key] = s
         self._slices_of[s.service] = (*self._slices_of.get(s.service, ()), s)
         self._mark(s.service)
+        return True
 
-    def delete_slice(self, key: ObjectKey) -> None:
+    def delete_slice(self, key: ObjectKey) -> ObjectKey | None:
+        """The Service that it belonged to; None if there was no such slice."""
         old = self._slices.pop(key, None)
-        if old is not None:
-            self._detach(old)
+        if old is None:
+            return None
+        self._detach(old)
+        return old.service
 
-    def set_slices(self, service: ObjectKey, slices: Iterable[EndpointSlice]) -> None:
-        """All slices of one Service, as an Endpoints object states them; () when it is gone."""
+    def set_slices(self, service: ObjectKey, slices: Iterable[EndpointSlice]) -> bool:
+        """All slices of one Service, as an Endpoints object states them; () when it is gone.
+        Whether they are other than what was known."""
         present = {s.key: s for s in slices}
+        changed = False
         for old in self._slices_of.get(service, ()):
             if old.key not in present:
                 self.delete_slice(old.key)
+                changed = True
         for s in present.values():
-            self.set_slice(s)
+            changed |= self.set_slice(s)
+        return changed
+
+    def differs(self, s: EndpointSlice) -> bool:
+        """Whether it is other than what is known."""
+        return self._slices.get(s.key) != s
 
     def replace_services(self, services: Iterable[Service]) -> None:
         """A complete list: what is absent is gone."""

@@ -25,6 +25,7 @@ from ebpf_lb.datapath.writer.records import Record, pack_ids, unpack_ids
 from ebpf_lb.datapath.writer.services import Change
 from ebpf_lb.datapath.writer.source_ranges import SourceRanges
 from ebpf_lb.errors import UserError
+from ebpf_lb.model.values import Protocol
 from ebpf_lb.plan.forwarding import Forwarding, ServicePortName
 
 _INDEX = struct.Struct("=I")
@@ -41,6 +42,8 @@ class FamilyWriter(NodeTables):
     ) -> None:
         super().__init__(maps)
         self.family = maps.layout.family
+        self.udp_departures = 0
+        """How often backends of a UDP Service port ceased to serve since the start."""
         self._records: dict[ServicePortName, Record] = {}
         self._by_id: dict[int, Record] = {}
         self._stray_ids: set[int] = set()
@@ -89,6 +92,12 @@ class FamilyWriter(NodeTables):
         self._frontends.adopt(records, found.unserved, found.stray_frontends)
         self._ranges.adopt(records, found.stray_ranges)
 
+    def serving(self, service_id: int) -> set[tuple[bytes, int]]:
+        """Address and port of the backends that a Service port sends new connections to; none if
+        there is no such Service port."""
+        record = self._by_id.get(service_id)
+        return self._services.serving(record) if record else set()
+
     def names(self) -> list[ServicePortName]:
         """The Service ports that the kernel holds something for."""
         return list(self._records)
@@ -119,7 +128,8 @@ class FamilyWriter(NodeTables):
             self._services.build_up(change)
             self._frontends.change(record, frontends)
             self._ranges.remove_others(record, ranges)
-            self._services.clear(change)
+            if self._services.clear(change):
+                self._note_departure(name)
         except Exhausted as error:
             raise NotProgrammed(name, self.family, error.what) from error
         except OSError as error:
@@ -154,6 +164,7 @@ class FamilyWriter(NodeTables):
         del self._records[record.name]
         del self._by_id[record.id]
         self._services.release(record)
+        self._note_departure(name)
 
     def retain(self, names: Collection[ServicePortName]) -> None:
         """Removes all Service ports but these, and whatever belongs to none."""
@@ -237,6 +248,10 @@ class FamilyWriter(NodeTables):
         self._services.assign(change)
         self._records[record.name] = record
         self._by_id[record.id] = record
+
+    def _note_departure(self, name: ServicePortName) -> None:
+        if name.protocol is Protocol.UDP:
+            self.udp_departures += 1
 
     def _delete_name(self, number: int) -> None:
         if self._maps.names.delete(_INDEX.pack(number)):

@@ -244,8 +244,8 @@ class Services:
         self._point(change, "local")
         self._store_third(record, third)
 
-    def clear(self, change: Change) -> None:
-        """Takes flags away that no longer hold, and the backends that left."""
+    def clear(self, change: Change) -> bool:
+        """Takes flags away that no longer hold, and the backends that left; whether any did."""
         lowered: Backends = {}
         gone: list[bytes] = []
         for key, (flags, number) in change.current.items():
@@ -256,12 +256,22 @@ class Services:
             elif held[0] != flags:
                 lowered[key] = held
         if not lowered:
-            return
+            return False
         self._write_backends(change, lowered)
         if gone:
             ids = [change.current.pop(key)[1] for key in gone]
             self._note_backends(change)
             self.free(backend_ids=ids)
+        return bool(gone)
+
+    def serving(self, record: Record) -> set[tuple[bytes, int]]:
+        """Address and port of the backends that are in a set."""
+        size, sets = self._address_bytes, self._in_cluster | self._in_local
+        return {
+            (key[:size], int.from_bytes(key[size:]))
+            for key, (flags, _) in self._held(record).items()
+            if flags & sets
+        }
 
     def release(self, record: Record) -> None:
         """Nothing points to the Service port any more: its ids and regions go, in a second."""

@@ -3,6 +3,7 @@
 import builtins
 from collections import Counter
 from collections.abc import Collection, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 from ebpf_lb.agent.attachments import Attachments, SourceNumbers
@@ -13,9 +14,11 @@ from ebpf_lb.agent.metrics import Metrics
 from ebpf_lb.agent.programmer import Programmer
 from ebpf_lb.agent.roles import Address, Facts, Link
 from ebpf_lb.agent.service_networks import ServiceNetworks
+from ebpf_lb.agent.stale_sockets import StaleSockets, Translated
 from ebpf_lb.agent.xdp import XdpUplinks
 from ebpf_lb.datapath.attach import AttachError
 from ebpf_lb.datapath.attach_xdp import Mode, XdpRefusedError
+from ebpf_lb.datapath.sock_diag import UdpSocket
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID, NotProgrammed
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Family, Network, parse_address
@@ -36,6 +39,9 @@ def facts(*links: Link, more: tuple[Address, ...] = ()) -> Facts:
     addresses = (Address(2, NODE4, 0), Address(3, POD4, 0), *more)
     known = {link.index: link for link in (ETH0, CNI0, *links)}
     return Facts(known, addresses, frozenset({(Family.IPV4, 2)}))
+
+
+EPOCH_S = 1_800_000_000.0  # what the wall's clock adds to ours
 
 
 class Clock:
@@ -74,6 +80,8 @@ class Writer:
         self.sources: dict[int, bytes] = {}
         self.pod_networks: builtins.set[Network] = builtins.set()
         self.service_networks: tuple[Network, ...] = ()
+        self.udp_departures = 0
+        self.served: dict[int, builtins.set[tuple[bytes, int]]] = {}
         self.broken: builtins.set[ServicePortName] = builtins.set()
 
     def set(self, forwarding: Forwarding) -> None:
@@ -132,6 +140,9 @@ class Writer:
         wanted = builtins.set(networks)
         self.stats["pod_networks"] += len(wanted ^ self.pod_networks)
         self.pod_networks = wanted
+
+    def serving(self, service_id: int) -> "builtins.set[tuple[bytes, int]]":
+        return self.served.get(service_id, builtins.set())
 
     def set_service_networks(self, networks: Iterable[Network]) -> tuple[Network, ...]:
         wanted = tuple(networks)
@@ -222,6 +233,27 @@ class HealthChecks:
         self.retries += 1
 
 
+class Diag:
+    """Connected UDP sockets."""
+
+    def __init__(self) -> None:
+        self.sockets: list[UdpSocket] = []
+        self.destroyed: list[UdpSocket] = []
+        self.listings = 0
+        self.error: OSError | None = None
+
+    def connected_udp(self) -> list[UdpSocket]:
+        self.listings += 1
+        if self.error:
+            raise self.error
+        return list(self.sockets)
+
+    def destroy(self, found: UdpSocket) -> bool:
+        self.destroyed.append(found)
+        self.sockets.remove(found)
+        return True
+
+
 class Agent:
     """A loop with such parts. IPv4 alone, so that expectations stay short."""
 
@@ -253,6 +285,12 @@ class Agent:
         self.health_checks = HealthChecks()
         self.inbox = Inbox(self.clock)
         self.taken_over = 0
+        self.metrics = Metrics()
+        self.diag = Diag()
+        self.translated: list[Translated] = []
+        self.stale_sockets = StaleSockets(
+            writers, lambda family: self.translated, lambda: nullcontext(self.diag), self.log
+        )
         self.loop = Loop(
             config,
             Parts(
@@ -262,13 +300,15 @@ class Agent:
                 uplinks,
                 self.health_checks,
                 ServiceNetworks(writers, self.log),
-                Metrics(),
+                self.stale_sockets,
+                self.metrics,
                 self.log,
                 self._report,
             ),
             self.inbox,
             network or facts(VETH4),
             self.clock,
+            wall_clock=lambda: EPOCH_S + self.clock.now,
             preferred=tuple(
                 address
                 for number, address in self.writer.sources.items()

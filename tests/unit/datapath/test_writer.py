@@ -567,3 +567,28 @@ def test_node_tables_write_only_differences() -> None:
     writer.set_pod_networks([])
     assert flags(fake) == 1
     assert dict(writer.stats) == {"pod_networks": 2, "interfaces": 1, "config": 1}
+
+
+def test_departures_of_udp_backends_are_told() -> None:
+    fake = FakeMaps(Family.IPV4)
+    writer = writer_of(fake)
+
+    def set_to(*cluster: int, **changes: object) -> int:
+        before = writer.udp_departures
+        writer.set(replace(forwarding(cluster=cluster, **changes), name=name))
+        return writer.udp_departures - before
+
+    def serving() -> set[tuple[bytes, int]]:
+        return writer.serving(writer.service_id(name) or 0)
+
+    name = forwarding().name._replace(protocol=Protocol.TCP)
+    assert (set_to(1, 2), set_to(1), set_to()) == (0, 0, 0)
+    name = forwarding("dns").name._replace(protocol=Protocol.UDP)
+    assert (set_to(1, 2, vips=(101,)), set_to(1, 2, 3, vips=(101,))) == (0, 0)
+    assert serving() == {(address(Family.IPV4, number), 8080) for number in (1, 2, 3)}
+    assert set_to(1, 3, vips=(101,)) == 1
+    assert serving() == {(address(Family.IPV4, number), 8080) for number in (1, 3)}
+    before, number = writer.udp_departures, writer.service_id(name)
+    writer.delete(name)
+    assert writer.udp_departures == before + 1
+    assert writer.serving(number or 0) == set()

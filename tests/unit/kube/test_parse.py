@@ -372,6 +372,27 @@ def test_endpoints_become_slices() -> None:
     assert {s.service for s in parsed.value} == {ObjectKey("default", "web")}
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-01-02T03:04:05Z", 1767323045.0),
+        ("2026-01-02T03:04:05.123456789Z", 1767323045.123456),
+        ("2026-01-02T04:04:05.5+01:00", 1767323045.5),
+        ("yesterday", 0.0),
+        ("2026-01-02T03:04:05", 0.0),
+        (7, 0.0),
+        (None, 0.0),
+    ],
+)
+def test_when_the_change_behind_a_slice_happened(text: object, seconds: float) -> None:
+    raw = a_slice({"addresses": ["10.0.0.1"]})
+    raw["metadata"]["annotations"] = {"endpoints.kubernetes.io/last-change-trigger-time": text}
+    parsed = parse_slice(raw)
+    assert parsed.triggered_s == pytest.approx(seconds, abs=1e-6)
+    assert parsed.problems == ()
+    assert parsed.value == parse_slice(a_slice({"addresses": ["10.0.0.1"]})).value
+
+
 def test_endpoints_that_do_not_hold_all_are_reported() -> None:
     """The controller stops at 1000 addresses and says so."""
     truncated = {"annotations": {"endpoints.kubernetes.io/over-capacity": "truncated"}}
