@@ -279,7 +279,9 @@ INLINE int new_snat_flow(context *ctx, int hook)
 			       try_again(ctx, CALL_NEW_FLOW + calls_of(hook), REASON_CONTENTION);
 	}
 	write_signpost(&signpost, &ref, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
-	unknown.backend_id = verdict.backend_id;
-	keep_way(&ref, &unknown);
+	if (!AT_XDP) /* known as well, but dear to verify: two kinds of ways from here on */
+		way = unknown;
+	way.backend_id = verdict.backend_id;
+	keep_way(&ref, &way);
 	return resume(ctx, &packet, &verdict, now, hook);
 }

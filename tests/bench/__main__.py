@@ -5,11 +5,12 @@
 How it measures. BPF_PROG_TEST_RUN repeats a program in the kernel and tells the mean time of one
 run, but gives it the same packet each time. So the programs are called by a small one that writes
 the next flow's tuple into the packet first (feeder.c); followed by an empty program it costs what
-the feeding and the repetition cost, and that is subtracted. Flow numbers go round in order, but
-the table's place is a hash of the tuple, so memory is visited in random order, as by real flows.
-Every figure is the median of several rounds, the empty and the measured program taking turns; `±`
-is half the distance between the quartiles. That all packets took the path which the line names is
-checked by the programs' own counters; if some did not, the line says how many.
+the feeding and the repetition cost, and that is subtracted (from XDP's, that of an empty one at
+XDP). Flow numbers go round in order, but the table's place is a hash of the tuple, so memory is
+visited in random order, as by real flows. Every figure is the median of several rounds, the empty
+and the measured program taking turns; `±` is half the distance between the quartiles. That all
+packets took the path which the line names is checked by the programs' own counters; if some did
+not, the line says how many.
 
 How to read it. Code, and with one flow all data, are in the caches, and branches are well
 predicted: that is the programs' own cost, without what the kernel spends around them. Subtraction
@@ -36,9 +37,9 @@ from ebpf_lb.datapath.libbpf import Program
 from ebpf_lb.datapath.loader import ensure_loaded
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
-from tests.bench.feeder import Feeder
 from tests.bench.paths import PORTS, Path, World
 from tests.datapath.kernel import Kernel
+from tests.datapath.node import entered_node
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,10 @@ class Scale:
     settings: Settings
 
 
-FULL = Scale((1, 1024, 16_384, 131_072, 524_288), (10, 10_000), 200_000, 9, Settings())
-QUICK = Scale((1, 256), (10, 50), 5_000, 3, Settings(flows=1024, affinity=1024, sockets=1024))
+FULL = Scale((1, 1024, 16_384, 131_072, 524_288), (10, 10_000), 200_000, 9, Settings(xdp=True))
+QUICK = Scale(
+    (1, 256), (10, 50), 5_000, 3, Settings(flows=1024, affinity=1024, sockets=1024, xdp=True)
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Figure:
 
 
 def measure(world: World, path: Path, scale: Scale) -> Figure:
-    program, empty = world.program(path.program), world.program("empty")
+    program, (feeder, empty) = world.program(path.program), world.feeder_of(path)
     path.prepare()
     few = path.traffic.flows <= scale.packets
     packets = scale.packets if few or path.fresh else path.traffic.flows
@@ -83,8 +86,8 @@ def measure(world: World, path: Path, scale: Scale) -> Figure:
         packets = min(packets, scale.settings.flows // 4 // (scale.rounds + 1))
     start, costs, before = 1 << 30 if path.fresh else 0, [], world.kernel.counters()
     for round_ in range(scale.rounds + 1):
-        base = world.feeder.run(empty, path.traffic, packets, start)
-        cost = world.feeder.run(program, path.traffic, packets, start) - base
+        base = feeder.run(empty, path.traffic, packets, start)
+        cost = feeder.run(program, path.traffic, packets, start) - base
         start += packets if path.fresh else 0
         if round_:  # the first one warms up
             costs.append(cost)
@@ -112,6 +115,11 @@ def figures(world: World, scale: Scale) -> Iterator[Figure]:
             yield from (measure(world, path, scale) for path in world.established(kind, flows))
     yield from (measure(world, path, scale) for path in world.rare(scale.settings.flows))
     yield from (measure(world, path, scale) for path in world.new(scale.settings.flows))
+    for xdp in (False, True):
+        for flows in scale.flows[:3]:
+            for path in world.uplink(flows, scale.settings.flows, xdp=xdp):
+                yield measure(world, path, scale)
+        yield from (measure(world, path, scale) for path in world.uplink_rare(xdp=xdp))
     world.grow(many)
     for flows in scale.flows:
         for path in world.established("TCP same port", flows):
@@ -159,12 +167,13 @@ def run(scale: Scale, families: Iterable[Family]) -> list[tuple[Family, Figure]]
     try:
         ensure_loaded(root, scale.settings)
         print(row(HEADINGS), flush=True)
-        for family in families:
-            world = World(Kernel(root, family), Feeder(family))
-            for figure in figures(world, scale):
-                print(line(family, figure), flush=True)
-                found.append((family, figure))
-            print(f"{family.directory} instructions: {', '.join(sizes(world))}", flush=True)
+        with entered_node() as uplink:
+            for family in families:
+                world = World(Kernel(root, family), uplink)
+                for figure in figures(world, scale):
+                    print(line(family, figure), flush=True)
+                    found.append((family, figure))
+                print(f"{family.directory} instructions: {', '.join(sizes(world))}", flush=True)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     return found

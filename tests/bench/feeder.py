@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import socket
 import struct
@@ -13,10 +14,12 @@ from typing import Any
 from ebpf_lb.datapath.layout import sources
 from ebpf_lb.datapath.libbpf import Map, Program
 from ebpf_lb.model.values import Family, parse_address
+from tests.datapath.kernel import LOOPBACK, tc_context, xdp_context
+from tests.datapath.pinned import SCHEDULER_CLASSIFIER, XDP, load_code
 from tests.support.packets import SCTP, TCP, UDP, Packet
 
 _FEED = struct.Struct("=5I16s16sHH")
-_SCHED_CLS = 3
+_XDP_HAS_FRAGMENTS = 1 << 5
 _INDEX = struct.Struct("=I")
 EMPTY = 0
 ENDLESS = 0xFFFFFFFF
@@ -53,9 +56,10 @@ def _halves(address: str) -> bytes:
 
 
 class Feeder:
-    """One family's feeder. Compiled here; not pinned, so it goes with the process."""
+    """One family's feeder, for programs of TC or of XDP. Compiled here; not pinned, so it goes with
+    the process. `ifindex`: the interface that its packets come in by."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, ifindex: int = LOOPBACK, *, xdp: bool = False) -> None:
         os.environ["BCC_KERNEL_SOURCE"] = str(sources() / "kernel")
         from bcc import BPF  # type: ignore[import-not-found,unused-ignore]
 
@@ -64,6 +68,8 @@ class Feeder:
             "ADDRESS_WORDS": 1 if ipv4 else 4,
             "SOURCE": 14 + (12 if ipv4 else 8),
             "TRANSPORT": 14 + (20 if ipv4 else 40),
+            "HOP_LIMIT": 14 + (8 if ipv4 else 7),
+            **({"XDP": 1} if xdp else {}),
         }
         includes = ["/usr/include", f"/usr/include/{os.uname().machine}-linux-gnu"]
         self._module: Any = BPF(
@@ -74,8 +80,14 @@ class Feeder:
                 "-Wno-address-of-packed-member",
             ],
         )
-        function = self._module.load_func(b"feeder", _SCHED_CLS)
-        self._program = Program(os.dup(function.fd), "feeder")
+        # not by bcc, which knows no flags: one array's programs must agree in them
+        code = self._module.dump_func(b"feeder")
+        self._program = (
+            load_code("feeder", code, XDP, flags=_XDP_HAS_FRAGMENTS)
+            if xdp
+            else load_code("feeder", code, SCHEDULER_CLASSIFIER)
+        )
+        self._context = functools.partial(xdp_context if xdp else tc_context, ifindex)
         self._feeds = Map(os.dup(self._module[b"feeds"].map_fd), "feeds")
         self._programs = Map(os.dup(self._module[b"programs"].map_fd), "programs")
         self._indices: dict[int, int] = {}
@@ -106,7 +118,9 @@ class Feeder:
                 int.from_bytes(transport[12:14], "little"),
             ),
         )
-        return self._program.test_run(traffic.frame(), repeat=packets).duration_ns
+        frame = traffic.frame()
+        context = self._context(len(frame))
+        return self._program.test_run(frame, context, repeat=packets).duration_ns
 
 
 assert ctypes.sizeof(ctypes.c_uint32) * 13 + 4 == _FEED.size

@@ -8,13 +8,23 @@ from dataclasses import dataclass, replace
 
 from ebpf_lb.datapath.libbpf import Program
 from ebpf_lb.model.values import Family, Protocol, parse_address
-from ebpf_lb.plan.forwarding import Backend, Forwarding, Frontend, FrontendKind, ServicePortName
+from ebpf_lb.plan.forwarding import (
+    NO_FLAGS,
+    Backend,
+    Forwarding,
+    Frontend,
+    FrontendFlag,
+    FrontendKind,
+    ServicePortName,
+)
 from tests.bench.feeder import ENDLESS, Feeder, Traffic
 from tests.datapath.kernel import NODE, Kernel
 from tests.support.packets import ACK, SCTP, SYN, TCP, UDP
 
 ESTABLISHED_NS, ESTABLISHED_MANY_NS, NEW_NS, FOREIGN_NS = 45, 170, 260, 25
 """DESIGN.md, Budgets: TC. The second one for half a million flows."""
+XDP_ESTABLISHED_NS = 30
+"""DESIGN.md, Budgets: above an empty XDP program."""
 FEW_FLOWS = 1024  # up to here the first one is expected to hold
 
 VIPS = {Family.IPV4: "10.96.0.0", Family.IPV6: "fd00:10:96::"}
@@ -29,14 +39,17 @@ PORTS = {
     "SCTP port change": (SCTP, 9, 9899),
 }
 MANY_PORTS = 10  # Services with all of them
-EMPTY_PORT, HAIRPIN_PORT = 81, 82
+EMPTY_PORT, HAIRPIN_PORT, LOCAL_PORT = 81, 82, 83
+CONFIG_MASQUERADE_ALL = 1
+CLIENT_PORTS = 16_384  # of each client: FIRST_PORT and on in feeder.c
 
 
 @dataclass(frozen=True)
 class Path:
     """A program, packets that take one path through it, and the reason it counts them under.
 
-    prepare: what has to happen before. fresh: each packet is of a flow never seen before.
+    prepare: what has to happen before. fresh: each packet is of a flow never seen before. xdp: the
+    program is XDP's, and so is the empty one that it is compared with.
     """
 
     name: str
@@ -46,6 +59,7 @@ class Path:
     budget_ns: int | None
     prepare: Callable[[], None] = lambda: None
     fresh: bool = False
+    xdp: bool = False
 
 
 def counted_up(address: str, number: int) -> bytes:
@@ -53,16 +67,27 @@ def counted_up(address: str, number: int) -> bytes:
 
 
 class World:
-    """Services and flows in one family's maps."""
+    """Services and flows in one family's maps. `uplink`: an ifindex, of a node's namespace in which
+    the process is."""
 
-    def __init__(self, kernel: Kernel, feeder: Feeder) -> None:
-        self.kernel, self.feeder, self.family = kernel, feeder, kernel.family
+    def __init__(self, kernel: Kernel, uplink: int) -> None:
+        self.kernel, self.family = kernel, kernel.family
+        self.feeder = Feeder(self.family)
+        self.uplinks = {xdp: Feeder(self.family, uplink, xdp=xdp) for xdp in (False, True)}
+        kernel.writer.set_interface(uplink, 0, 1)
         self.services = 0
         self.vip, self.backend = VIPS[self.family], BACKENDS[self.family]
         self.client, self.outside = CLIENTS[self.family], OUTSIDE[self.family]
 
     def program(self, name: str) -> Program:
         return self.kernel.program(name)
+
+    def feeder_of(self, path: Path) -> tuple[Feeder, Program]:
+        """Who makes a path's packets, and the empty program to compare with."""
+        if path.xdp:
+            return self.uplinks[True], self.program("xdp_empty")
+        uplink = path.program.startswith("uplink")
+        return self.uplinks[False] if uplink else self.feeder, self.program("empty")
 
     def grow(self, services: int) -> None:
         """The first ten Services have all kinds of ports, the others one; each has one backend."""
@@ -74,19 +99,29 @@ class World:
         if not self.services:
             vip = parse_address(self.vip)
             self._set("empty", Protocol.TCP, vip, EMPTY_PORT, None, 0)
+            self._set("local", Protocol.TCP, vip, LOCAL_PORT, counted_up(self.backend, 0), 80, True)
             self._set("hairpin", Protocol.TCP, vip, HAIRPIN_PORT, parse_address(self.client), 8080)
         self.services = services
         self.kernel.writer.set_config(0, 0, 0)
 
     def _set(
-        self, name: str, protocol: Protocol, vip: bytes, port: int, backend: bytes | None, to: int
+        self,
+        name: str,
+        protocol: Protocol,
+        vip: bytes,
+        port: int,
+        backend: bytes | None,
+        to: int,
+        local: bool = False,
     ) -> None:
         backends = (Backend(backend, to, False),) if backend else ()
+        kind = FrontendKind.LOAD_BALANCER if local else FrontendKind.CLUSTER_IP
+        flags = FrontendFlag.LOCAL if local else NO_FLAGS
         self.kernel.writer.set(
             Forwarding(
                 ServicePortName("bench", name, "", protocol),
                 self.family,
-                (Frontend(vip, port, FrontendKind.CLUSTER_IP),),
+                (Frontend(vip, port, kind, flags),),
                 backends,
                 (),
                 bool(backends),
@@ -131,6 +166,50 @@ class World:
         # what the node says to itself: by 127.0.0.1 like the first line, by its own address so
         own = Traffic(self.client, NODE[self.family], 6443, TCP, flows)
         yield Path("no Service's, loopback", "loopback_egress", own, None, FOREIGN_NS)
+
+    def uplink(self, flows: int, capacity: int, *, xdp: bool) -> Iterator[Path]:
+        """Clients outside, backends on another node: masqueraded, in and out by the uplink."""
+        program, at = ("xdp_ingress", "XDP") if xdp else ("uplink_ingress", "TC")
+        # two entries each, and one client: others' ports would clash, and their replies be unknown
+        flows = min(flows, CLIENT_PORTS, capacity // 8)
+        there = Traffic(self.client, self.vip, 80, TCP, flows, self.services)
+        node = NODE[self.family]
+        back = Traffic(node, self.backend, 80, TCP, flows, self.services, True)
+        self.kernel.writer.set_config(0, CONFIG_MASQUERADE_ALL, 0)
+
+        def prepare() -> None:
+            self.forget_flows()
+            feeder = self.uplinks[xdp]
+            feeder.run(self.program(program), replace(there, flags=SYN), flows)
+            feeder.run(self.program(program), back, flows)
+
+        reasons = ("XDP", "XDP") if xdp else ("ESTABLISHED", "REPLY")
+        budget = XDP_ESTABLISHED_NS if xdp and flows <= FEW_FLOWS else None
+        yield Path(
+            f"{at}, to another node, there", program, there, reasons[0], budget, prepare, xdp=xdp
+        )
+        yield Path(f"{at}, to another node, back", program, back, reasons[1], budget, xdp=xdp)
+        self.kernel.writer.set_config(0, 0, 0)
+
+    def uplink_rare(self, *, xdp: bool) -> Iterator[Path]:
+        program, at = ("xdp_ingress", "XDP") if xdp else ("uplink_ingress", "TC")
+        foreign = Traffic(self.client, self.outside, 443, TCP, 1024)
+        yield Path(f"{at}, no Service's", program, foreign, None, FOREIGN_NS, xdp=xdp)
+        silent = Traffic(self.client, self.vip, LOCAL_PORT, TCP, 1024, flags=SYN)
+        yield Path(f"{at}, DROP", program, silent, "NO_LOCAL_ENDPOINTS", None, xdp=xdp)
+        fresh = Traffic(self.client, self.vip, 80, TCP, ENDLESS, self.services, flags=SYN)
+        self.kernel.writer.set_config(0, CONFIG_MASQUERADE_ALL, 0)
+        yield Path(
+            f"{at}, new flow to another node",
+            program,
+            fresh,
+            "NEW",
+            None,
+            self.forget_flows,
+            fresh=True,
+            xdp=xdp,
+        )
+        self.kernel.writer.set_config(0, 0, 0)
 
     def rare(self, capacity: int) -> Iterator[Path]:
         empty = Traffic(self.client, self.vip, EMPTY_PORT, TCP, 1024, flags=SYN)

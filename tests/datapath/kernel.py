@@ -74,13 +74,14 @@ def loaded(name: str, settings: Settings) -> Iterator[Path]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _xdp_context(length: int, ifindex: int) -> bytes:
+def xdp_context(ifindex: int, length: int) -> bytes:
     """struct xdp_md: data, its end, no meta data, the interface and its first queue."""
     return struct.pack("=6I", 0, length, 0, ifindex, 0, 0)
 
 
-def _context(ifindex: int, segment: int) -> bytes:
-    """struct __sk_buff with nothing but the interface's number and the size of segments."""
+def tc_context(ifindex: int, length: int = 0, segment: int = 0) -> bytes:
+    """struct __sk_buff with nothing but the interface's number and the size of segments; of the
+    length the kernel knows by itself."""
     return (
         bytes(40) + struct.pack("=I", ifindex) + bytes(132) + struct.pack("=I", segment) + bytes(12)
     )
@@ -98,7 +99,6 @@ class Kernel:
             for number, reason in self.layout.reasons.items()
         }
         self._programs: dict[str, Program] = {}
-        self._xdp: Program | None = None
         self._names = itertools.count()
         self.maps = FamilyMaps.open(self.build, family)
         self.reset()
@@ -144,7 +144,9 @@ class Kernel:
 
     def program(self, name: str) -> Program:
         if name not in self._programs:
-            self._programs[name] = Program.open(self.build.programs(self.family) / name)
+            # at XDP there is room for one program, which calls the other family's
+            family = Family.IPV4 if name == "xdp_ingress" else self.family
+            self._programs[name] = Program.open(self.build.programs(family) / name)
         return self._programs[name]
 
     def run(
@@ -153,15 +155,15 @@ class Kernel:
         """Runs a program on a packet, as on the interface of that number; `segment`: the payload of
         each of the packets that it was joined of."""
         frame = packet if isinstance(packet, bytes) else packet.frame()
-        done = self.program(name).test_run(frame, ctx_in=_context(ifindex, segment))
+        context = tc_context(ifindex, segment=segment)
+        done = self.program(name).test_run(frame, ctx_in=context)
         return Result(done.retval, parse(done.data_out), done.data_out)
 
     def run_xdp(self, packet: Packet | bytes, ifindex: int = LOOPBACK) -> Result:
         """Runs what is attached to the interface of that number at XDP; Result.verdict is XDP's."""
         frame = packet if isinstance(packet, bytes) else packet.frame()
-        if self._xdp is None:
-            self._xdp = Program.open(self.build.programs(Family.IPV4) / "xdp_ingress")
-        done = self._xdp.test_run(frame, ctx_in=_xdp_context(len(frame), ifindex))
+        context = xdp_context(ifindex, len(frame))
+        done = self.program("xdp_ingress").test_run(frame, ctx_in=context)
         return Result(done.retval, parse(done.data_out), done.data_out)
 
     def run_uplink(self, packet: Packet | bytes, ifindex: int, *, xdp: bool) -> Result:

@@ -41,8 +41,24 @@ class _LoadOptions(ctypes.Structure):
         ("size", ctypes.c_size_t),
         ("attempts", ctypes.c_int),
         ("expected_attach_type", ctypes.c_int),
-        ("more", ctypes.c_uint64 * 20),
+        ("prog_btf_fd", ctypes.c_int),
+        ("prog_flags", ctypes.c_uint),
+        ("more", ctypes.c_uint64 * 19),
     )
+
+
+def load_code(name: str, code: bytes, kind: int, attach_type: int = 0, flags: int = 0) -> Program:
+    """A program of these instructions; the numbers are the kernel's."""
+    options = _LoadOptions(ctypes.sizeof(_LoadOptions), 0, attach_type, 0, flags)
+    fd = library().bpf_prog_load(
+        kind,
+        name.encode(),
+        b"GPL",
+        ctypes.c_char_p(code),
+        ctypes.c_size_t(len(code) // 8),
+        ctypes.byref(options),
+    )
+    return Program(checked(fd, f"loading {name}"), name)
 
 
 def load_program(
@@ -58,18 +74,9 @@ def load_program(
     named = b"".join(struct.pack("<BBhiQ", 0x18, 0x11, 0, one.fd, 0) for one in maps)
     move, leave = struct.pack("<BBhi", 0xB7, 0, 0, result), struct.pack("<BBhi", 0x95, 0, 0, 0)
     code = named + move + leave
-    options = _LoadOptions(ctypes.sizeof(_LoadOptions), 0, hook or 0)
     if kind is None:
         kind = SCHEDULER_CLASSIFIER if hook is None else CGROUP_SOCKET_ADDRESS
-    fd = library().bpf_prog_load(
-        kind,
-        name.encode(),
-        b"GPL",
-        ctypes.c_char_p(code),
-        ctypes.c_size_t(len(code) // 8),
-        ctypes.byref(options),
-    )
-    return Program(checked(fd, f"loading {name}"), name)
+    return load_code(name, code, kind, hook or 0)
 
 
 @contextmanager

@@ -4,92 +4,33 @@ Runs in a network namespace with the routes and neighbours of a node, since the 
 the kernel.
 """
 
-import ctypes
 import ipaddress
-import os
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from ebpf_lb.datapath.writer.filter import filter_bit
 from ebpf_lb.model.values import Family, Protocol, parse_network
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
-from tests.datapath.kernel import NODE, Kernel, Result
+from tests.datapath.kernel import Kernel, Result
+from tests.datapath.node import NODE2_MAC, NODE_MAC, ROUTER_MAC, WORLDS, World, entered_node
 from tests.support.fragments import join, split
 from tests.support.packets import ACK, FIN, RST, TCP, UDP, Packet, packed, parse, too_big
 
-_CLONE_NEWNET = 0x40000000
-ROUTER_MAC, NODE2_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 CONFIG_MASQUERADE_ALL = 1
 PAUSE_S = 2.2  # longer than a tick
 NODE_PORT, LOCAL = FrontendKind.NODE_PORT, FrontendFlag.LOCAL
 
 
-@dataclass(frozen=True)
-class World:
-    node: str
-    client: str
-    other_pod: str
-    local_pod: str
-    remote_pod: str
-
-
-WORLDS = {
-    Family.IPV4: World(NODE[Family.IPV4], "192.0.2.9", "10.244.3.5", "10.244.1.2", "10.244.2.7"),
-    Family.IPV6: World(
-        NODE[Family.IPV6],
-        "2001:db8::9",
-        "fd00:10:244:3::5",
-        "fd00:10:244:1::2",
-        "fd00:10:244:2::7",
-    ),
-}
-
-
 @pytest.fixture(scope="module")
 def uplink() -> Iterator[int]:
     """A node's namespace, entered by the whole test process; yields the uplink's ifindex."""
-    name = f"ebpf-lb-uplink-{os.getpid()}"
-    home = os.open("/proc/self/ns/net", os.O_RDONLY)
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", "-n", name, *words], check=True)
-
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    try:
-        ip("link", "set", "lo", "up")
-        ip("link", "add", "up0", "type", "veth", "peer", "name", "peer0")
-        ip("link", "set", "up0", "address", "02:00:00:00:00:11", "up")
-        ip("link", "set", "peer0", "up")
-        ip("link", "add", "cni0", "type", "bridge")
-        ip("link", "set", "cni0", "up")
-        for address in (f"{NODE[Family.IPV4]}/24", f"{NODE[Family.IPV6]}/64"):
-            ip("addr", "add", address, "dev", "up0", *(["nodad"] if ":" in address else []))
-        for hop, mac in (("1", ROUTER_MAC), ("12", NODE2_MAC)):
-            ip("neigh", "add", f"172.30.0.{hop}", "lladdr", mac, "dev", "up0")
-            ip("neigh", "add", f"fd30::{hop}", "lladdr", mac, "dev", "up0")
-        ip("route", "add", "default", "via", "172.30.0.1")
-        ip("route", "add", "10.244.2.0/24", "via", "172.30.0.12")
-        ip("route", "add", "10.244.1.0/24", "dev", "cni0")
-        ip("-6", "route", "add", "default", "via", "fd30::1")
-        ip("-6", "route", "add", "fd00:10:244:2::/64", "via", "fd30::12")
-        ip("-6", "route", "add", "fd00:10:244:1::/64", "dev", "cni0")
-        place = os.open(f"/run/netns/{name}", os.O_RDONLY)
-        assert libc.setns(place, _CLONE_NEWNET) == 0
-        os.close(place)
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-        Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
-        yield socket.if_nametoindex("up0")
-    finally:
-        assert libc.setns(home, _CLONE_NEWNET) == 0
-        os.close(home)
-        subprocess.run(["ip", "netns", "del", name], check=True)
+    with entered_node() as ifindex:
+        yield ifindex
 
 
 @dataclass(frozen=True)
@@ -207,7 +148,7 @@ def test_backend_on_another_node(hook: Hook, world: World, protocol: Protocol, c
         destination=world.remote_pod,
         destination_port=80,
         ttl=sent.ttl - 1,
-        source_mac=mac("02:00:00:00:00:11"),
+        source_mac=mac(NODE_MAC),
         destination_mac=mac(NODE2_MAC),
     )
     assert hook("uplink_egress", there.packet).frame == there.frame
@@ -220,7 +161,7 @@ def test_backend_on_another_node(hook: Hook, world: World, protocol: Protocol, c
         destination=sent.source,
         destination_port=40000,
         ttl=61,
-        source_mac=mac("02:00:00:00:00:11"),
+        source_mac=mac(NODE_MAC),
         destination_mac=mac(ROUTER_MAC),
     )
     again = hook("uplink_ingress", sent.but(flags=ACK))
