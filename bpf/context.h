@@ -10,6 +10,7 @@
 #pragma once
 
 #include "maps.h"
+#include "packet.h"
 
 #ifdef XDP
 
@@ -30,9 +31,13 @@ INLINE __u32 ctx_packets(context *ctx)
 	return 1;
 }
 
-/* Without link header; `data` may hold the beginning only. */
+/* Without link header. Frames in pieces show their beginning only; asking for the rest is dear. */
 INLINE __u64 ctx_bytes(context *ctx)
 {
+	__u64 first = ctx->data_end - ctx->data - LINK_HEADER_BYTES;
+
+	if (LIKELY(declared_bytes((void *)(long)ctx->data, (void *)(long)ctx->data_end) <= first))
+		return first;
 	return bpf_xdp_get_buff_len(ctx) - LINK_HEADER_BYTES;
 }
 

@@ -36,11 +36,6 @@ int xdp_new_snat(struct xdp_md *ctx)
 	return new_snat_flow(ctx, HOOK_FROM_OUTSIDE);
 }
 
-int xdp_reply(struct xdp_md *ctx)
-{
-	return reply_from_client(ctx, HOOK_FROM_OUTSIDE);
-}
-
 /* For measurements: what a run costs by itself. */
 
 int xdp_empty(struct xdp_md *ctx)

@@ -27,6 +27,27 @@ INLINE int knows_ports(struct packet *packet)
 	return LIKELY(!(packet->flags & PACKET_LATER_FRAGMENT)) || fragment_recall(packet);
 }
 
+/*
+ * Ingress: to an address of ours, but not towards a backend. It comes back from one, to what was
+ * SNATed or to the node itself.
+ */
+INLINE int back_to_client(context *ctx, struct packet *packet, __u32 now, int hook)
+{
+	struct flow_ref ref;
+
+	if (flow_lookup(packet, 0, now, &ref)) {
+		/* a pause, in which a connection of the node's own may have got the same ports */
+		if (hook == HOOK_FROM_OUTSIDE && ref.word & FLOW_TURNED &&
+		    flow_age(ref.word, now) &&
+		    node_socket_exists(ctx, packet->protocol, &packet->destination,
+				       packet->destination_port, &packet->source,
+				       packet->source_port))
+			return NEXT;
+		return translate_reply(ctx, packet, &ref, now, hook);
+	}
+	return hook == HOOK_FROM_POD ? NEXT : call_new_flow(ctx, hook);
+}
+
 /* Ingress: a client's packets, or replies that must be sent back. */
 INLINE int from_client(context *ctx, int hook)
 {
@@ -49,33 +70,21 @@ INLINE int from_client(context *ctx, int hook)
 
 	if (LIKELY(flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags)))
 		return translate_to_backend(ctx, &packet, &ref, now, hook);
-	/* replies that must be sent back are rare from pods (hairpins), the rule on uplinks */
+	/* half of what XDP sees; at TC rare from pods (hairpins), and too long for an uplink's */
+	if (AT_XDP)
+		return back_to_client(ctx, &packet, now, hook);
 	return hook == HOOK_FROM_POD ? call_new_flow(ctx, hook) :
 				       slow_path(ctx, CALL_REPLY + calls_of(hook));
 }
 
-/*
- * Ingress, behind a tail call: to an address of ours, but not towards a backend. It comes back from
- * one, to what was SNATed or to the node itself.
- */
+/* Likewise, behind a tail call: what is not towards a backend. */
 INLINE int reply_from_client(context *ctx, int hook)
 {
 	struct packet packet;
-	struct flow_ref ref;
-	__u32 now = TICK();
 
 	if (read_packet(ctx, &packet) != PARSE_OK || !knows_ports(&packet))
 		return NEXT;
-	if (flow_lookup(&packet, 0, now, &ref)) {
-		/* a pause, in which a connection of the node's own may have got the same ports */
-		if (hook == HOOK_FROM_OUTSIDE && ref.word & FLOW_TURNED &&
-		    flow_age(ref.word, now) &&
-		    node_socket_exists(ctx, packet.protocol, &packet.destination,
-				       packet.destination_port, &packet.source, packet.source_port))
-			return NEXT;
-		return translate_reply(ctx, &packet, &ref, now, hook);
-	}
-	return hook == HOOK_FROM_POD ? NEXT : call_new_flow(ctx, hook);
+	return back_to_client(ctx, &packet, TICK(), hook);
 }
 
 /* Egress: replies to a client. */

@@ -45,6 +45,22 @@ enum parse_result {
 #define IPV4_MORE_FRAGMENTS 0x2000
 #define IPV4_OFFSET 0x1fff
 
+/* Bytes of the IP packet by its own account; 0: it has none, or says none (BIG TCP). */
+INLINE __u32 declared_bytes(void *data, void *data_end)
+{
+#if FAMILY == 4
+	struct iphdr *ip = data + LINK_HEADER_BYTES;
+
+	return (void *)(ip + 1) > data_end ? 0 : ntohs16(ip->tot_len);
+#else
+	struct ipv6hdr *ip = data + LINK_HEADER_BYTES;
+
+	if ((void *)(ip + 1) > data_end || !ip->payload_len)
+		return 0;
+	return ntohs16(ip->payload_len) + sizeof(*ip);
+#endif
+}
+
 INLINE int has_ports(__u8 protocol)
 {
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;

@@ -184,7 +184,7 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 		return NEXT;
 	if (AT_XDP) {
 		if (turned)
-			where = flow_way(ctx, &signpost, packet, &source.address,
+			where = way_back(ctx, &signpost, packet, &source.address,
 					 &destination.address, tick);
 		if (!finishes_here(ctx, packet, &source, &destination, where))
 			return NEXT;

@@ -248,6 +248,8 @@ INLINE __u32 way_back(context *ctx, const struct flow_ref *signpost, const struc
 		return 0;
 	if (LIKELY(!(place->ifindex & SEND_INWARDS)))
 		return flow_way(ctx, signpost, packet, vip, client, tick);
+	if (AT_XDP) /* the stack's, so TC's */
+		return 0;
 	if (UNLIKELY(tick || place->ifindex == SEND_INWARDS)) {
 		struct way found = {};
 		__u32 size = ANY_SIZE;
@@ -267,7 +269,7 @@ INLINE __u32 way_back(context *ctx, const struct flow_ref *signpost, const struc
 /* Has the packet arrived, where way_back() says that it is to be received? */
 INLINE int is_there(context *ctx, __u32 where, int hook)
 {
-	return hook == HOOK_FROM_OUTSIDE && where == (ctx_interface(ctx) | SEND_INWARDS);
+	return !AT_XDP && hook == HOOK_FROM_OUTSIDE && where == (ctx_interface(ctx) | SEND_INWARDS);
 }
 
 /* Gives the packet the link header for the way that way_back() found. */
@@ -275,7 +277,7 @@ INLINE void take_way_back(context *ctx, const struct flow_ref *signpost, __u32 w
 {
 	struct way *way = way_of(signpost->set, signpost->slot);
 
-	if (!(where & SEND_INWARDS))
+	if (AT_XDP || !(where & SEND_INWARDS))
 		take_way(ctx, signpost, where);
 	else if (way)
 		set_macs(ctx, way->source_mac, way->destination_mac);

@@ -22,23 +22,9 @@ INLINE int checksum_may_be_partial(context *ctx, const struct packet *packet)
 {
 	void *data = (void *)(long)ctx->data;
 	void *data_end = (void *)(long)ctx->data_end;
-	void *ip_header = data + LINK_HEADER_BYTES;
 	void *transport = data + (packet->l4_offset & MAX_L4_OFFSET);
-#if FAMILY == 4
-	struct iphdr *ip = ip_header;
-	__u32 length;
+	__u32 length = declared_bytes(data, data_end);
 
-	if ((void *)(ip + 1) > data_end)
-		return 1;
-	length = ntohs16(ip->tot_len);
-#else
-	struct ipv6hdr *ip = ip_header;
-	__u32 length;
-
-	if ((void *)(ip + 1) > data_end)
-		return 1;
-	length = ntohs16(ip->payload_len) + (ip->payload_len ? sizeof(*ip) : 0);
-#endif
 	if (packet->protocol == IPPROTO_SCTP) {
 		__be32 *checksum = transport + 8;
 

@@ -162,9 +162,14 @@ class Kernel:
     def run_xdp(self, packet: Packet | bytes, ifindex: int = LOOPBACK) -> Result:
         """Runs what is attached to the interface of that number at XDP; Result.verdict is XDP's."""
         frame = packet if isinstance(packet, bytes) else packet.frame()
+        verdict, result = self.run_xdp_frame(frame, ifindex)
+        return Result(verdict, parse(result), result)
+
+    def run_xdp_frame(self, frame: bytes, ifindex: int = LOOPBACK) -> tuple[int, bytes]:
+        """Likewise, on any bytes: XDP's verdict, and what became of them."""
         context = xdp_context(ifindex, len(frame))
         done = self.program("xdp_ingress").test_run(frame, ctx_in=context)
-        return Result(done.retval, parse(done.data_out), done.data_out)
+        return done.retval, done.data_out
 
     def run_uplink(self, packet: Packet | bytes, ifindex: int, *, xdp: bool) -> Result:
         """Runs all that is attached to an uplink's ingress: TC alone, or XDP before it. Sent on by

@@ -20,7 +20,7 @@ from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
-_TIMEOUT_S = 120
+_TIMEOUT_S = 300  # on a machine that has much else to do
 _COUNT_OF_ERRORS = re.compile(r"\d+ (error|warning)s?( and \d+ errors?)? generated\.")
 _LOCATION = re.compile(r"^;.*@ ([\w./-]+):([1-9]\d*)", re.MULTILINE)
 

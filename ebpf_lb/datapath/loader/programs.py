@@ -96,7 +96,6 @@ _XDP_SLOW_PATHS = {
     4: "xdp_new_flow",
     5: "xdp_new_snat",
     6: "xdp_ingress",
-    7: "xdp_reply",
 }
 
 
