@@ -11,13 +11,13 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ebpf_lb.datapath import layout
+from ebpf_lb.datapath import layout, loader
 from ebpf_lb.datapath.layout import Scope
 from ebpf_lb.datapath.libbpf import Map, MapType, Program
 from ebpf_lb.datapath.loader import (
@@ -29,7 +29,8 @@ from ebpf_lb.datapath.loader import (
     retire_old_builds,
     source,
 )
-from ebpf_lb.datapath.loader.programs import STACK
+from ebpf_lb.datapath.loader.image import Image
+from ebpf_lb.datapath.loader.programs import STACK, XDP, Unit
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
@@ -43,6 +44,8 @@ pytestmark = needs(*DATAPATH)
 SETTINGS = Settings(flows=256, frontends=64, services=64, backends=64, slots=64, affinity=64,
                     fragments=64, sockets=64, source_ranges=64)  # fmt: skip
 FAMILIES = pytest.mark.parametrize("family", list(Family), ids=lambda family: family.directory)
+
+XDP_NAMES = set(XDP.programs[Family.IPV4])
 
 # `pod_ingress` shows the seed as the hash uses it, of a packet's length.
 MAIN = """#include "base.h"
@@ -73,6 +76,9 @@ def small_sources(folder: Path) -> Path:
                 f"#if FAMILY == 4\n{function}#endif\n" if name.endswith("4") else function
             )
     (folder / "ebpf_lb.c").write_text(MAIN + "\n" + "\n".join(functions))
+    functions = [f"int {name}(struct xdp_md *ctx)\n{{\n\treturn 2;\n}}\n" for name in XDP_NAMES]
+    includes = MAIN.partition("int ")[0]
+    (folder / "ebpf_lb_xdp.c").write_text(includes + "\n".join(functions))
     return folder
 
 
@@ -201,6 +207,42 @@ def test_other_settings_make_another_build_on_the_same_maps(root: Path, sources:
     assert retire_old_builds(root) == [first.build_id]
     assert state(root)[:2] == (f"builds/{second.build_id}", [second.build_id])
     assert retire_old_builds(root) == []
+
+
+def test_xdp_is_a_unit_of_its_own(
+    root: Path, sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for what he does not want; and who wants it later, waits for that only."""
+    no_cache(monkeypatch, tmp_path)
+    compiled: list[str] = []
+
+    def compile_images(
+        pins: Pins, unit: Unit, settings: Settings, folder: Path
+    ) -> Mapping[Family, Image]:
+        compiled.append(unit.name)
+        return compilation.compile_images(pins, unit, settings, folder)
+
+    monkeypatch.setattr(loader, "compile_images", compile_images)
+    without = ensure_loaded(root, SETTINGS, sources)
+    assert not XDP_NAMES & {path.name for path in without.build.path.glob("*/programs/*")}
+    ids = map_ids(without.build)
+    wanted = ensure_loaded(root, replace(SETTINGS, xdp=True), sources)
+    assert compiled == ["stack", "xdp"]
+    assert map_ids(wanted.build) == ids
+    for family in Family:
+        pinned = {path.name for path in wanted.build.programs(family).iterdir()}
+        assert pinned == set(STACK.programs[family]) | XDP_NAMES
+        with Map.open(wanted.build.calls(family, "xdp") / "calls") as calls:
+            for index, (whose, name) in XDP.calls(family).items():
+                with Program.open(wanted.build.programs(whose) / name) as program:
+                    called = int.from_bytes(calls.lookup(struct.pack("=I", index)) or b"", "little")
+                    assert called == program.info().id, name
+                    assert (program.info().type, program.info().name) == (6, name[:15])
+    assert XDP.calls(Family.IPV4)[15] == (Family.IPV6, "xdp_ingress")
+    (wanted.build.calls(Family.IPV6, "xdp") / "calls").unlink()
+    assert ensure_loaded(root, replace(SETTINGS, xdp=True), sources).changed
+    assert ensure_loaded(root, SETTINGS, sources).changed
+    assert compiled == ["stack", "xdp"]
 
 
 def test_back_to_a_build_that_is_still_there(root: Path, sources: Path) -> None:

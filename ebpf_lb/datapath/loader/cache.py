@@ -1,6 +1,6 @@
 """Compiled programs are kept on disk, so that one machine compiles the same thing once.
 
-    /var/cache/ebpf-lb/KEY        one build's images; EBPF_LB_CACHE names another folder
+    /var/cache/ebpf-lb/KEY        images of one unit of a build; EBPF_LB_CACHE names another folder
     /var/cache/ebpf-lb/lock       held while one is compiled: whoever needs the same waits for it
 
 What is read here goes into the kernel, so the folder must be ours alone. Without a usable one
@@ -23,7 +23,7 @@ from ebpf_lb.model.values import Family
 
 VARIABLE = "EBPF_LB_CACHE"
 _DEFAULT = "/var/cache/ebpf-lb"
-_KEPT = 8  # builds; one is some 300 kB
+_KEPT = 16  # units of builds; one is some 300 kB at most
 _LOCK = "lock"
 _MAGIC = b"ebpf-lb programs 1 "  # and the SHA-256 of what follows the line
 
