@@ -142,6 +142,31 @@ INLINE void write_fragment_id(context *ctx, const struct packet *packet, __be32 
 }
 
 /*
+ * A datagram of the node's own, sent by loopback, is too big for the way that it really takes. It may be
+ * fragmented, whatever it says: DF was set for the MTU of loopback, about which the kernel learns nothing
+ * else for IPv4. With DF there may be no identification yet. Returns 0 where it cannot be.
+ */
+INLINE int let_be_fragmented(context *ctx, const struct packet *packet)
+{
+#if FAMILY == 4
+	struct iphdr *ip = (void *)(long)ctx->data + LINK_HEADER_BYTES;
+
+	if (packet->protocol == IPPROTO_TCP || is_fragment(packet) ||
+	    (void *)(ip + 1) > (void *)(long)ctx->data_end)
+		return 0;
+
+	__be16 free = ip->frag_off & ~htons16(IPV4_DONT_FRAGMENT);
+
+	ip->check = ~sum_fold16(sum_change((__u16)~ip->check, ip->frag_off, free));
+	ip->frag_off = free;
+	write_fragment_id(ctx, packet, fresh_id(&packet->destination));
+	return 1;
+#else
+	return 0; /* of its own packets, the kernel hears what the way takes */
+#endif
+}
+
+/*
  * Before a fragment of a known flow is rewritten: the first one leaves behind what the others need,
  * and where they go on from another source, `destination` knows them by an identification of their own.
  */

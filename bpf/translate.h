@@ -115,9 +115,13 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 			where = flow_way(ctx, ref, packet, &packet->source, &destination.address,
 					 tick);
 		if (!AT_XDP && UNLIKELY(where >= SEND_TOO_BIG)) {
-			if (hook == HOOK_FROM_NODE || !may_be_fragmented(ctx, packet))
+			if (hook == HOOK_FROM_NODE && ctx_interface(ctx) == LOOPBACK &&
+			    let_be_fragmented(ctx, packet))
+				where = 0; /* the kernel forwards it, from loopback */
+			else if (hook == HOOK_FROM_NODE || !may_be_fragmented(ctx, packet))
 				return answer_too_big(ctx, where & ~SEND_TOO_BIG, hook);
-			packet->flags |= PACKET_BY_STACK;
+			else
+				packet->flags |= PACKET_BY_STACK;
 		}
 		if (!AT_XDP && UNLIKELY(packet->flags & PACKET_BY_STACK)) {
 			/* from its client, or it would be a martian: see masquerade_fragment() */
@@ -127,7 +131,8 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 			source.wanted = 0;
 			where = 0;
 		} else if (hook == HOOK_FROM_NODE && !where) {
-			where = take_loopback(ctx); /* to another process of its own */
+			/* to a process of its own, or to be forwarded */
+			where = take_loopback(ctx);
 			use_loopback(now);
 		} else if (!where) {
 			return drop(ctx, REASON_NO_ROUTE);

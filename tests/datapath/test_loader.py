@@ -373,11 +373,9 @@ def test_a_refusal_of_the_verifier_is_shown_with_the_source_line(root: Path, sou
 def test_layouts_that_the_compiler_sees_otherwise_are_noticed(root: Path, sources: Path) -> None:
     ensure_loaded(root, SETTINGS, sources)
     # our reader does not look into the main file, so it knows nothing of this
-    broken(
-        sources, "ebpf_lb.c", '#include "layout.h"', '#define source_id other\n#include "layout.h"'
-    )
+    broken(sources, "ebpf_lb.c", '#include "layout.h"', '#define bridge other\n#include "layout.h"')
     message = refused(root, sources)
-    assert "interfaces's value: field source_id lies elsewhere for the compiler" in message
+    assert "interfaces's value: field bridge lies elsewhere for the compiler" in message
 
 
 def test_sizes_that_the_compiler_sees_otherwise_are_noticed(root: Path, sources: Path) -> None:

@@ -18,7 +18,7 @@ from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.datapath.kernel import LOOPBACK, NODE, Kernel, Result
 from tests.datapath.test_icmp import ends, quotation
 from tests.datapath.wires import network
-from tests.support.packets import ACK, FIN, RST, TCP, UDP, Packet, too_big
+from tests.support.packets import ACK, FIN, ICMPV6, RST, TCP, UDP, Packet, too_big
 
 NODE_PORT, LOCAL = FrontendKind.NODE_PORT, FrontendFlag.LOCAL
 NO_MAC = bytes(6)
@@ -343,6 +343,30 @@ class TestToItsOwnAddresses:
         node.loopback(sent.but(flags=FIN | ACK))
         node.loopback(there.packet.reply(flags=FIN | ACK))
         assert {word >> 24 & 7 for word, _ in node.kernel.flows()} == {7}
+
+    @pytest.mark.parametrize("packet_bytes", [1500, 1501, 3000])
+    def test_too_big_for_the_way(self, node: Node, world: World, packet_bytes: int) -> None:
+        """Loopback's MTU is no link's. IPv4: the kernel may fragment it; IPv6: it hears of it."""
+        node.kernel.service(
+            world.node, 30080, [(world.routed_pod, 80)], protocol=Protocol.UDP, kind=NODE_PORT
+        )
+        ipv4 = node.kernel.family is Family.IPV4
+        payload = bytes(packet_bytes - 8 - (20 if ipv4 else 40))
+        sent = self.sent(world, UDP, payload=payload, identification=0, dont_fragment=True)
+        there = node.loopback(sent)
+        assert there.redirected and there.packet.valid
+        if packet_bytes == 1500:
+            assert macs(there.packet) == (mac(UPLINK_MAC), mac(OTHER_NODE_MAC))
+            assert there.packet.dont_fragment == sent.dont_fragment
+            return
+        assert macs(there.packet) == (NO_MAC, NO_MAC)
+        if ipv4:
+            assert there.packet.destination == world.routed_pod
+            assert not there.packet.dont_fragment
+            again = node.loopback(sent).packet
+            assert again.identification != there.packet.identification
+        else:
+            assert there.packet.protocol == ICMPV6 and there.packet.payload[0] == 2
 
     def test_without_endpoints(self, node: Node, world: World) -> None:
         for protocol in Protocol:
