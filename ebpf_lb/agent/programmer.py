@@ -71,6 +71,9 @@ class Programmer:
         self._gathered: dict[Family, list[tuple[ObjectKey, Forwarding]]] | None = {
             family: [] for family in writers
         }
+        # and what of it is asked for: a Service of both families may have become one of one family
+        # while no agent ran, and then its name alone says nothing
+        self._asked_for: dict[Family, set[ServicePortName]] = {family: set() for family in writers}
         self._without_local: dict[str, set[Part]] = {"internal": set(), "external": set()}
         self._retry_until = 0.0
         self._retry_at = 0.0
@@ -119,6 +122,7 @@ class Programmer:
         for part, forwarding in wanted.items():
             self._account(part, forwarding)
             if self._gathered is not None:
+                self._asked_for[part.family].add(part.name)
                 gathered = self._gathered[part.family]
                 gathered.append((key, forwarding))
                 if len(gathered) >= _BATCH:
@@ -171,14 +175,13 @@ class Programmer:
             self._forget(key, removed)
 
     def retain(self) -> None:
-        """Removes all that was in the maps before and that no Service asked for since. What belongs
-        to a Service that could not be planned stays."""
-        for writer in self._writers.values():
-            asked_for = []
+        """Once, after the first sync: removes all that was in the maps before and that no Service
+        asked for in it. What belongs to a Service that could not be planned stays."""
+        for family, writer in self._writers.items():
+            asked_for = self._asked_for.pop(family, set())
             for name in writer.names():
-                key = ObjectKey(name.namespace, name.name)
-                if name in self._names.get(key, ()) or key in self._refused:
-                    asked_for.append(name)
+                if ObjectKey(name.namespace, name.name) in self._refused:
+                    asked_for.add(name)
             try:
                 writer.retain(asked_for)
             except NotProgrammed as error:
