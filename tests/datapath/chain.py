@@ -34,7 +34,7 @@ from tests.support.packets import ACK, ICMP, ICMPV6, RST, SCTP, TCP, UDP, Packet
 
 POD_NETWORKS = ("10.244.0.0/16", "fd00:10:244::/48")
 CONFIG_MASQUERADE_ALL = 1
-DECIDED_DROPS = {"NO_LOCAL_ENDPOINTS", "SOURCE_RANGE"}
+DECIDED_DROPS = {"NO_LOCAL_ENDPOINTS", "SOURCE_RANGE", "NO_SERVICE"}
 """Reasons that say that a packet was to be dropped; all others are failures of some kind."""
 CONNECTION_OPENS = struct.pack("!BBHIIHHI", 1, 0, 20, 7, 65535, 5, 5, 9)  # SCTP's INIT
 TRANSPORT = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
@@ -148,6 +148,8 @@ class Chain:
             networks = [one for one in map(parse_network, known) if one.family is family]
             writer.set_config(0, CONFIG_MASQUERADE_ALL * situation.masquerade_all, 0)
             writer.set_pod_networks(networks)
+            cidrs = map(parse_network, situation.service_networks)
+            writer.set_service_networks(one for one in cidrs if one.family is family)
         # no program runs meanwhile, so what was freed may be given out again at once
         self._now += 2
         self._programmer.housekeeping()
@@ -164,6 +166,9 @@ class Chain:
             result = kernel.run("uplink_egress", frame, self._uplink)
         else:
             result = kernel.run_uplink(frame, self._uplink, xdp=xdp)
+        if result.passed and result.frame == frame and destination.address not in NODE_ADDRESSES:
+            # through the stack, and out by the default route
+            result = kernel.run("uplink_egress", frame, self._uplink)
         return self._read(kernel, frame, result, destination)
 
     def _read(

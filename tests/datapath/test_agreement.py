@@ -10,11 +10,9 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pytest
 
@@ -36,6 +34,7 @@ from tests.oracle.oracle import (
     verdict,
     version,
 )
+from tests.oracle.shrinking import plainest
 from tests.oracle.situations import (
     NODE_ADDRESSES,
     NOTHING,
@@ -72,6 +71,7 @@ def empty(kernels: Kernels) -> Iterator[Kernels]:
     for kernel in kernels.values():
         kernel.reset()
         kernel.writer.set_pod_networks(())
+        kernel.writer.set_service_networks(())
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ class Judge:
             objects, situation.node, client, destination,
             masquerade_all=situation.masquerade_all,
             pod_networks_known=situation.pod_networks_known,
+            service_networks=situation.service_networks,
             departures=self._departures,
         )  # fmt: skip
         port = 1024 + next(self._ports) % PORTS
@@ -241,83 +242,23 @@ def replayed(
     return asked(judge, history[-1])
 
 
-# without these it is no object, or another one
-KEPT = {"kind", "metadata", "namespace", "name", "labels", "kubernetes.io/service-name", "spec",
-        "type", "clusterIP", "clusterIPs", "status", "loadBalancer", "ingress", "addressType",
-        "port", "protocol", "addresses"}  # fmt: skip
-
-
-def smaller(value: Any) -> Iterator[Any]:
-    """All that comes out when one thing is left out of JSON."""
-    if isinstance(value, dict):
-        for key in value.keys() - KEPT:
-            yield {k: v for k, v in value.items() if k != key}
-        for key in value:
-            for less in smaller(value[key]):
-                yield {**value, key: less}
-    elif isinstance(value, list):
-        # addresses are never none at all
-        for at in range(len(value)) if value and not isinstance(value[0], str) else ():
-            yield value[:at] + value[at + 1 :]
-        for at, item in enumerate(value):
-            for less in smaller(item):
-                yield [*value[:at], less, *value[at + 1 :]]
-
-
-def plainer(situation: Situation) -> Iterator[Situation]:
-    if situation.masquerade_all:
-        yield replace(situation, masquerade_all=False)
-    if not situation.pod_networks_known:
-        yield replace(situation, pod_networks_known=True)
-    for less in smaller(situation.objects):
-        yield replace(situation, objects=less)
-
-
 def shrunk(
     kernels: Kernels, make: MakeChain, history: list[Situation], original: Disagreement
 ) -> tuple[list[Situation], Disagreement | None]:
     """The shortest and plainest history found in the time there is, and what it brings."""
-    deadline = time.monotonic() + SHRINKING_S
 
     def again(judge: Judge, situation: Situation) -> Disagreement | None:
         return repeatedly(judge, situation, original.client, original.destination)
 
     def disagreement(candidate: list[Situation], asked: Asked) -> Disagreement | None:
-        try:
-            found = replayed(kernels, make, candidate, asked)
-        except Exception:  # no cluster that anybody could have
-            return None
+        found = replayed(kernels, make, candidate, asked)
         return found if found and found.nature == original.nature else None
 
-    best, found, asked = history, None, all_questions
     for length, asked in itertools.product((1, 2, 3, 5, len(history)), (again, all_questions)):
-        found = disagreement(history[-length:], asked)
-        if found:
-            best = history[-length:]
-            break
-    at = 0  # what was tried before and cannot go is not tried again until all else was
-    while found and time.monotonic() < deadline:
-        candidates = list(
-            itertools.chain(
-                (best[:at] + best[at + 1 :] for at in range(len(best) - 1)),
-                (
-                    [*best[:at], less, *best[at + 1 :]]
-                    for at, situation in reversed(list(enumerate(best)))
-                    for less in plainer(situation)
-                ),
-            )
-        )
-        for step in range(len(candidates)):
-            at = (at + step) % len(candidates)
-            smaller_one = disagreement(candidates[at], asked)
-            if smaller_one:
-                best, found = candidates[at], smaller_one
-                break
-            if time.monotonic() > deadline:
-                break
-        else:
-            break
-    return best, found
+        last = history[-length:]
+        if disagreement(last, asked):
+            return plainest(last, lambda one: disagreement(one, asked), SHRINKING_S)  # noqa: B023
+    return history[-2:], None
 
 
 def told(history: list[Situation], found: Disagreement) -> str:
@@ -341,7 +282,7 @@ def play(
         if found:
             fewest, again = shrunk(kernels, make, history, found)
             rare = "" if again else "(it did not come again with the last of its past)\n"
-            return rare + told(fewest if again else history[-2:], again or found)
+            return rare + told(fewest, again or found)
     seen.update(judge.seen)
     return ""
 
@@ -353,7 +294,11 @@ def test_the_data_path_does_what_the_oracle_says(empty: Kernels, uplink: int, pa
     for episode in range(EPISODES):
         forget_clients(empty)
         rng = random.Random(f"{seed}/{part}/{episode}")
-        wrong = play(empty, lambda: Chain(empty, uplink), rng, seen)
+        try:
+            wrong = play(empty, lambda: Chain(empty, uplink), rng, seen)
+        except Exception as error:
+            error.add_note(f"{SEED_VARIABLE}={seed} repeats it")
+            raise
         assert not wrong, f"{wrong}\n{SEED_VARIABLE}={seed} repeats it"
     # chance must lead every kind of client to every verdict often, or this says little
     floor = EPISODES * CLUSTERS // 50

@@ -116,15 +116,21 @@ def verdict(
     *,
     masquerade_all: bool = False,
     pod_networks_known: bool = True,
+    service_networks: Iterable[str] = (),
     departures: Departures = AS_WRITTEN,
 ) -> Verdict:
-    """What this node does with a client's first packet to a destination."""
+    """What this node does with a client's first packet to a destination.
+
+    service_networks: the ServiceCIDRs. Whose external address lies in one is kept to the page's "no
+    Service has it" as kube-proxy reads it: no Service has it as ClusterIP.
+    """
     services, slices = sort(cluster_objects)
     match = find(services, node, destination)
     if match is None:
         if any(destination.address in cluster_ips(service) for service in services):
             return REJECT  # another port of a ClusterIP that we serve
-        return NOT_A_SERVICE
+        asked = read_address(destination.address)
+        return DROP if any(asked in read_network(n) for n in service_networks) else NOT_A_SERVICE
     kind, service, port = match
     spec = service["spec"]
     if kind == "LoadBalancer" and not in_source_ranges(service, node, client, destination):

@@ -34,6 +34,7 @@ RANGES = ["203.0.113.0/24", " 172.30.0.0/16", "2001:db8::/32", "0.0.0.0/0", "198
 PORT_NAMES = ["", "http", "dns"]
 PORTS = [80, 53, 30080, 30053]
 PROTOCOLS = ["TCP", "TCP", "UDP", "UDP", "SCTP"]
+SERVICE_NETWORKS = ("10.96.0.0/16", "fd00:96::/112")
 SERVICES, SLICES = 3, 7
 RANGES_ANNOTATION = "service.beta.kubernetes.io/load-balancer-source-ranges"
 
@@ -57,6 +58,7 @@ class Situation:
     node: Node
     masquerade_all: bool = False
     pod_networks_known: bool = True
+    service_networks: tuple[str, ...] = ()
     order: int = 0
 
 
@@ -76,7 +78,14 @@ def after(previous: Situation, rng: random.Random) -> Situation:
         )  # fmt: skip
     same_node = previous is not NOTHING and rng.random() < 0.8
     node = previous.node if same_node else _node(rng)
-    return Situation(objects, node, rng.random() < 0.15, rng.random() < 0.7, rng.randrange(99))
+    return Situation(
+        objects,
+        node,
+        masquerade_all=rng.random() < 0.15,
+        pod_networks_known=rng.random() < 0.7,
+        service_networks=SERVICE_NETWORKS if rng.random() < 0.5 else (),
+        order=rng.randrange(99),
+    )
 
 
 def _change(
@@ -228,6 +237,9 @@ def destinations(situation: Situation) -> list[Destination]:
                 found[Destination(address, port["nodePort"], port["protocol"])] = None
         for address in own[:1]:
             found[Destination(address, 81, "UDP")] = None
+    for number in range(1, SERVICES + 2):  # some Service's, or nobody's any more, or never
+        found[Destination(f"10.96.0.{number}", 80, "TCP")] = None
+        found[Destination(f"fd00:96::{number}", 53, "UDP")] = None
     found[Destination("172.30.0.12", 30080, "TCP")] = None
     return list(found)
 
