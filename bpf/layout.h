@@ -196,7 +196,7 @@ struct service_network {
 	addr mask;
 };
 
-/* Looked through from the first to the last for every packet that leaves by an uplink. */
+/* Looked through up to the first one that is empty, for every packet that leaves by an uplink. */
 struct service_networks {
 	struct service_network entry[4];
 };

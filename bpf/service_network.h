@@ -10,27 +10,35 @@
 
 #include "tc.h"
 
-INLINE int in_service_network(const addr *address, const struct service_network *network)
-{
-	__u32 differs = 0;
-
-#pragma unroll
-	for (int i = 0; i < ADDRESS_WORDS; i++)
-		differs |= (address->word[i] ^ network->prefix.word[i]) & network->mask.word[i];
-	return !differs & !!network->mask.word[0];
-}
-
 #define SERVICE_NETWORKS (sizeof(struct service_networks) / sizeof(struct service_network))
+
+/* Ends, as a rule, at the first word of the first one: all that leaves the node is asked. */
+INLINE int in_service_network(const addr *address, const struct service_networks *networks)
+{
+#pragma unroll
+	for (int i = 0; i < (int)SERVICE_NETWORKS; i++) {
+		const struct service_network *network = &networks->entry[i];
+		__u32 differs = 0;
+
+		if (!network->mask.word[0])
+			return 0;
+		if ((address->word[0] ^ network->prefix.word[0]) & network->mask.word[0])
+			continue;
+#pragma unroll
+		for (int word = 1; word < ADDRESS_WORDS; word++)
+			differs |= (address->word[word] ^ network->prefix.word[word]) &
+				   network->mask.word[word];
+		if (!differs)
+			return 1;
+	}
+	return 0;
+}
 
 INLINE int next_but_for_services(context *ctx, const struct packet *packet)
 {
 	struct service_networks *networks = service_networks_get();
-	int found = 0;
 
-	if (!networks)
-		return NEXT;
-#pragma unroll
-	for (int i = 0; i < (int)SERVICE_NETWORKS; i++)
-		found |= in_service_network(&packet->destination, &networks->entry[i]);
-	return UNLIKELY(found) ? drop(ctx, REASON_NO_SERVICE) : NEXT;
+	if (networks && UNLIKELY(in_service_network(&packet->destination, networks)))
+		return drop(ctx, REASON_NO_SERVICE);
+	return NEXT;
 }
