@@ -26,6 +26,11 @@ INLINE __u32 ctx_interface(context *ctx)
 	return ctx->ingress_ifindex;
 }
 
+INLINE int ctx_is_own(context *ctx)
+{
+	return 0;
+}
+
 INLINE __u32 ctx_packets(context *ctx)
 {
 	return 1;
@@ -66,6 +71,12 @@ INLINE __u32 ctx_interface(context *ctx)
 	return ctx->ifindex;
 }
 
+/* Made on this machine: it came in by no interface. */
+INLINE int ctx_is_own(context *ctx)
+{
+	return !ctx->ingress_ifindex;
+}
+
 /* How many packets offloads have joined into this one. */
 INLINE __u32 ctx_packets(context *ctx)
 {
@@ -97,7 +108,7 @@ INLINE __u32 ctx_segment_bytes(context *ctx)
 
 /* What one of our programs leaves to the next about a packet. */
 enum note {
-	NOTE_ATTEMPT = 0,     /* how often CALL_NEW_FLOW was tried for this packet */
+	NOTE_ATTEMPT = 0,     /* CALL_NEW_FLOW and CALL_NEW_SNAT_FLOW: see go_on() */
 	NOTE_REASON = 1,      /* CALL_REJECT: why */
 	NOTE_SCTP_CHANGE = 1, /* CALL_SCTP: exclusive-or of the old and new first 4 bytes */
 	NOTE_SEND = 2,	      /* CALL_SCTP: and then; CALL_REJECT: bits only: see send_by() */

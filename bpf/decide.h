@@ -17,6 +17,9 @@ enum client_kind {
 	CLIENT_OUTSIDE,	  /* anyone else */
 };
 
+/* Instead of a backend's number: it is the one that the packet is for anyway, no Service's. */
+#define BACKEND_ITSELF 0xffffffff
+
 /* The number in snat_sources of the node's preferred source, which stands for the node itself. */
 #define NODE_SOURCE_ID 1
 

@@ -35,16 +35,8 @@ INLINE int back_to_client(context *ctx, struct packet *packet, __u32 now, int ho
 {
 	struct flow_ref ref;
 
-	if (flow_lookup(packet, 0, now, &ref)) {
-		/* a pause, in which a connection of the node's own may have got the same ports */
-		if (hook == HOOK_FROM_OUTSIDE && ref.word & FLOW_TURNED &&
-		    flow_age(ref.word, now) &&
-		    node_socket_exists(ctx, packet->protocol, &packet->destination,
-				       packet->destination_port, &packet->source,
-				       packet->source_port))
-			return NEXT;
+	if (flow_lookup(packet, 0, now, &ref))
 		return translate_reply(ctx, packet, &ref, now, hook);
-	}
 	return hook == HOOK_FROM_POD ? NEXT : call_new_flow(ctx, hook);
 }
 
@@ -100,7 +92,8 @@ INLINE int to_client(context *ctx, int hook)
 		return slow_path(ctx, CALL_ICMP_ERROR + hook);
 	if (UNLIKELY(is_fragment(&packet)))
 		return slow_path(ctx, CALL_FRAGMENT);
-	if (hook == HOOK_TO_OUTSIDE && UNLIKELY(may_be_ours(&packet.destination)))
+	if ((hook == HOOK_TO_OUTSIDE && UNLIKELY(may_be_ours(&packet.destination))) ||
+	    UNLIKELY(may_collide(ctx, &packet)))
 		return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
 
 	__u32 now = TICK();
@@ -151,7 +144,7 @@ INLINE int fragment_leaves(context *ctx)
 	/* a later fragment without its first: whose it is cannot be told */
 	if (knows_ports(&packet) && flow_lookup(&packet, 0, now, &ref))
 		return translate_reply(ctx, &packet, &ref, now, HOOK_TO_OUTSIDE);
-	if (!may_be_ours(&packet.destination))
+	if (!may_be_ours(&packet.destination) && !may_collide(ctx, &packet))
 		return next_but_for_services(ctx, &packet);
 	return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
 }
@@ -187,7 +180,10 @@ INLINE int over_loopback(context *ctx)
 	return frontend_of(&packet) ? call_new_flow(ctx, HOOK_FROM_NODE) : NEXT;
 }
 
-/* Behind a tail call: what the node itself sends to a frontend. */
+/*
+ * Behind a tail call: what the node itself sends to a frontend, or to an address to which something is
+ * masqueraded.
+ */
 INLINE int from_node(context *ctx)
 {
 	struct packet packet;
@@ -200,6 +196,10 @@ INLINE int from_node(context *ctx)
 		/* to a client that only shares its filter bit with an address of ours */
 		if (flow_lookup(&packet, 0, now, &ref))
 			return slow_path(ctx, CALL_REPLY + CALLS_OF_NODE);
+		/* no Service's, and whether its ports are in use has been seen when it began */
+		if (packet.protocol == IPPROTO_TCP && !(packet.flags & PACKET_SYN) &&
+		    !may_be_ours(&packet.destination))
+			return NEXT;
 	}
 	return call_new_flow(ctx, HOOK_FROM_NODE);
 }

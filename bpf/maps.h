@@ -21,6 +21,9 @@ BPF_F_TABLE("hash:" PIN "/frontends", struct frontend_key, struct frontend, fron
 /* Which addresses may be a frontend's or an SNAT source: one bit a hashed address, set before the
  * frontend is written and never cleared while flows may live. Spares all other packets the look-ups. */
 BPF_F_TABLE("array:" PIN "/vip_filter", u32, u64, vip_filter, FILTER_WORDS, ARRAY_MAPPED);
+/* To which addresses something is or was masqueraded: likewise one bit, set by programs. Spares the
+ * node's own packets to all others the search for who else uses their ports. */
+BPF_F_TABLE("array:" PIN "/masqueraded", u32, u64, masqueraded, FILTER_WORDS, 0);
 /* Agent writes, programs read once a new flow. Full: reported, the Service is not programmed. */
 BPF_F_TABLE("array:" PIN "/services", u32, struct service, services, SERVICES_MAX, ARRAY_MAPPED);
 /* Agent gives out contiguous regions; a freed one is given out again a second later at the soonest. */
@@ -104,6 +107,11 @@ INLINE __u64 vip_filter_get(__u32 index)
 	__u64 *bits = vip_filter.lookup(&index);
 
 	return bits ? *bits : 0;
+}
+
+INLINE __u64 *masqueraded_get(__u32 index)
+{
+	return masqueraded.lookup(&index);
 }
 
 INLINE struct flow_set *flow_set_get(__u32 index)

@@ -5,7 +5,7 @@
  * Runs behind tail calls: first without SNAT, then, where that is needed, with it; the flow that
  * stands in the end is left to the program for established flows, as if it had always been there.
  * Whatever does not succeed at once (another CPU was faster, a source port is taken) is tried again
- * by calling the program anew; the attempt's number chooses the port.
+ * by calling the program anew.
  */
 #pragma once
 
@@ -15,16 +15,23 @@
 #include "service_network.h"
 #include "translate.h"
 
-#define MAX_ATTEMPTS 24
+/*
+ * The kernel follows 33 tail calls: so many of them may be spent here. Three may come before the first
+ * one of CALL_NEW_FLOW, two behind the last: the established flow, and SCTP's checksum or a refusal.
+ */
+#define MAX_CALLS 27
+/* in NOTE_ATTEMPT, beside the number of calls: the client's own port cannot be kept */
+#define ANOTHER_PORT 0x10000
 
 /* Ports to masquerade with: Linux' own default range for outgoing connections. */
 #define SNAT_PORT_FIRST 32768
 #define SNAT_PORTS 28232
 
-INLINE __be16 snat_candidate(const struct packet *packet, __u32 attempt)
+INLINE __be16 snat_candidate(context *ctx, const struct packet *packet)
 {
-	return attempt == 0 ? packet->source_port :
-			      htons16(SNAT_PORT_FIRST + bpf_get_prandom_u32() % SNAT_PORTS);
+	return ctx_note(ctx, NOTE_ATTEMPT) & ANOTHER_PORT ?
+		       htons16(SNAT_PORT_FIRST + bpf_get_prandom_u32() % SNAT_PORTS) :
+		       packet->source_port;
 }
 
 /* Puts up the signpost for replies to `source`:`port`. */
@@ -55,13 +62,17 @@ INLINE int later_fragment_alone(context *ctx, struct packet *packet)
 	return frontend_of(packet) ? drop(ctx, REASON_LATER_FRAGMENT) : NEXT;
 }
 
-INLINE int try_again(context *ctx, __u32 program, __u32 reason)
+/*
+ * The next attempt, or the next part of this one. `another_port`: ANOTHER_PORT or 0. The packet ends
+ * with `reason` if there have been too many.
+ */
+INLINE int go_on(context *ctx, __u32 program, __u32 another_port, __u32 reason)
 {
-	__u32 attempt = ctx_note(ctx, NOTE_ATTEMPT);
+	__u32 calls = ctx_note(ctx, NOTE_ATTEMPT) | another_port;
 
-	if (attempt >= MAX_ATTEMPTS)
+	if ((calls & (ANOTHER_PORT - 1)) >= MAX_CALLS)
 		return drop(ctx, reason);
-	ctx_set_note(ctx, NOTE_ATTEMPT, attempt + 1);
+	ctx_set_note(ctx, NOTE_ATTEMPT, calls + 1);
 	return slow_path(ctx, program);
 }
 
@@ -74,6 +85,18 @@ INLINE int refuse(context *ctx, __u32 reason, int hook)
 	/* the node's own socket hears it as if it had come in from there */
 	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
 	return slow_path(ctx, CALL_REJECT);
+}
+
+/* The node's own connection must leave from another port, to where it goes anyway. */
+INLINE void decide_other_port(const struct packet *packet, struct verdict *verdict)
+{
+	verdict->address = packet->destination;
+	verdict->port = packet->destination_port;
+	verdict->service_id = 0;
+	verdict->backend_id = BACKEND_ITSELF;
+	verdict->affinity_timeout = 0;
+	verdict->masquerade = 1;
+	verdict->keep_affinity = 0;
 }
 
 /* What is the same for flows with and without SNAT: anything but TRANSLATE ends here. */
@@ -94,7 +117,12 @@ INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 
 	case ACTION_DROP:
 		return drop(ctx, verdict->reason);
 	default:
-		return hook == HOOK_FROM_NODE ? next_but_for_services(ctx, packet) : NEXT;
+		if (hook != HOOK_FROM_NODE)
+			return NEXT;
+		if (!collides(ctx, packet, now))
+			return next_but_for_services(ctx, packet);
+		decide_other_port(packet, verdict);
+		return DECIDED_TO_TRANSLATE;
 	}
 }
 
@@ -155,7 +183,9 @@ INLINE int new_flow(context *ctx, int hook)
 	if (result != DECIDED_TO_TRANSLATE)
 		return result;
 	if (verdict.masquerade || hook == HOOK_FROM_NODE)
-		return slow_path(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook));
+		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook),
+			     verdict.backend_id == BACKEND_ITSELF ? ANOTHER_PORT : 0,
+			     REASON_CONTENTION);
 	if (AT_XDP)
 		return NEXT;
 	flow_from_verdict(&packet, &verdict, &new);
@@ -168,14 +198,14 @@ INLINE int new_flow(context *ctx, int hook)
 
 	int created = flow_create(&new, FLOW_AT_HOME, now, &ref);
 
-	if (created == FLOW_CLASH || created == FLOW_OVERFLOWS) {
-		ctx_set_note(ctx, NOTE_ATTEMPT, 1); /* the client's own port is what clashes */
-		return slow_path(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook));
-	}
+	if (created == FLOW_CLASH || created == FLOW_OVERFLOWS)
+		/* the client's own port is what clashes */
+		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), ANOTHER_PORT,
+			     REASON_CONTENTION);
 	if (created & FLOW_TABLE_FULL)
 		return drop(ctx, REASON_FLOW_TABLE_FULL);
 	if (created != FLOW_CREATED)
-		return try_again(ctx, CALL_NEW_FLOW + calls_of(hook), REASON_CONTENTION);
+		return go_on(ctx, CALL_NEW_FLOW + calls_of(hook), 0, REASON_CONTENTION);
 	way.backend_id = verdict.backend_id;
 	keep_way(&ref, &way);
 	return resume(ctx, &packet, &verdict, now, hook);
@@ -234,7 +264,7 @@ INLINE int new_snat_flow(context *ctx, int hook)
 	if (AT_XDP && !verdict.masquerade)
 		return NEXT;
 	flow_from_verdict(&packet, &verdict, &new);
-	new.snat_port = snat_candidate(&packet, ctx_note(ctx, NOTE_ATTEMPT));
+	new.snat_port = snat_candidate(ctx, &packet);
 	source = packet.source;
 	/*
 	 * The node's own socket chose its source by the way to the VIP. The backend shall see what it
@@ -258,8 +288,8 @@ INLINE int new_snat_flow(context *ctx, int hook)
 		 */
 		if (found && node_socket_exists(ctx, packet.protocol, &source, new.snat_port,
 						&verdict.address, verdict.port))
-			return try_again(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook),
-					 REASON_SNAT_PORTS);
+			return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), ANOTHER_PORT,
+				     REASON_SNAT_PORTS);
 	}
 	new.bits |= FLOW_SNAT | forget((__u64)source_id << FLOW_SOURCE_SHIFT, now);
 
@@ -267,18 +297,20 @@ INLINE int new_snat_flow(context *ctx, int hook)
 
 	if (created != FLOW_CREATED)
 		/* another port has another home */
-		return try_again(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook),
-				 created & FLOW_TABLE_FULL ? REASON_FLOW_TABLE_FULL :
-							     REASON_SNAT_PORTS);
+		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), ANOTHER_PORT,
+			     created & FLOW_TABLE_FULL ? REASON_FLOW_TABLE_FULL :
+							 REASON_SNAT_PORTS);
 	created = flow_create(&new, FLOW_ANYWHERE, now, &ref);
 	if (created != FLOW_CREATED) {
 		flow_close(&signpost);
 		/* from the start: what was contended may stand by now */
 		return created & FLOW_TABLE_FULL ?
 			       drop(ctx, REASON_FLOW_TABLE_FULL) :
-			       try_again(ctx, CALL_NEW_FLOW + calls_of(hook), REASON_CONTENTION);
+			       go_on(ctx, CALL_NEW_FLOW + calls_of(hook), 0, REASON_CONTENTION);
 	}
 	write_signpost(&signpost, &ref, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
+	if (source_id)
+		note_masqueraded(&verdict.address);
 	if (!AT_XDP) /* known as well, but dear to verify: two kinds of ways from here on */
 		way = unknown;
 	way.backend_id = verdict.backend_id;

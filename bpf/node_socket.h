@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The node's own connections share its addresses with what is masqueraded. A port that a socket
- * holds is not used for masquerading; a socket that takes one in use later keeps its answers.
+ * The node's own connections share its addresses with what is masqueraded. A port that a socket holds
+ * is not used for masquerading. A socket that takes one in use later, towards the very same backend,
+ * is noticed when it speaks: it is masqueraded itself, by its own address from another port, so that
+ * both live. All that is done only where somebody's packets go to this backend masqueraded at all.
  */
 #pragma once
 
 #include "context.h"
+#include "flow.h"
 #include "packet.h"
+#include "tc.h"
 
 /* Does a socket of the node hold this connection? Listening ones do not count. */
 INLINE int node_socket_exists(context *ctx, __u8 protocol, const addr *local, __be16 local_port,
@@ -40,4 +44,63 @@ INLINE int node_socket_exists(context *ctx, __u8 protocol, const addr *local, __
 	found = protocol == IPPROTO_UDP || socket->state != BPF_TCP_LISTEN;
 	bpf_sk_release(socket);
 	return found;
+}
+
+/* Something is masqueraded towards this address from now on. */
+INLINE void note_masqueraded(const addr *backend)
+{
+	__u32 index = hash_filter(backend);
+	__u64 bit = 1ULL << (index & 63);
+	__u64 *word = masqueraded_get(index >> 6);
+
+	if (!word)
+		return;
+
+	__u64 bits = READ_ONCE(*word);
+
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		if (bits & bit)
+			return;
+
+		__u64 seen = __sync_val_compare_and_swap(word, bits, bits | bit);
+
+		if (seen == bits)
+			return;
+		bits = seen;
+	}
+}
+
+/* May something be masqueraded towards where the node's own packet goes? */
+INLINE int may_collide(context *ctx, const struct packet *packet)
+{
+	__u32 index = hash_filter(&packet->destination);
+	__u64 *word = ctx_is_own(ctx) ? masqueraded_get(index >> 6) : 0;
+
+	return word && READ_ONCE(*word) >> (index & 63) & 1;
+}
+
+/* Does the node open a connection of its own here with ports that are in use for masquerading? */
+INLINE int collides(context *ctx, const struct packet *packet, __u32 now)
+{
+	struct packet reply;
+	struct flow_ref ref;
+
+	if (!may_collide(ctx, packet) ||
+	    !(packet->protocol == IPPROTO_UDP || packet->flags & PACKET_SYN))
+		return 0;
+	reply.source = packet->destination;
+	reply.source_port = packet->destination_port;
+	reply.destination = packet->source;
+	reply.destination_port = packet->source_port;
+	reply.protocol = packet->protocol;
+	if (!flow_lookup(&reply, 0, now, &ref) || !(ref.word & FLOW_TURNED))
+		return 0;
+
+	struct way *way = way_of(ref.set, ref.slot);
+
+	/* what a socket of the node has sent to a VIP comes by here once more when it is translated */
+	return way && !(way->ifindex & SEND_INWARDS) &&
+	       node_socket_exists(ctx, packet->protocol, &packet->source, packet->source_port,
+				  &packet->destination, packet->destination_port);
 }

@@ -90,7 +90,9 @@ INLINE int slow_path(context *ctx, __u32 index)
 INLINE int call_new_flow(context *ctx, int hook)
 {
 	ctx_set_note(ctx, NOTE_ATTEMPT, 0);
-	return slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
+	call_slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
+	/* called once too often: what had been created for this packet was gone again each time */
+	return AT_XDP ? NEXT : drop(ctx, REASON_CONTENTION);
 }
 
 /* A packet that could not be read to the end. Passed: it may be somebody else's business. */

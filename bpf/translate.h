@@ -51,6 +51,8 @@ INLINE int still_serves(const struct flow_ref *ref)
 	struct way *way = way_of(ref->set, ref->slot);
 	struct backend *backend = way ? backend_get(way->backend_id) : 0;
 
+	if (way && way->backend_id == BACKEND_ITSELF)
+		return 1;
 	return backend && backend->flags & (BACKEND_IN_CLUSTER_SET | BACKEND_IN_LOCAL_SET) &&
 	       backend->service_id == flow_service_id(ref->word) &&
 	       backend->port == ref->flow->backend_port &&
@@ -108,6 +110,9 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 		/* hairpin: its source is the node's now */
 		swap_macs(ctx);
 		where = ctx_interface(ctx);
+	} else if (hook == HOOK_FROM_NODE && destination.port == packet->destination_port &&
+		   same_address(&destination.address, &packet->destination)) {
+		/* only its own port changes: it is on its way already */
 	} else if (hook == HOOK_FROM_NODE || flow_source_id(ref->word)) {
 		if (hook == HOOK_FROM_NODE && ctx_interface(ctx) == LOOPBACK)
 			use_loopback(now);

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
@@ -218,23 +219,85 @@ def test_a_port_of_the_nodes_own_is_left_to_it(hook: Hook, world: World) -> None
     assert there.redirected and there.packet.source_port != 40000
 
 
-def test_the_nodes_own_socket_that_takes_a_port_in_use_later(hook: Hook, world: World) -> None:
-    """It hears its answers; without it, they are the client's again."""
-    hook.kernel.service(
-        world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT, protocol=Protocol.UDP
-    )
-    there = hook("uplink_ingress", first(world, UDP))
-    answer = there.packet.reply()
-    assert (answer.destination, answer.destination_port) == (world.node, 40000)
-    family = socket.AF_INET if hook.kernel.family is Family.IPV4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as own:
-        own.bind((world.node, 40000))
-        own.connect((world.remote_pod, 80))
-        time.sleep(PAUSE_S)
-        got = hook("uplink_ingress", answer)
-        assert got.passed and got.packet == answer
-    back = hook("uplink_ingress", answer)
-    assert back.redirected and back.packet.destination == world.client
+@contextmanager
+def own_socket(world: World, protocol: int, port: int) -> Iterator[None]:
+    """A connection of the node's own to the pod of another node, begun at least."""
+    family = socket.AF_INET6 if ":" in world.node else socket.AF_INET
+    kind = socket.SOCK_STREAM if protocol == TCP else socket.SOCK_DGRAM
+    with socket.socket(family, kind) as own:
+        own.setblocking(False)
+        own.bind((world.node, port))
+        with suppress(BlockingIOError):
+            own.connect((world.remote_pod, 80))
+        yield
+
+
+class TestTheNodesOwnConnectionTakesAPortInUse:
+    """Towards the same backend, by the very port that a client's masqueraded flow has there."""
+
+    @pytest.fixture(params=[TCP, UDP])
+    def protocol(self, request: pytest.FixtureRequest) -> int:
+        return int(request.param)
+
+    @pytest.fixture
+    def answer(self, hook: Hook, world: World, protocol: int) -> Packet:
+        """The backend's to the client."""
+        hook.kernel.service(
+            world.node,
+            30080,
+            [(world.remote_pod, 80)],
+            kind=NODE_PORT,
+            protocol=Protocol(protocol),
+        )
+        answer = hook("uplink_ingress", first(world, protocol)).packet.reply()
+        assert (answer.destination, answer.destination_port) == (world.node, 40000)
+        assert hook("uplink_ingress", answer).redirected
+        return answer
+
+    @pytest.mark.parametrize("out", ["uplink_egress", "pod_egress"])
+    def test_both_live(
+        self, hook: Hook, world: World, protocol: int, answer: Packet, out: str
+    ) -> None:
+        own = Packet(world.node, world.remote_pod, 40000, 80, protocol)
+        with own_socket(world, protocol, 40000):
+            asked = hook(out, own)
+            assert asked.passed and asked.packet.valid
+            port = asked.packet.source_port
+            assert port != 40000 and asked.packet == own.but(source_port=port)
+            told = hook("uplink_ingress", asked.packet.reply())
+            assert told.passed and told.packet.valid
+            assert told.packet == asked.packet.reply(destination_port=40000)
+            time.sleep(PAUSE_S)
+            again = own.but(flags=ACK)
+            assert hook(out, again).packet == again.but(source_port=port)
+            back = hook("uplink_ingress", answer.but(flags=ACK))
+            assert back.redirected and back.packet.destination == world.client
+            there = hook("uplink_ingress", first(world, protocol).but(flags=ACK))
+            assert there.redirected and there.packet.source_port == 40000
+
+    def test_others_are_left_alone(
+        self, hook: Hook, world: World, protocol: int, answer: Packet
+    ) -> None:
+        """Another port, another backend, and packets that no socket of the node has sent."""
+        with own_socket(world, protocol, 40001):
+            for own in (
+                Packet(world.node, world.remote_pod, 40001, 80, protocol),
+                Packet(world.node, world.remote_pod, 40000, 81, protocol),
+                Packet(world.node, world.other_pod, 40000, 80, protocol),
+                Packet(world.node, world.remote_pod, 40000, 80, protocol),
+            ):
+                result = hook("uplink_egress", own)
+                assert result.passed and result.frame == own.frame()
+        assert len(hook.kernel.flows()) == 2
+
+    def test_a_masqueraded_flow_has_no_need_of_a_socket(
+        self, hook: Hook, world: World, protocol: int, answer: Packet
+    ) -> None:
+        """An answer after a pause is the client's, whatever sockets there are that never spoke."""
+        with own_socket(world, protocol, 40000):
+            time.sleep(PAUSE_S)
+            back = hook("uplink_ingress", answer)
+            assert back.redirected and back.packet.destination == world.client
 
 
 class TestTrafficPolicyLocal:
