@@ -122,6 +122,11 @@ int fragment_out(struct __sk_buff *skb)
 	return fragment_leaves(skb);
 }
 
+int opens_direct(struct __sk_buff *skb)
+{
+	return opens_directly(skb);
+}
+
 int answer_refusal(struct __sk_buff *skb)
 {
 	return reject(skb);

@@ -49,8 +49,11 @@ INLINE int from_client(context *ctx, int hook)
 
 	if (UNLIKELY(parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN))
 		return unreadable(ctx, parsed);
-	if (!may_be_ours(&packet.destination))
+	if (!may_be_ours(&packet.destination)) {
+		if (!AT_XDP && UNLIKELY(packet.flags & PACKET_SYN))
+			call_slow_path(ctx, CALL_DIRECT);
 		return NEXT;
+	}
 	if (AT_XDP && !fits_xdp(ctx, &packet, parsed))
 		return NEXT;
 	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
@@ -67,6 +70,32 @@ INLINE int from_client(context *ctx, int hook)
 		return back_to_client(ctx, &packet, now, hook);
 	return hook == HOOK_FROM_POD ? call_new_flow(ctx, hook) :
 				       slow_path(ctx, CALL_REPLY + calls_of(hook));
+}
+
+/*
+ * Ingress, behind a tail call: a client opens a connection to what is no address of ours. It may be the
+ * backend of a connection that the same port had by a Service. If that one has ended, it is forgotten:
+ * the backend's answers are the new one's. If it has not, the backend cannot tell them apart, and takes
+ * the new one's SYN for the old one's: who of the two has gone is found out among themselves (RFC 9293,
+ * 3.10.7.4), and the reset that comes of it ends the flow.
+ */
+INLINE int opens_directly(context *ctx)
+{
+	struct packet packet;
+	struct packet reply;
+	struct flow_ref ref;
+
+	if (read_packet(ctx, &packet) != PARSE_OK)
+		return NEXT;
+	reply.source = packet.destination;
+	reply.source_port = packet.destination_port;
+	reply.destination = packet.source;
+	reply.destination_port = packet.source_port;
+	reply.protocol = packet.protocol;
+	if (flow_lookup(&reply, 0, TICK(), &ref) && !(ref.word & FLOW_TURNED) &&
+	    flow_reused(ref.word, packet.flags))
+		flow_close(&ref);
+	return NEXT;
 }
 
 /* Likewise, behind a tail call: what is not towards a backend. */

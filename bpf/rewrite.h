@@ -123,7 +123,14 @@ INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset
  * For a full checksum, the helper takes the change of addresses away from the field, for a partial
  * one it adds it: which it did cannot be mistaken unless that change is zero, and then both are
  * tried by a second call.
+ *
+ * It also mends the checksum that a device computed over all of a received packet, and must know for
+ * that whether the IP header has one of its own, which makes up for the addresses. Kernels before 6.16
+ * do not know the flag and refuse; without it they get that checksum wrong in IPv6, notice when the
+ * packet is received, and compute it themselves.
  */
+#define CHECKSUM_IN_IPV6 (FAMILY == 6 ? 1ULL << 7 : 0) /* BPF_F_IPV6 */
+
 INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset, __u16 addresses,
 			 __u16 ports)
 {
@@ -135,7 +142,10 @@ INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset
 	if ((void *)(field + 1) > (void *)(long)ctx->data_end)
 		return -1;
 	before = *field;
-	if (bpf_l4_csum_replace(ctx, offset, 0, addresses, flags | BPF_F_PSEUDO_HDR))
+	if (bpf_l4_csum_replace(ctx, offset, 0, addresses,
+				flags | BPF_F_PSEUDO_HDR | CHECKSUM_IN_IPV6) &&
+	    (FAMILY == 4 ||
+	     bpf_l4_csum_replace(ctx, offset, 0, addresses, flags | BPF_F_PSEUDO_HDR)))
 		return -1;
 	if (!ports)
 		return 0;

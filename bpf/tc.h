@@ -31,6 +31,7 @@ enum slow_path {
 	CALL_FRAGMENT = 14,
 	CALL_IPV6 = 15,	      /* at XDP: this hook's program for IPv6 */
 	CALL_ICMP_ERROR = 16, /* and the hook's number */
+	CALL_DIRECT = 24,
 };
 
 INLINE __u32 calls_of(int hook)

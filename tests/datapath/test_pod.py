@@ -8,6 +8,7 @@ import pytest
 
 from ebpf_lb.datapath import clock
 from ebpf_lb.model.values import Family, Protocol
+from ebpf_lb.plan.forwarding import FrontendKind
 from tests.datapath.kernel import NODE, Kernel
 from tests.support.packets import (
     ACK,
@@ -302,6 +303,33 @@ def test_an_unwritten_sctp_checksum_stays_unwritten(kernel: Kernel, world: World
     result = kernel.run("pod_ingress", frame[:place] + bytes(4) + frame[place + 4 :])
     assert result.packet.destination_port == 9376
     assert result.frame[place : place + 4] == bytes(4)
+
+
+@pytest.mark.parametrize(
+    "hooks", [("pod_ingress", "pod_egress"), ("uplink_ingress", "uplink_egress")]
+)
+@pytest.mark.parametrize("how", ["both finish", "client resets", "it lives"])
+def test_straight_to_the_backend_from_the_same_port(
+    kernel: Kernel, world: World, hooks: tuple[str, str], how: str
+) -> None:
+    """After a connection by the VIP has ended, its port is free for one past it. While it lives,
+    the backend itself has but one connection with these ends, and what it says belongs to that."""
+    towards, back = hooks
+    here = [(world.backend, 80)]
+    kernel.service(world.vip, 80, here, local=here, kind=FrontendKind.NODE_PORT)
+    sent = first(world)
+    answer = kernel.run(towards, sent).packet.reply()
+    assert kernel.run(back, answer).packet.source == world.vip
+    if how == "both finish":
+        kernel.run(towards, sent.but(flags=FIN | ACK))
+        kernel.run(back, answer.but(flags=FIN | ACK))
+    elif how == "client resets":
+        kernel.run(towards, sent.but(flags=RST))
+    direct = sent.but(destination=world.backend)
+    passed = kernel.run(towards, direct)
+    assert passed.passed and passed.frame == direct.frame()
+    heard = kernel.run(back, direct.reply()).packet
+    assert heard.source == (world.vip if how == "it lives" else world.backend)
 
 
 def test_syn_flood_costs_no_established_connection(kernel: Kernel, world: World) -> None:

@@ -223,3 +223,22 @@ def test_connections_are_spread_over_the_nodes_by_flow(served: Room, family: str
               if (":" in a) == version6}  # fmt: skip
     seen = SourceSeen({CLIENT[family], *others}, tries=40)
     expect(served.lab, "client", target(address), seen)
+
+
+# --- SCTP
+
+
+@each_family
+@pytest.mark.parametrize("node", ["node1", "node2"], ids=["local-backend", "remote-backend"])
+def test_sctp_by_a_node_port(room: Room, family: str, node: str) -> None:
+    """The port changes there and back, and the CRC32c over all of the packet with it; to another
+    node the source does as well."""
+    web = service("web", protocols=("SCTP",), type="NodePort")
+    web["spec"]["ports"][0]["nodePort"] = 31132
+    room.apply(deployment("web", replicas=2, node="node1"), web)
+    addresses = {n.name: next(a for a in n.addresses if (":" in a) == (family == "ipv6"))
+                 for n in room.lab.nodes()}  # fmt: skip
+    to = target(addresses[node], 31132, "sctp")
+    expect(room.lab, "client", to, Reaches(frozenset(room.pods("web"))))
+    seen = CLIENT[family] if node == "node1" else addresses[node]
+    expect(room.lab, "client", to, SourceSeen({seen}))

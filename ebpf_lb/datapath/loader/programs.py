@@ -81,6 +81,7 @@ _TC_SLOW_PATHS = {
     17: "pod_out_err",
     18: "uplink_in_err",
     19: "uplink_out_err",
+    24: "opens_direct",
 }
 _CGROUP_PROGRAMS = {
     "connect4": CgroupHook.INET4_CONNECT,
