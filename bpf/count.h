@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
-/* Counting: by reason, and by Service. The maps are per CPU, so plain additions do. */
+/* Counting: by reason, by Service, and what happens to flows. The maps are per CPU, so plain additions do. */
 #pragma once
 
 #include "context.h"
@@ -24,6 +24,14 @@ INLINE void count_service(__u32 service_id, __u32 connections, __u32 packets, __
 		counter->packets += packets;
 		counter->bytes += bytes;
 	}
+}
+
+INLINE void count_flow_event(__u32 event)
+{
+	__u64 *events = flow_event_get(event);
+
+	if (events)
+		*events += 1;
 }
 
 INLINE void count_packet(context *ctx, __u32 reason)

@@ -80,7 +80,8 @@ INLINE __u32 affine_backend(const struct packet *packet, __u16 service_id, __u32
 
 	struct affinity *affine = affinity_get(&key);
 
-	if (!affine || now - affine->last_used > timeout)
+	/* signed: another CPU may have noted a connection a tick later */
+	if (!affine || (__s32)(now - READ_ONCE(affine->last_used)) > (__s32)timeout)
 		return 0;
 
 	struct backend *backend = backend_get(affine->backend_id);

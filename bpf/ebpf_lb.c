@@ -13,6 +13,7 @@
 #include "reject.h"
 #include "sctp.h"
 #include "socket.h"
+#include "sweep.h"
 
 /* TC, the host's side of a pod's interface */
 
@@ -137,7 +138,7 @@ int sctp_checksum(struct __sk_buff *skb)
 	return mend_sctp_checksum(skb);
 }
 
-/* For the agent, by test runs: what time the data path has, and what a run costs by itself. */
+/* For the agent, by test runs: what time the data path has, what a run costs by itself, and sweeping. */
 
 int clock(struct __sk_buff *skb)
 {
@@ -147,6 +148,11 @@ int clock(struct __sk_buff *skb)
 int empty(struct __sk_buff *skb)
 {
 	return NEXT;
+}
+
+int sweep(struct __sk_buff *skb)
+{
+	return sweep_set();
 }
 
 /* cgroup hooks */

@@ -17,6 +17,7 @@
  */
 #pragma once
 
+#include "count.h"
 #include "flow.h"
 
 /* What a new flow is to hold. */
@@ -56,15 +57,11 @@ INLINE __u32 flow_dispensable(__u64 word, __u32 now)
 	__u32 state = flow_state(word);
 	__u32 age = flow_age(word, now);
 
-	if (state == FLOW_FREE)
-		return FLOW_VACANT;
-	if (state <= FLOW_TENTATIVE)
-		/* a program writes for microseconds; one that was cut off must not keep its place */
-		return age > TIMEOUT_CLOSING && age < FLOW_TIME_MASK / 2 ? FLOW_VACANT : 0;
-	if (age > flow_timeout(word))
+	/* a program writes for microseconds; one that was cut off must not keep its place */
+	if (state == FLOW_FREE || flow_expired(word, now))
 		return FLOW_VACANT;
 	if (state == FLOW_NEW || state == FLOW_CLOSING)
-		return age + 1;
+		return age < FLOW_TIME_MASK - FLOW_FUTURE ? age + 1 : 1;
 	return 0;
 }
 
@@ -216,6 +213,7 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 			best = over;
 			set = forget(best & 4 ? over_first : over_second, now) & (FLOW_SETS - 1);
 			flow_note_overflow(home, now);
+			count_flow_event(FLOW_EVENT_OVERFLOW);
 		}
 	}
 	if (best >> 8 == 0)
@@ -241,6 +239,9 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 
 	if (!tentative)
 		return FLOW_CONTENDED;
+	if (UNLIKELY(best >> 8 != FLOW_VACANT))
+		count_flow_event(flow_state(old) == FLOW_NEW ? FLOW_EVENT_EVICTED_NEW :
+							       FLOW_EVENT_EVICTED_CLOSING);
 	result = flow_contend(first, place, new, now) | flow_contend(second, place, new, now);
 	if (!(new->bits &FLOW_TURNED) && UNLIKELY(flow_may_overflow(home, now))) {
 		flow_sets(flow_overflow(packet), &over_first, &over_second);

@@ -39,6 +39,10 @@ BPF_F_TABLE("array:" PIN "/overflows", u32, u32, overflows, OVERFLOWS, 0);
 BPF_F_TABLE("array:" PIN "/flow_seed", u32, u64, flow_seed, 1, 0);
 /* Beside it, by the same index: how to reach the backend, and which it was. Programs write and read. */
 BPF_F_TABLE("array:" PIN "/ways", u32, struct way_set, ways, FLOW_SETS, 0);
+/* The sweep's: the agent runs it and reads the result. One entry. */
+BPF_F_TABLE("array:" PIN "/census", u32, struct census, census, 1, 0);
+/* Programs count by enum flow_event. */
+BPF_F_TABLE("percpu_array:" PIN "/flow_events", u32, u64, flow_events, 16, 0);
 /* Programs write and read; agent sweeps. Full: the client longest unheard of is forgotten. */
 BPF_F_TABLE("lru_hash:" PIN "/affinity", struct affinity_key, struct affinity, affinity, AFFINITY_MAX, 0);
 /* Programs write and read. Full: the oldest datagram's later fragments are dropped. */
@@ -127,6 +131,18 @@ INLINE __u32 *overflow_get(__u32 index)
 INLINE struct way_set *way_set_get(__u32 index)
 {
 	return ways.lookup(&index);
+}
+
+INLINE struct census *census_get(void)
+{
+	__u32 index = 0;
+
+	return census.lookup(&index);
+}
+
+INLINE __u64 *flow_event_get(__u32 event)
+{
+	return flow_events.lookup(&event);
 }
 
 INLINE struct affinity *affinity_get(struct affinity_key *key)

@@ -126,6 +126,16 @@ INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 
 	}
 }
 
+/* The source port for masquerading is taken, or has no room. */
+INLINE int try_another_port(context *ctx, int hook, __u32 reason)
+{
+	/* each port has a home of its own; where many are full, it is the table */
+	if (reason == REASON_FLOW_TABLE_FULL)
+		ctx_set_note(ctx, NOTE_ATTEMPT, ctx_note(ctx, NOTE_ATTEMPT) + MAX_CALLS / 4);
+	count_flow_event(FLOW_EVENT_SNAT_RETRY);
+	return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), ANOTHER_PORT, reason);
+}
+
 INLINE void flow_from_verdict(const struct packet *packet, const struct verdict *verdict,
 			      struct new_flow *new)
 {
@@ -288,8 +298,7 @@ INLINE int new_snat_flow(context *ctx, int hook)
 		 */
 		if (found && node_socket_exists(ctx, packet.protocol, &source, new.snat_port,
 						&verdict.address, verdict.port))
-			return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), ANOTHER_PORT,
-				     REASON_SNAT_PORTS);
+			return try_another_port(ctx, hook, REASON_SNAT_PORTS);
 	}
 	new.bits |= FLOW_SNAT | forget((__u64)source_id << FLOW_SOURCE_SHIFT, now);
 
@@ -297,9 +306,9 @@ INLINE int new_snat_flow(context *ctx, int hook)
 
 	if (created != FLOW_CREATED)
 		/* another port has another home */
-		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), ANOTHER_PORT,
-			     created & FLOW_TABLE_FULL ? REASON_FLOW_TABLE_FULL :
-							 REASON_SNAT_PORTS);
+		return try_another_port(ctx, hook,
+					created & FLOW_TABLE_FULL ? REASON_FLOW_TABLE_FULL :
+								    REASON_SNAT_PORTS);
 	created = flow_create(&new, FLOW_ANYWHERE, now, &ref);
 	if (created != FLOW_CREATED) {
 		flow_close(&signpost);

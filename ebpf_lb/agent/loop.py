@@ -55,6 +55,7 @@ class Parts:
     metrics: Metrics
     log: Any
     report_conflict: Callable[[ObjectKey, str], None] = lambda key, sentence: None
+    sweep: Callable[[], None] = lambda: None
 
 
 class Loop:
@@ -340,6 +341,7 @@ class Loop:
         self._housekeeping_at = now + HOUSEKEEPING_INTERVAL_S
         programmer, attachments = self._parts.programmer, self._parts.attachments
         programmer.housekeeping()
+        self._parts.sweep()
         if attachments.failed:
             attachments.retry()
         if self._parts.health_checks.failed:

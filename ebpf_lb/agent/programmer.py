@@ -33,6 +33,7 @@ class ServiceTables(Protocol):
     def names(self) -> list[ServicePortName]: ...
     def retain(self, names: Collection[ServicePortName]) -> None: ...
     def housekeeping(self, now: float) -> None: ...
+    def occupancy(self) -> dict[str, int]: ...
 
 
 class Part(NamedTuple):
@@ -87,6 +88,12 @@ class Programmer:
         """The same, by family and map."""
         for family, writer in self._writers.items():
             for name, number in sorted(writer.stats.items()):
+                yield family, name, number
+
+    def occupancy(self) -> Iterator[tuple[Family, str, int]]:
+        """Elements in use of the maps that are given out from, by family and map."""
+        for family, writer in self._writers.items():
+            for name, number in writer.occupancy().items():
                 yield family, name, number
 
     @property

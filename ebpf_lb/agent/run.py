@@ -29,6 +29,7 @@ from ebpf_lb.agent.programmer import Programmer
 from ebpf_lb.agent.roles import Role
 from ebpf_lb.agent.service_networks import ServiceNetworks
 from ebpf_lb.agent.stale_sockets import StaleSockets, translated_sockets
+from ebpf_lb.agent.sweeper import Sweeper
 from ebpf_lb.agent.xdp import XdpUplinks
 from ebpf_lb.datapath import clock as datapath_clock
 from ebpf_lb.datapath.accept_local import SETTING, accept_local
@@ -39,6 +40,7 @@ from ebpf_lb.datapath.dump import View
 from ebpf_lb.datapath.loader import Loaded, ensure_loaded, retire_old_builds
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.sock_diag import SockDiag
+from ebpf_lb.datapath.sweep import sweeps
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID, FamilyMaps, FamilyWriter
 from ebpf_lb.kube import resources
 from ebpf_lb.kube.client import ApiClient, connect
@@ -137,6 +139,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
             metrics=metrics,
             log=log,
             report_conflict=report("AddressConflict"),
+            sweep=Sweeper(sweeps(loaded.build), log).step,
         ),
         inbox,
         network.facts,
@@ -148,7 +151,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         when_complete=take_over,
     )
     metrics.registry.register(ProgrammerCollector(programmer, version("ebpf-lb"), loaded.build_id))
-    metrics.registry.register(MapCollector(loaded.build))
+    metrics.registry.register(MapCollector(loaded.build, programmer.occupancy))
     metrics.registry.register(HealthCheckCollector(health_checks))
     metrics.registry.register(XdpCollector(xdp))
     metrics.registry.register(StaleSocketCollector(stale_sockets))

@@ -108,7 +108,7 @@ class Kernel:
         self.writer.adopt()
         self.writer.retain(())
         self.forget_flows()
-        for name in ("counters", "service_counters", "reject_bucket"):
+        for name in ("counters", "service_counters", "flow_events", "census", "reject_bucket"):
             with self.open(name) as table:
                 self._zero(table)
         for name in ("affinity", "fragments", "sockets", "interfaces", "frontends"):

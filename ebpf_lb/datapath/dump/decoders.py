@@ -17,6 +17,8 @@ Row = dict[str, Any]
 _CONSTANTS = frozenset({"crc32c_shifts", "slots", "ways"})
 """Shown only when asked for: numbers that mean little to people."""
 
+_BEING_WRITTEN = ("FLOW_FREE", "FLOW_CLAIMED", "FLOW_TENTATIVE")
+
 
 def map_names(view: View, *, all_of_them: bool = True) -> list[str]:
     """The family's maps (those of the whole node too), in the order of bpf/maps.h."""
@@ -147,6 +149,26 @@ def _flows(view: View) -> Iterator[Row]:
 def _snat_address(view: View, number: int) -> str | None:
     value = view.element("snat_sources", number) if number else None
     return None if value is None else format_address(value.address)
+
+
+def _census(view: View) -> Iterator[Row]:
+    """The last complete pass of the sweep; nothing before there was one."""
+    states = {number: name for name, number in view.layout.enum("flow_state").items()}
+    for _, value in view.rows("census"):
+        if not value.passes:
+            continue
+        for number, name in sorted(states.items()):
+            if name not in _BEING_WRITTEN:
+                yield {"state": name.removeprefix("FLOW_"), "entries": value.counted[number]}
+        # signposts follow their flows' states, and are counted 8 further on
+        yield {"state": "SIGNPOST", "entries": sum(value.counted[8:])}
+
+
+def _flow_events(view: View) -> Iterator[Row]:
+    names = {number: name for name, number in view.layout.enum("flow_event").items()}
+    for number, copies in view.rows("flow_events"):
+        if number in names:
+            yield {"event": names[number].removeprefix("FLOW_EVENT_"), "count": sum(copies)}
 
 
 def _ways(view: View) -> Iterator[Row]:
@@ -327,6 +349,8 @@ _DECODERS: dict[str, Callable[[View], Iterator[Row]]] = {
     "backends": _backends,
     "flows": _flows,
     "ways": _ways,
+    "census": _census,
+    "flow_events": _flow_events,
     "affinity": _affinity,
     "fragments": _fragments,
     "sockets": _sockets,

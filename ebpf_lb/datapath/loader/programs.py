@@ -60,6 +60,7 @@ _TC_PROGRAMS = (
     "loopback_egress",
     "clock",
     "empty",
+    "sweep",
 )
 _TC_SLOW_PATHS = {
     0: "pod_new_flow",

@@ -107,6 +107,10 @@ class FamilyWriter(NodeTables):
         record = self._records.get(name)
         return record.id if record else None
 
+    def occupancy(self) -> dict[str, int]:
+        """How many elements are in use of the arrays that the writer gives out from."""
+        return self._services.occupancy()
+
     def set(self, forwarding: Forwarding) -> None:
         """Creates or changes one Service port; writes only the difference.
 

@@ -26,6 +26,10 @@ class Ids:
     def free(self) -> int:
         return self._limit - self._next + len(self._returned)
 
+    @property
+    def used(self) -> int:
+        return self._next - 1 - len(self._returned)
+
     def take(self, count: int) -> list[int]:
         """As many ids; Exhausted, and none is taken, if there are fewer."""
         if count > self.free:
@@ -58,6 +62,8 @@ class Regions:
 
     def __init__(self, size: int, what: str) -> None:
         self._what = what
+        self.used = size
+        """How much is given out."""
         self._size_at: dict[int, int] = {}  # a hole's start -> its size
         self._start_before: dict[int, int] = {}  # a hole's end -> its start
         self._starts: dict[int, dict[int, None]] = {}  # size -> starts of holes of that size
@@ -91,6 +97,7 @@ class Regions:
     def adopt(self, used: Iterable[tuple[int, int]], size: int) -> None:
         """Starts anew with some (start, size) in use; ValueError if they overlap or stick out."""
         self.__init__(0, self._what)  # type: ignore[misc]
+        self.used = size
         end = 0
         for start, length in sorted(used):
             if start < end or start + length > size:
@@ -107,6 +114,7 @@ class Regions:
     def _add(self, start: int, size: int) -> None:
         if not size:
             return
+        self.used -= size
         self._size_at[start] = size
         self._start_before[start + size] = start
         starts = self._starts.get(size)
@@ -116,6 +124,7 @@ class Regions:
         starts[start] = None
 
     def _remove(self, start: int, size: int) -> None:
+        self.used += size
         del self._size_at[start]
         del self._start_before[start + size]
         starts = self._starts[size]

@@ -108,6 +108,14 @@ class Services:
         self._regions.adopt(map(region_of, regions), self._maps.slots.max_entries)
         self._freed.clear()
 
+    def occupancy(self) -> dict[str, int]:
+        """Elements that are given out, by map."""
+        return {
+            "services": self._service_ids.used,
+            "backends": self._backend_ids.used,
+            "slots": self._regions.used,
+        }
+
     # -- prepare: nothing is written ------------------------------------------------------------
 
     def prepare(self, record: Record, forwarding: Forwarding) -> Change:

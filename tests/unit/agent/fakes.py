@@ -123,6 +123,9 @@ class Writer:
     def housekeeping(self, now: float) -> None:
         pass
 
+    def occupancy(self) -> dict[str, int]:
+        return {"services": len(self.held)}
+
     def set_interface(self, ifindex: int, bridge: int = 0, source_id: int = 0) -> None:
         self.calls.append(f"interface {ifindex}")
         if self.entries.get(ifindex) != (bridge, source_id):
