@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
-from ebpf_lb.datapath.writer.pools import Exhausted
+from ebpf_lb.datapath.writer.pools import Exhausted, full
 from ebpf_lb.datapath.writer.records import FrontendPacking, Record
 from ebpf_lb.plan.forwarding import Forwarding, FrontendKind
 
@@ -76,9 +76,7 @@ class Frontends:
         addresses = {address for address in addresses if not self._has_unserved(address)}
         moved = sum(self._maps.frontends.lookup(key) is not None for key in fresh)
         if self._entries + len(fresh) + len(addresses) - moved > entries:
-            raise Exhausted(
-                f"the map frontends is full ({entries} entries), raise its capacity in the settings"
-            )
+            raise Exhausted(full("frontends", entries))
 
     def change(self, record: Record, wanted: dict[bytes, bytes]) -> None:
         """Writes the difference; the record always says what is there."""

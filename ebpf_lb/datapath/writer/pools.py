@@ -13,6 +13,13 @@ class Exhausted(Exception):
         self.what = what
 
 
+def full(name: str, entries: int) -> str:
+    """Why something does not fit into a map, for people: its capacity is a key of the same name."""
+    head, *rest = name.split("_")
+    key = head + "".join(word.capitalize() for word in rest)
+    return f"the map {name} is full ({entries} entries): raise dataPath.{key} in the configuration"
+
+
 class Ids:
     """Numbers from 1 to `limit - 1`; 0 means none and is never given out."""
 

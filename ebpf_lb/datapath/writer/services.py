@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from ebpf_lb.datapath.libbpf import BatchError
 from ebpf_lb.datapath.writer.content import Content
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
-from ebpf_lb.datapath.writer.pools import Exhausted, Ids, Regions
+from ebpf_lb.datapath.writer.pools import Exhausted, Ids, Regions, full
 from ebpf_lb.datapath.writer.records import (
     Backends,
     Record,
@@ -78,9 +78,9 @@ class Services:
         self._ticks_per_second = ticks_per_second
         self._freed: deque[_Freed] = deque()
         services, backends = min(maps.services.count, 1 << 16), maps.backends.max_entries
-        self._service_ids = Ids(services, _full("services", services - 1))
-        self._backend_ids = Ids(backends, _full("backends", backends - 1))
-        self._regions = Regions(maps.slots.max_entries, _full("slots", maps.slots.max_entries))
+        self._service_ids = Ids(services, full("services", services - 1))
+        self._backend_ids = Ids(backends, full("backends", backends - 1))
+        self._regions = Regions(maps.slots.max_entries, full("slots", maps.slots.max_entries))
         layout = maps.layout
         self._address_bytes = layout.family.address_bytes
         value = layout.struct("backend")
@@ -428,7 +428,3 @@ class Services:
     def _return_regions(self, words: Iterable[int]) -> None:
         for word in words:
             self._regions.give_back(*region_of(word))
-
-
-def _full(name: str, entries: int) -> str:
-    return f"the map {name} is full ({entries} entries), raise its capacity in the settings"

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
-from ebpf_lb.datapath.writer.pools import Exhausted
+from ebpf_lb.datapath.writer.pools import Exhausted, full
 from ebpf_lb.datapath.writer.records import Record
 from ebpf_lb.plan.forwarding import Forwarding
 
@@ -44,10 +44,7 @@ class SourceRanges:
         """Exhausted if the new ones do not fit."""
         entries = self._table.max_entries
         if self._entries + len(set(wanted) - set(record.ranges)) > entries:
-            raise Exhausted(
-                f"the map source_ranges is full ({entries} entries), raise its capacity in the "
-                "settings"
-            )
+            raise Exhausted(full("source_ranges", entries))
 
     def add(self, record: Record, wanted: tuple[bytes, ...]) -> None:
         for key in wanted:
