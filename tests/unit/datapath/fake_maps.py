@@ -131,7 +131,7 @@ class FakeMaps:
             "services": 64,
             "vip_filter": 64,
             "backends": 256,
-            "slots": 512,
+            "slots": 2048,  # tables and what rests after changes, all at once
             "frontends": 256,
         }
         entries |= capacities
