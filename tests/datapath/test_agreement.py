@@ -150,14 +150,15 @@ class Judge:
     def reaches_all(self, client: Client, destination: Destination) -> Disagreement | None:
         """Flow after flow until every backend was chosen: in vain less than once in 10^18 runs."""
         expected, found = self.ask(client, destination)
-        missing = set(expected.backends)
+        missing, answer = set(expected.backends), None
         for _ in range(50 * len(missing)):
             if found or not missing:
-                return found
-            answer = self.chain.send(
-                client, destination, 1024 + next(self._ports) % PORTS, xdp=False
-            )
+                break
+            port = 1024 + next(self._ports) % PORTS
+            answer = self.chain.send(client, destination, port, xdp=False)
             missing.discard(answer.backend)  # type: ignore[arg-type]
+        if found or not missing or answer is None:
+            return found
         return Disagreement(client, destination, expected, answer, f"never reached: {missing}")
 
 
