@@ -109,6 +109,7 @@ INLINE __u32 ctx_segment_bytes(context *ctx)
 /* What one of our programs leaves to the next about a packet. */
 enum note {
 	NOTE_ATTEMPT = 0,     /* CALL_NEW_FLOW and CALL_NEW_SNAT_FLOW: see go_on() */
+	NOTE_HOOK = 0,	      /* CALL_FRAGMENT: where it leaves */
 	NOTE_REASON = 1,      /* CALL_REJECT: why */
 	NOTE_SCTP_CHANGE = 1, /* CALL_SCTP: exclusive-or of the old and new first 4 bytes */
 	NOTE_SEND = 2,	      /* CALL_SCTP: and then; CALL_REJECT: bits only: see send_by() */

@@ -119,8 +119,10 @@ INLINE int to_client(context *ctx, int hook)
 		return NEXT;
 	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
 		return slow_path(ctx, CALL_ICMP_ERROR + hook);
-	if (UNLIKELY(is_fragment(&packet)))
+	if (UNLIKELY(is_fragment(&packet))) {
+		ctx_set_note(ctx, NOTE_HOOK, hook);
 		return slow_path(ctx, CALL_FRAGMENT);
+	}
 	if ((hook == HOOK_TO_OUTSIDE && UNLIKELY(may_be_ours(&packet.destination))) ||
 	    UNLIKELY(may_collide(ctx, &packet)))
 		return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
@@ -161,18 +163,23 @@ INLINE int fragment_leaves(context *ctx)
 	struct packet packet;
 	struct flow_ref ref;
 	__u32 now = TICK();
+	int parsed = read_packet(ctx, &packet);
 
-	if (read_packet(ctx, &packet) != PARSE_OK)
+	if (parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN)
 		return NEXT;
-	if (FAMILY == 4) {
-		struct fragment *fragment = fragment_of(&packet);
+	if (parsed == PARSE_OK) {
+		if (FAMILY == 4) {
+			struct fragment *fragment = fragment_of(&packet);
 
-		if (fragment && fragment->flags & FRAGMENT_MASQUERADE)
-			return masquerade_fragment(ctx, &packet, fragment);
+			if (fragment && fragment->flags & FRAGMENT_MASQUERADE)
+				return masquerade_fragment(ctx, &packet, fragment);
+		}
+		/* a later fragment without its first: whose it is cannot be told */
+		if (knows_ports(&packet) && flow_lookup(&packet, 0, now, &ref))
+			return translate_reply(ctx, &packet, &ref, now, HOOK_TO_OUTSIDE);
 	}
-	/* a later fragment without its first: whose it is cannot be told */
-	if (knows_ports(&packet) && flow_lookup(&packet, 0, now, &ref))
-		return translate_reply(ctx, &packet, &ref, now, HOOK_TO_OUTSIDE);
+	if (ctx_note(ctx, NOTE_HOOK) != HOOK_TO_OUTSIDE)
+		return NEXT;
 	if (!may_be_ours(&packet.destination) && !may_collide(ctx, &packet))
 		return next_but_for_services(ctx, &packet);
 	return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);

@@ -44,7 +44,9 @@ INLINE int parse_quotation(struct __sk_buff *skb, const struct packet *outer, st
 
 	__be16 *ports = data + (l4 & MAX_L4_OFFSET);
 
-	if ((void *)(ports + 4) > data_end)
+	/* padding is no quotation, and no part of the checksum */
+	if ((void *)(ports + 4) > data_end ||
+	    l4 + 8 > outer->l4_offset + transport_bytes(data, data_end, outer))
 		return 0;
 	turned->source_port = ports[1];
 	turned->destination_port = ports[0];
@@ -173,12 +175,13 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 			return drop(skb, REASON_TOO_BIG);
 		if (!pass_hop(skb))
 			return drop(skb, REASON_HOP_LIMIT);
-		if (route == ROUTE_NONE) {
+		where = way.ifindex;
+		if (route == ROUTE_NONE)
 			where = take_loopback(skb); /* from one process of the node's to another */
-		} else {
+		else if (route == ROUTE_UNKNOWN)
+			where |= SEND_NEIGHBOUR;
+		else
 			set_macs(skb, way.destination_mac, way.source_mac);
-			where = way.ifindex | (route == ROUTE_UNKNOWN ? SEND_NEIGHBOUR : 0);
-		}
 	}
 	count_packet(skb, REASON_ICMP_ERROR);
 	if (rewrite_error(skb, &outer, &turned, &source, &destination))

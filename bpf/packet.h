@@ -221,3 +221,21 @@ INLINE int parse(void *data, void *data_end, struct packet *packet)
 }
 
 #endif
+
+/* Bytes of transport header and payload, by what the IP header says (the frame may be padded). */
+INLINE __u32 transport_bytes(void *data, void *data_end, const struct packet *packet)
+{
+#if FAMILY == 4
+	struct iphdr *ip = data + LINK_HEADER_BYTES;
+
+	if ((void *)(ip + 1) > data_end)
+		return 0;
+	return ntohs16(ip->tot_len) - ip->ihl * 4;
+#else
+	struct ipv6hdr *ip = data + LINK_HEADER_BYTES;
+
+	if ((void *)(ip + 1) > data_end)
+		return 0;
+	return ntohs16(ip->payload_len) - (packet->l4_offset - LINK_HEADER_BYTES - sizeof(*ip));
+#endif
+}

@@ -37,6 +37,7 @@ enum reason {
 	REASON_HOP_LIMIT = 45,		  /* hop limit reached on the way through this node */
 	REASON_TOO_BIG = 46,		  /* too big for the way out and not to be fragmented: the sender is told */
 	REASON_NO_SERVICE = 47,		  /* an address of a ServiceCIDR that no Service has */
+	REASON_SCTP_FRAGMENT = 48,	  /* a fragment of SCTP whose ports must change: its checksum covers all the others */
 	/* passed with a reason */
 	REASON_TRUNCATED = 64,		  /* a header runs past the packet's end */
 	REASON_HEADER_CHAIN = 65,	  /* more IPv6 extension headers than are followed */

@@ -99,24 +99,6 @@ INLINE void turn_ip_header(void *header, const struct packet *packet, __u32 payl
 	write_address(header + IP_DESTINATION - LINK_HEADER_BYTES, &packet->source);
 }
 
-/* Bytes of transport header and payload, by what the IP header says (the frame may be padded). */
-INLINE __u32 transport_bytes(void *data, void *data_end, const struct packet *packet)
-{
-#if FAMILY == 4
-	struct iphdr *ip = data + LINK_HEADER_BYTES;
-
-	if ((void *)(ip + 1) > data_end)
-		return 0;
-	return ntohs16(ip->tot_len) - ip->ihl * 4;
-#else
-	struct ipv6hdr *ip = data + LINK_HEADER_BYTES;
-
-	if ((void *)(ip + 1) > data_end)
-		return 0;
-	return ntohs16(ip->payload_len) - (packet->l4_offset - LINK_HEADER_BYTES - sizeof(*ip));
-#endif
-}
-
 /* The segment that makes a TCP client give up at once. Returns 0, or -1 where it can't be made. */
 INLINE int become_reset(struct __sk_buff *skb, struct packet *packet)
 {

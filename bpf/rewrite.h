@@ -156,8 +156,12 @@ INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset
 	if ((void *)(field + 1) > (void *)(long)ctx->data_end)
 		return -1;
 	after = *field;
+	if (flags && !before) {
+		bpf_csum_update(ctx, ports);
+		return 0;
+	}
 	/* added: partial, and done. All ones is zero here, the difference to what was expected. */
-	if (sum_fold16((__u64)before + addresses + (__u16)~after) == 0xffff || (flags && !before))
+	if (sum_fold16((__u64)before + addresses + (__u16)~after) == 0xffff)
 		return 0;
 	after = ~sum_fold16((__u64)(__u16)~after + ports);
 	*field = flags && !after ? 0xffff : after;

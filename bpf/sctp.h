@@ -9,7 +9,7 @@
  */
 #pragma once
 
-#include "reject.h"
+#include "tc.h"
 
 #define SCTP_CHECKSUM 8
 

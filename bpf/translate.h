@@ -17,6 +17,8 @@ INLINE int send_on(context *ctx, const struct packet *packet, const struct endpo
 	__u32 change = sctp_change(packet, source, destination);
 
 	if (UNLIKELY(change)) {
+		if (packet->flags & PACKET_FIRST_FRAGMENT)
+			return drop(ctx, REASON_SCTP_FRAGMENT);
 		ctx_set_note(ctx, NOTE_SCTP_CHANGE, change);
 		ctx_set_note(ctx, NOTE_SEND, where);
 		return slow_path(ctx, CALL_SCTP);

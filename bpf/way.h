@@ -76,7 +76,7 @@ INLINE int find_way(context *ctx, const addr *source, const addr *destination, _
 
 /*
  * Is the backend on the bridge that the packet's interface is a port of? `way` then holds the
- * neighbour, or 0 for its interface while that is unknown.
+ * neighbour; its interface is 0 while that is unknown, or where the answer is no.
  */
 INLINE int find_bridged_way(context *ctx, const addr *client, const addr *backend, __u8 protocol,
 			    struct way *way)
@@ -84,16 +84,15 @@ INLINE int find_bridged_way(context *ctx, const addr *client, const addr *backen
 	struct interface *interface = interface_get(ctx_interface(ctx));
 	__u32 bridge = interface ? interface->bridge : 0;
 	__u32 size = ANY_SIZE;
-	int route;
+	int route, bridged;
 
 	if (!LINK_HEADER_BYTES || !bridge)
 		return 0;
 	route = find_way(ctx, client, backend, protocol, bridge, &size, way);
-	if (route == ROUTE_NONE || way->ifindex != bridge)
-		return 0;
-	if (route == ROUTE_UNKNOWN)
+	bridged = route != ROUTE_NONE && way->ifindex == bridge;
+	if (!bridged || route == ROUTE_UNKNOWN)
 		way->ifindex = 0;
-	return 1;
+	return bridged;
 }
 
 /* Before a packet of a BRIDGED flow goes on. */
@@ -151,6 +150,10 @@ INLINE int pass_hop(context *ctx)
 	if ((void *)(ip + 1) > data_end || ip->hop_limit <= 1)
 		return 0;
 	ip->hop_limit--;
+#ifndef XDP
+	/* no checksum in this header makes up for it in a device's sum over the packet */
+	bpf_csum_update(ctx, ~(__u32)htons16(1));
+#endif
 #endif
 	return 1;
 }

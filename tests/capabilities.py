@@ -12,6 +12,7 @@ import importlib.util
 import os
 import shutil
 import socket
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,10 @@ import pytest
 _CLONE_NEWNET = 0x40000000
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(os.uname().machine, -1)
 _BPF_PROG_LOAD = 5
+_BPF_PROG_TEST_RUN = 10
 _BPF_PROG_TYPE_SCHED_CLS = 3
+BPF_F_TEST_SKB_CHECKSUM_COMPLETE = 4
+"""Test runs with a sum over the whole packet, as some devices deliver it; it must be true after."""
 
 
 @dataclass(frozen=True)
@@ -52,29 +56,42 @@ def _root() -> bool:
     return os.geteuid() == 0
 
 
-def _bpf() -> bool:
-    """Loads the shortest program there is: r0 = 0; exit."""
-    libc = ctypes.CDLL(None, use_errno=True)
+def _shortest_program() -> int:
+    """Loads `r0 = 0; exit`; a descriptor, negative where that does not work."""
     code = ctypes.create_string_buffer(bytes.fromhex("b7000000000000009500000000000000"), 16)
     licence = ctypes.create_string_buffer(b"GPL")
-    attributes = ctypes.create_string_buffer(128)
-    ctypes.memmove(
-        attributes,
-        b"".join(
-            [
-                _BPF_PROG_TYPE_SCHED_CLS.to_bytes(4, "little"),
-                (2).to_bytes(4, "little"),
-                ctypes.addressof(code).to_bytes(8, "little"),
-                ctypes.addressof(licence).to_bytes(8, "little"),
-            ]
-        ),
-        24,
-    )
-    descriptor = libc.syscall(_SYS_BPF, _BPF_PROG_LOAD, attributes, 128)
+    pointers = (ctypes.addressof(code), ctypes.addressof(licence))
+    return _bpf_call(_BPF_PROG_LOAD, struct.pack("=IIQQ", _BPF_PROG_TYPE_SCHED_CLS, 2, *pointers))
+
+
+def _bpf_call(command: int, attributes: bytes) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    padded = ctypes.create_string_buffer(attributes, 128)
+    result: int = libc.syscall(_SYS_BPF, command, padded, 128)
+    return result
+
+
+def _bpf() -> bool:
+    descriptor = _shortest_program()
     if descriptor < 0:
         return False
     os.close(descriptor)
     return True
+
+
+def _summed_runs() -> bool:
+    descriptor = _shortest_program()
+    if descriptor < 0:
+        return False
+    frame = ctypes.create_string_buffer(bytes(12) + b"\x12\x34" + bytes(50), 64)
+    attributes = struct.pack(
+        "=4IQQ4IQQII",
+        *(descriptor, 0, 64, 0, ctypes.addressof(frame), 0),
+        *(1, 0, 0, 0, 0, 0, BPF_F_TEST_SKB_CHECKSUM_COMPLETE, 0),
+    )
+    result = _bpf_call(_BPF_PROG_TEST_RUN, attributes)
+    os.close(descriptor)
+    return result == 0
 
 
 def _network_namespaces() -> bool:
@@ -105,6 +122,9 @@ def _socket(family: int, kind: int, protocol: int) -> bool:
 
 ROOT = Capability("root", "run as root: `sudo make test`", _root)
 BPF = Capability("the bpf system call", "run as root on Linux 6.1 or newer", _bpf)
+SUMMED_RUNS = Capability(
+    "test runs of packets that a device has summed up", "Linux 6.13 or newer", _summed_runs
+)
 BPFFS = Capability(
     "bpffs", "mount -t bpf bpf /sys/fs/bpf (`make setup` does)", lambda: _mounted("bpf")
 )

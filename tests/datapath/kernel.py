@@ -87,6 +87,14 @@ def tc_context(ifindex: int, length: int = 0, segment: int = 0) -> bytes:
     )
 
 
+def _bytes_of(packet: Packet | bytes) -> bytes:
+    return packet if isinstance(packet, bytes) else packet.frame()
+
+
+def _result(verdict: int, frame: bytes) -> Result:
+    return Result(verdict, parse(frame), frame)
+
+
 class Kernel:
     """One family's programs and maps."""
 
@@ -108,19 +116,25 @@ class Kernel:
         self.writer.adopt()
         self.writer.retain(())
         self.forget_flows()
-        for name in ("counters", "service_counters", "flow_events", "census", "reject_bucket"):
-            with self.open(name) as table:
-                self._zero(table)
-        for name in ("affinity", "fragments", "sockets", "interfaces", "frontends"):
-            with self.open(name) as table:
-                for key in list(table.keys()):
-                    table.delete(key)
+        self._empty(
+            ("counters", "service_counters", "flow_events", "census", "reject_bucket"),
+            ("sockets", "interfaces", "frontends"),
+        )
         self.writer = FamilyWriter(self.maps, time.monotonic, clock.ticks_per_second())
         self.writer.adopt()
         self.writer.set_config(0, 0, 1000)
         self.writer.set_crc32c_shifts()
         self.writer.set_snat_source(1, parse_address(NODE[self.family]))
         self.writer.set_interface(LOOPBACK, 0, 1)
+
+    def _empty(self, arrays: Iterable[str], hashes: Iterable[str]) -> None:
+        for name in arrays:
+            with self.open(name) as table:
+                self._zero(table)
+        for name in hashes:
+            with self.open(name) as table:
+                for key in list(table.keys()):
+                    table.delete(key)
 
     def _zero(self, table: Map) -> None:
         step = 4096
@@ -154,16 +168,19 @@ class Kernel:
     ) -> Result:
         """Runs a program on a packet, as on the interface of that number; `segment`: the payload of
         each of the packets that it was joined of."""
-        frame = packet if isinstance(packet, bytes) else packet.frame()
+        return _result(*self.run_frame(name, _bytes_of(packet), ifindex, segment))
+
+    def run_frame(
+        self, name: str, frame: bytes, ifindex: int = LOOPBACK, segment: int = 0, flags: int = 0
+    ) -> tuple[int, bytes]:
+        """The same for frames that need not be readable: verdict and frame."""
         context = tc_context(ifindex, segment=segment)
-        done = self.program(name).test_run(frame, ctx_in=context)
-        return Result(done.retval, parse(done.data_out), done.data_out)
+        done = self.program(name).test_run(frame, ctx_in=context, flags=flags)
+        return done.retval, done.data_out
 
     def run_xdp(self, packet: Packet | bytes, ifindex: int = LOOPBACK) -> Result:
         """Runs what is attached to the interface of that number at XDP; Result.verdict is XDP's."""
-        frame = packet if isinstance(packet, bytes) else packet.frame()
-        verdict, result = self.run_xdp_frame(frame, ifindex)
-        return Result(verdict, parse(result), result)
+        return _result(*self.run_xdp_frame(_bytes_of(packet), ifindex))
 
     def run_xdp_frame(self, frame: bytes, ifindex: int = LOOPBACK) -> tuple[int, bytes]:
         """Likewise, on any bytes: XDP's verdict, and what became of them."""
@@ -174,15 +191,20 @@ class Kernel:
     def run_uplink(self, packet: Packet | bytes, ifindex: int, *, xdp: bool) -> Result:
         """Runs all that is attached to an uplink's ingress: TC alone, or XDP before it. Sent on by
         XDP counts as redirected; what XDP passes must be as it was."""
-        frame = packet if isinstance(packet, bytes) else packet.frame()
+        return _result(*self.run_uplink_frame(_bytes_of(packet), ifindex, xdp=xdp))
+
+    def run_uplink_frame(self, frame: bytes, ifindex: int, *, xdp: bool) -> tuple[int, bytes]:
+        """The same for frames that need not be readable: TC's verdict and the frame."""
         if xdp:
-            before = self.run_xdp(frame, ifindex)
-            if before.verdict == XDP_TX:
-                return Result(TC_REDIRECT, before.packet, before.frame)
-            if before.verdict == XDP_DROP:
-                return Result(TC_SHOT, before.packet, before.frame)
-            assert before.verdict == XDP_PASS and before.frame == frame
-        return self.run("uplink_ingress", frame, ifindex)
+            verdict, got = self.run_xdp_frame(frame, ifindex)
+            if verdict == XDP_TX:
+                return TC_REDIRECT, got
+            if verdict == XDP_DROP:
+                return TC_SHOT, got
+            assert verdict == XDP_PASS and got == frame, (
+                f"XDP's verdict {verdict}: {frame.hex()} became {got.hex()}"
+            )
+        return self.run_frame("uplink_ingress", frame, ifindex)
 
     def service(
         self,
@@ -221,10 +243,8 @@ class Kernel:
         return service
 
     def forget_flows(self) -> None:
-        """Every packet begins a new connection."""
-        for name in ("flows", "ways", "overflows"):
-            with self.open(name) as table:
-                self._zero(table)
+        """Whatever packets have left behind, but for the counters."""
+        self._empty(("flows", "ways", "overflows"), ("affinity", "fragments"))
 
     def flows(self) -> list[tuple[int, object]]:
         """(word, entry) of every entry that is not free."""
@@ -243,6 +263,14 @@ class Kernel:
             words = struct.iter_unpack(f"={2 * copies}Q", table.slice(0, table.max_entries))
             found = {number: sum(row[::2]) for number, row in enumerate(words) if any(row)}
         return Counter({self._reasons[number]: packets for number, packets in found.items()})
+
+    def drop_reasons(self) -> frozenset[str]:
+        """The names of all reasons to drop a packet."""
+        return frozenset(name for number, name in self._reasons.items() if 32 <= number < 64)
+
+    def reason_name(self, number: int) -> str:
+        """What follows REASON_ in the name of that number."""
+        return self._reasons[number]
 
     def reason_number(self, reason: str) -> int:
         """The number of REASON_<reason>."""
@@ -265,3 +293,35 @@ class Kernel:
                 struct.unpack_from("=QQQ", value, at) for at in range(0, len(value), table.stride)
             ]
         return tuple(map(sum, zip(*copies, strict=True)))  # type: ignore[return-value]
+
+
+class Tally:
+    """What was counted since it was last asked. Cheap enough to be asked after every packet."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._table = kernel.open("counters")
+        self._stride = self._table.stride
+        self._row = len(self._table.lookup(bytes(4)) or b"")
+        self._held = self._read()
+
+    def _read(self) -> bytes:
+        return self._table.slice(0, self._table.max_entries)
+
+    def since(self) -> Counter[str]:
+        """Packets by reason."""
+        now, before = self._read(), self._held
+        found: Counter[str] = Counter()
+        if now == before:
+            return found
+        self._held = now
+        differing = int.from_bytes(now, "little") ^ int.from_bytes(before, "little")
+        while differing:
+            first = ((differing & -differing).bit_length() - 1) // 8
+            at = first - first % self._stride
+            more = struct.unpack_from("=Q", now, at)[0] - struct.unpack_from("=Q", before, at)[0]
+            if more:
+                found[self._kernel.reason_name(at // self._row)] += more
+            done = (at + self._stride) * 8
+            differing = differing >> done << done
+        return found

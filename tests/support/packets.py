@@ -25,13 +25,20 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
+def _crc32c_of_byte(value: int) -> int:
+    for _ in range(8):
+        value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value
+
+
+_CRC32C = [_crc32c_of_byte(value) for value in range(256)]
+
+
 def crc32c(data: bytes) -> int:
-    """Castagnoli's, bit by bit (RFC 9260, appendix A)."""
+    """Castagnoli's, byte by byte (RFC 9260, appendix A)."""
     crc = 0xFFFFFFFF
     for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+        crc = crc >> 8 ^ _CRC32C[(crc ^ byte) & 255]
     return crc ^ 0xFFFFFFFF
 
 
@@ -82,6 +89,12 @@ class Packet:
 
     def but(self, **changes: object) -> Packet:
         return replace(self, **changes)  # type: ignore[arg-type]
+
+    def with_icmp_checksum(self) -> Packet:
+        """The payload is an ICMP message with an empty checksum; here it is filled in."""
+        pseudo = b"" if self.version == 4 else self._pseudo(len(self.payload))
+        right = struct.pack("!H", checksum(pseudo + self.payload))
+        return self.but(payload=self.payload[:2] + right + self.payload[4:])
 
     def reply(self, **changes: object) -> Packet:
         """What the receiver would answer: ends swapped, a SYN-ACK to a SYN."""
@@ -181,9 +194,7 @@ def too_big(about: Packet, source: str, *, ttl: int = 60) -> Packet:
     else:
         protocol, body = ICMPV6, struct.pack("!BBHI", 2, 0, 0, 1400) + quoted
     packet = Packet(source, about.source, protocol=protocol, payload=body, ttl=ttl)
-    pseudo = b"" if about.version == 4 else packet._pseudo(len(body))
-    right = struct.pack("!H", checksum(pseudo + body))
-    return packet.but(payload=body[:2] + right + body[4:])
+    return packet.with_icmp_checksum()
 
 
 def parse(frame: bytes) -> Packet:
