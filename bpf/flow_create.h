@@ -77,7 +77,7 @@ INLINE __u64 flow_room(__u32 set, __u32 choice, __u32 now, __u64 best)
 	__u64 vacant = 0;
 
 	if (!entries)
-		return best;
+		return forget(best, now);
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
 		__u64 dispensable = flow_dispensable(READ_ONCE(entries->entry[i].word), now);
@@ -151,7 +151,7 @@ INLINE int flow_contend(__u32 set, __u32 place, const struct new_flow *new, __u3
 	__u64 result = FLOW_CREATED;
 
 	if (!entries)
-		return FLOW_TABLE_FULL;
+		return forget(FLOW_TABLE_FULL, now);
 #pragma unroll
 	for (int i = 0; i < 4; i++)
 		result = forget(result | flow_contend_one(&entries->entry[i], flow_place(set, i),

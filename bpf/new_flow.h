@@ -99,6 +99,16 @@ INLINE void decide_other_port(const struct packet *packet, struct verdict *verdi
 	verdict->keep_affinity = 0;
 }
 
+/* Else the verifier follows each kind of verdict by itself through all that comes after. */
+INLINE void forget_verdict(struct verdict *verdict, __u32 now)
+{
+	verdict->backend_id = forget(verdict->backend_id, now);
+	verdict->backend_flags = forget(verdict->backend_flags, now);
+	verdict->affinity_timeout = forget(verdict->affinity_timeout, now);
+	verdict->keep_affinity = forget(verdict->keep_affinity, now);
+	verdict->masquerade = forget(verdict->masquerade, now);
+}
+
 /* What is the same for flows with and without SNAT: anything but TRANSLATE ends here. */
 #define DECIDED_TO_TRANSLATE (-2)
 
@@ -111,7 +121,7 @@ INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 
 
 	switch (decide(packet, client, now, verdict)) {
 	case ACTION_TRANSLATE:
-		return DECIDED_TO_TRANSLATE;
+		break;
 	case ACTION_REJECT:
 		return refuse(ctx, verdict->reason, hook);
 	case ACTION_DROP:
@@ -122,8 +132,9 @@ INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 
 		if (!collides(ctx, packet, now))
 			return next_but_for_services(ctx, packet);
 		decide_other_port(packet, verdict);
-		return DECIDED_TO_TRANSLATE;
 	}
+	forget_verdict(verdict, now);
+	return DECIDED_TO_TRANSLATE;
 }
 
 /* The source port for masquerading is taken, or has no room. */
@@ -274,7 +285,7 @@ INLINE int new_snat_flow(context *ctx, int hook)
 	if (AT_XDP && !verdict.masquerade)
 		return NEXT;
 	flow_from_verdict(&packet, &verdict, &new);
-	new.snat_port = snat_candidate(ctx, &packet);
+	new.snat_port = forget(snat_candidate(ctx, &packet), now);
 	source = packet.source;
 	/*
 	 * The node's own socket chose its source by the way to the VIP. The backend shall see what it

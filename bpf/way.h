@@ -152,7 +152,7 @@ INLINE int pass_hop(context *ctx)
 	ip->hop_limit--;
 #ifndef XDP
 	/* no checksum in this header makes up for it in a device's sum over the packet */
-	bpf_csum_update(ctx, ~(__u32)htons16(1));
+	bpf_csum_update(ctx, (__u16)~htons16(1));
 #endif
 #endif
 	return 1;
