@@ -99,9 +99,14 @@ INLINE void decide_other_port(const struct packet *packet, struct verdict *verdi
 	verdict->keep_affinity = 0;
 }
 
-/* Else the verifier follows each kind of verdict by itself through all that comes after. */
+/*
+ * Else the verifier follows each kind of verdict by itself through all that comes after. (At XDP, where
+ * only one kind goes on, the stack has no room for what this costs.)
+ */
 INLINE void forget_verdict(struct verdict *verdict, __u32 now)
 {
+	if (AT_XDP)
+		return;
 	verdict->backend_id = forget(verdict->backend_id, now);
 	verdict->backend_flags = forget(verdict->backend_flags, now);
 	verdict->affinity_timeout = forget(verdict->affinity_timeout, now);
