@@ -1,0 +1,171 @@
+"""Which endpoints are asked, from where: EndpointSlices written by hand, and real connections.
+
+The rules one by one are in tests/unit/plan; here they are followed to the packet.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.lab.conftest import Room
+from tests.support.checker import Dropped, Outcome, Reaches, Refused, expect
+from tests.support.manifests import Manifest, cluster_ip, deployment, service
+
+FIRST = 40  # the Services' numbers
+NODES = ("node1", "node2", "node3")  # in zone-a, zone-b, zone-c; the pods a, b, c run there
+OTHER_PORT = 8080
+
+READY = {"ready": True, "serving": True, "terminating": False}
+STARTING = {"ready": False, "serving": False, "terminating": False}
+WAITING = {"ready": False, "serving": True, "terminating": False}
+LEAVING = {"ready": False, "serving": True, "terminating": True}
+LEFT = {"ready": False, "serving": False, "terminating": True}
+UNSAID: dict[str, bool] = {}
+
+
+@dataclass(frozen=True)
+class End:
+    """An endpoint: which pod, and what its slice says of it."""
+
+    pod: str
+    conditions: Mapping[str, bool] | None = None
+    hints: Mapping[str, Any] | None = None
+
+    def entry(self, address: str, node: str) -> Manifest:
+        entry: Manifest = {"addresses": [address], "nodeName": node}
+        if self.conditions is not None:
+            entry["conditions"] = dict(self.conditions)
+        if self.hints is not None:
+            entry["hints"] = dict(self.hints)
+        return entry
+
+
+def zone(letter: str) -> dict[str, Any]:
+    return {"forZones": [{"name": f"zone-{letter}"}]}
+
+
+def node(number: int, letter: str) -> dict[str, Any]:
+    return {**zone(letter), "forNodes": [{"name": f"node{number}"}]}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Slices (the port of their "http", and who is in them), and who answers on each node: pods'
+    letters, "refused" or "dropped"; one word: the same on all."""
+
+    slices: tuple[tuple[int, tuple[End, ...]], ...]
+    answers: tuple[str, str, str]
+    spec: tuple[tuple[str, Any], ...] = ()
+
+
+def case(*ends: End, to: str | tuple[str, str, str], **spec: Any) -> Case:
+    return several((80, ends), to=to, **spec)
+
+
+def several(
+    *slices: tuple[int, tuple[End, ...]], to: str | tuple[str, str, str], **spec: Any
+) -> Case:
+    return Case(slices, (to, to, to) if isinstance(to, str) else to, tuple(spec.items()))
+
+
+CASES = {
+    "ready": case(End("a", READY), End("b", STARTING), End("c", WAITING), to="a"),
+    "unsaid-is-ready": case(End("a"), End("b", UNSAID), End("c", STARTING), to="ab"),
+    "nobody": case(End("a", STARTING), End("b", WAITING), End("c", LEFT), to="refused"),
+    "leaving-only": case(End("a", LEAVING), End("b", LEFT), End("c", WAITING), to="a"),
+    "ready-before-leaving": case(End("a", LEAVING), End("b", READY), to="b"),
+    "local": case(
+        End("a", READY), End("b", READY), to=("a", "b", "dropped"), internalTrafficPolicy="Local"
+    ),
+    "local-falls-back-alone": case(
+        End("a", READY), End("b", LEAVING), End("c", STARTING),
+        to=("a", "b", "dropped"), internalTrafficPolicy="Local",
+    ),
+    "twice-in-slices": several(
+        (80, (End("a", LEAVING), End("b", LEAVING))), (80, (End("a", READY),)), to="a"
+    ),
+    "ports-by-name": several(
+        (80, (End("a", READY),)), (OTHER_PORT, (End("other", READY),)), to="ao"
+    ),
+    "zones": case(
+        *(End(each, READY, zone(each)) for each in "abc"), End("other", STARTING),
+        to=("a", "b", "c"),
+    ),
+    "zone-without-any": case(
+        End("a", READY, zone("a")), End("b", READY, zone("b")), End("c", READY, zone("b")),
+        to=("a", "bc", "abc"),
+    ),
+    "hint-missing": case(
+        End("a", READY, zone("a")), End("b", READY, zone("b")), End("c", READY), to="abc"
+    ),
+    "zones-not-for-leaving": case(
+        End("a", LEAVING, zone("a")), End("b", LEAVING, zone("b")), to="ab"
+    ),
+    "nodes-before-zones": case(
+        End("a", READY, node(2, "a")), End("b", READY, node(1, "b")), End("c", READY, node(1, "c")),
+        to=("bc", "a", "c"),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def room(shared_room: Room) -> Room:
+    """The pods, and a Service without a selector for each case."""
+    names = dict(zip("abc", NODES, strict=True))
+    shared_room.apply(
+        *(deployment(name, node=node) for name, node in names.items()),
+        deployment("other", node="node1", port=OTHER_PORT),
+    )
+    objects = []
+    for number, (name, each) in enumerate(CASES.items(), FIRST):
+        objects.append(service(name, number=number, protocols=("TCP",), **dict(each.spec)))
+        objects[-1]["spec"]["ports"][0]["name"] = "http"
+        del objects[-1]["spec"]["selector"]
+        for family in ("ipv4", "ipv6"):
+            objects += slices(shared_room, name, each, family)
+    shared_room.apply(*objects)
+    return shared_room
+
+
+def slices(room: Room, name: str, each: Case, family: str) -> list[Manifest]:
+    def entry(end: End) -> Manifest:
+        (pod,) = room.pods(end.pod).values()
+        address = next(a for a in pod.addresses if (":" in a) == (family == "ipv6"))
+        return end.entry(address, NODES["abc".find(end.pod)] if end.pod in "abc" else "node1")
+
+    return [
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": f"{name}-{family}-{index}",
+                "labels": {"kubernetes.io/service-name": name},
+            },
+            "addressType": {"ipv4": "IPv4", "ipv6": "IPv6"}[family],
+            "ports": [{"name": "http", "protocol": "TCP", "port": port}],
+            "endpoints": [entry(end) for end in ends],
+        }
+        for index, (port, ends) in enumerate(each.slices)
+    ]
+
+
+def outcome(room: Room, word: str) -> Outcome:
+    if word == "refused":
+        return Refused(tries=2)
+    if word == "dropped":
+        return Dropped(tries=2)
+    apps = ["other" if letter == "o" else letter for letter in word]
+    return Reaches({name for app in apps for name in room.pods(app)})
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("name", list(CASES))
+def test_who_answers(room: Room, name: str, family: str) -> None:
+    """Two nodes' pods and the third node itself ask."""
+    vip = cluster_ip(FIRST + list(CASES).index(name), family)
+    target = f"[{vip}]:80/tcp" if family == "ipv6" else f"{vip}:80/tcp"
+    sources = (room.pod("a"), room.pod("b"), "node3")
+    for source, word in zip(sources, CASES[name].answers, strict=True):
+        expect(room.lab, source, target, outcome(room, word))
