@@ -183,3 +183,24 @@ def test_as_many_as_there_is_room_for_quickly(node_with: Callable[[str], Node]) 
     node.want(*numbers)
     assert time.process_time() - began < 2
     assert len(node.programmer.refused) == 998
+
+
+def test_services_have_become_fewer(node_with: Callable[[str], Node]) -> None:
+    """The frontends are of an earlier build, whose services had ids that this one has not."""
+    node = node_with("services")
+    maps = FamilyMaps.open(node.build, node.family)
+    key, value = maps.layout.struct("frontend_key"), maps.layout.struct("frontend")
+    address = bytes(node.family.address_bytes - 1) + b"\x09"
+    stray = key.pack(address=address, port=80, protocol=6)
+    maps.frontends.update(stray, value.pack(service_id=50, kind=0, flags=0))
+    node.start()
+    node.want(0)
+    node.programmer.retain()
+    node.clock.now += FREED_S
+    node.programmer.housekeeping()
+    assert maps.frontends.lookup(stray) is None
+    node.want(0, 1)
+    assert node.served() == ["s0", "s1"]
+    node.want(2)
+    (refusal,) = node.programmer.refused.values()
+    assert "services is full" in refusal.sentence

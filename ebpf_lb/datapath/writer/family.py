@@ -69,12 +69,14 @@ class FamilyWriter(NodeTables):
         # strays keep their ids until `retain` has removed what mentions them
         unpack_value = self._maps.layout.struct("frontend").unpack
         unpack_range = self._maps.layout.struct("source_range_key").unpack
-        stray_ids = {
+        mentioned = {
             *found.stray_service_ids,
             *found.stray_names,
             *(unpack_value(value).service_id for value in found.stray_frontends.values()),
             *(unpack_range(key).service_id for key in found.stray_ranges),
         }
+        # frontends of an earlier build may lead beyond the end of an array that has become smaller
+        stray_ids = {number for number in mentioned if number < self._maps.services.count}
         self._stray_ids = stray_ids
         self._stray_names = found.stray_names
         self._stray_backend_ids = found.stray_backend_ids
