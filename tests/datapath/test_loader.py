@@ -260,7 +260,7 @@ def test_a_flow_table_of_another_size_is_new_and_so_is_its_seed(root: Path, sour
     second = ensure_loaded(root, replace(SETTINGS, flows=512), sources)
     before, after = map_ids(first.build), map_ids(second.build)
     changed = {name for name in before if before[name] != after[name]}
-    tied = ("flows", "ways", "flow_seed")
+    tied = ("flows", "ways", "flow_seed", "census")
     assert changed == {f"{family.directory}/{name}" for family in Family for name in tied}
     for family in Family:
         assert seed(second.build, family) != seed(first.build, family)

@@ -26,8 +26,9 @@ _TYPES = {
     "ringbuf": MapType.RINGBUF,
 }
 
-# Meaningful only together: entries are found by a hash with that seed, at that index.
-_TIED = ("flow_seed", "flows", "ways")
+# Meaningful only together: entries are found by a hash with that seed, at that index, and the
+# census says how far the sweep has come in this very table.
+_TIED = ("flow_seed", "flows", "ways", "census")
 # The kernel marks every longest-prefix trie so; it must be asked for.
 _ZERO = (0).to_bytes(4, "little")
 
