@@ -3,6 +3,7 @@ with, and how one sees that it serves."""
 
 import http.client
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,8 @@ KUBELET = "kubelet"
 CLOUD = "cloud"
 HEALTH_PORT, STATUS_PORT = 10256, 10249  # kube-proxy's
 
-# A node of a lab is small: a table for 65,536 connections instead of a million.
+# A node of a lab is small: a table for 65,536 connections instead of a million, unless whoever
+# starts the agent says otherwise.
 _AGENT_ENVIRONMENT = {"EBPF_LB_FLOWS": "65536"}
 
 Record = Callable[[Process], None]
@@ -54,7 +56,7 @@ def node_place(node: NodeNames) -> Place:
             "EBPF_LB_CGROUP": str(node.cgroup),
             "EBPF_LB_NODE_NAME": node.name,
             "KUBECONFIG": str(node.lab.kubeconfig(node.name)),
-            **_AGENT_ENVIRONMENT,
+            **{key: os.environ.get(key, value) for key, value in _AGENT_ENVIRONMENT.items()},
         },
     )
 
