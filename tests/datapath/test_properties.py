@@ -10,10 +10,12 @@ from dataclasses import replace
 
 import pytest
 
+from ebpf_lb.model.values import Family
 from tests.capabilities import DATAPATH, SUMMED_RUNS, needs
 from tests.datapath import judge
+from tests.datapath.conftest import SETTINGS
 from tests.datapath.judge import NEXT, REDIRECT, SHOT
-from tests.datapath.kernel import Kernel
+from tests.datapath.kernel import Kernel, loaded
 from tests.datapath.mutation import Mutator, error_about, good_frame, seeded
 from tests.datapath.reference import (
     HOOKS,
@@ -34,6 +36,19 @@ ROUNDS, FRAMES = 12, 1300  # of each family; every frame passes four hooks: 124,
 CONVERSATIONS = 60  # a round
 
 Seen = Counter[tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def roomy() -> Iterator[dict[Family, Kernel]]:
+    """A connection table in which chance leaves no flow without room: the reference knows none."""
+    with loaded("properties", replace(SETTINGS, flows=1 << 14)) as root:
+        yield {family: Kernel(root, family) for family in Family}
+
+
+@pytest.fixture(params=list(Family), ids=lambda family: family.directory)
+def kernel(request: pytest.FixtureRequest, roomy: dict[Family, Kernel]) -> Kernel:
+    roomy[request.param].reset()
+    return roomy[request.param]
 
 
 @pytest.fixture(scope="module")
