@@ -11,7 +11,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,3 +85,16 @@ def entered_node() -> Iterator[int]:
         assert libc.setns(home, _CLONE_NEWNET) == 0
         os.close(home)
         subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@contextmanager
+def own_socket(world: World, protocol: int, port: int, to_port: int = 80) -> Iterator[None]:
+    """A connection of the node's own to the pod of another node, begun at least."""
+    family = socket.AF_INET6 if ":" in world.node else socket.AF_INET
+    kind = socket.SOCK_STREAM if protocol == socket.IPPROTO_TCP else socket.SOCK_DGRAM
+    with socket.socket(family, kind) as own:
+        own.setblocking(False)
+        own.bind((world.node, port))
+        with suppress(BlockingIOError):
+            own.connect((world.remote_pod, to_port))
+        yield

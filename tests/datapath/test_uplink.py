@@ -9,7 +9,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
@@ -18,7 +17,15 @@ from ebpf_lb.datapath.writer.filter import filter_bit
 from ebpf_lb.model.values import Family, Protocol, parse_network
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.datapath.kernel import Kernel, Result
-from tests.datapath.node import NODE2_MAC, NODE_MAC, ROUTER_MAC, WORLDS, World, entered_node
+from tests.datapath.node import (
+    NODE2_MAC,
+    NODE_MAC,
+    ROUTER_MAC,
+    WORLDS,
+    World,
+    entered_node,
+    own_socket,
+)
 from tests.support.fragments import join, split
 from tests.support.packets import ACK, FIN, RST, TCP, UDP, Packet, packed, parse, too_big
 
@@ -217,19 +224,6 @@ def test_a_port_of_the_nodes_own_is_left_to_it(hook: Hook, world: World) -> None
         own.connect((world.remote_pod, 80))
         there = hook("uplink_ingress", first(world, UDP))
     assert there.redirected and there.packet.source_port != 40000
-
-
-@contextmanager
-def own_socket(world: World, protocol: int, port: int) -> Iterator[None]:
-    """A connection of the node's own to the pod of another node, begun at least."""
-    family = socket.AF_INET6 if ":" in world.node else socket.AF_INET
-    kind = socket.SOCK_STREAM if protocol == TCP else socket.SOCK_DGRAM
-    with socket.socket(family, kind) as own:
-        own.setblocking(False)
-        own.bind((world.node, port))
-        with suppress(BlockingIOError):
-            own.connect((world.remote_pod, 80))
-        yield
 
 
 class TestTheNodesOwnConnectionTakesAPortInUse:

@@ -3,7 +3,6 @@
 That its results are TC's is shown by the uplink's tests, which run with and without it.
 """
 
-import socket
 import struct
 import subprocess
 import time
@@ -16,7 +15,15 @@ import pytest
 from ebpf_lb.model.values import Family, Protocol, parse_network
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.datapath.kernel import XDP_DROP, XDP_PASS, XDP_TX, Kernel, Result
-from tests.datapath.node import NODE2_MAC, NODE_MAC, ROUTER_MAC, WORLDS, World, entered_node
+from tests.datapath.node import (
+    NODE2_MAC,
+    NODE_MAC,
+    ROUTER_MAC,
+    WORLDS,
+    World,
+    entered_node,
+    own_socket,
+)
 from tests.support.packets import ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP, Packet, packed
 from tests.support.packets import too_big as error_about
 
@@ -320,16 +327,16 @@ class TestLeftToTc:
         at.passes(first(world).but(flags=ACK, payload=bytes(1600)))
         assert at.xdp(first(world).but(flags=ACK, payload=bytes(1400))).verdict == XDP_TX
 
-    def test_replies_to_the_nodes_own_sockets(self, at: Uplink, world: World) -> None:
+    def test_replies_to_the_nodes_own_connection(self, at: Uplink, world: World) -> None:
+        """It took a port that a masqueraded flow has, so it is masqueraded itself."""
         serve(at, world, UDP)
         there = at.xdp(first(world, UDP))
-        family = socket.AF_INET if at.kernel.family is Family.IPV4 else socket.AF_INET6
-        with socket.socket(family, socket.SOCK_DGRAM) as own:
-            own.bind((world.node, 40000))
-            own.connect((world.remote_pod, 30080))
-            time.sleep(PAUSE_S)
-            at.passes(there.packet.reply())
-        assert at.xdp(there.packet.reply()).verdict == XDP_TX
+        own = Packet(world.node, world.remote_pod, 40000, 30080, UDP)
+        with own_socket(world, UDP, own.source_port, own.destination_port):
+            asked = at.kernel.run("uplink_egress", own, at.ifindex)
+            assert asked.passed and asked.packet.source_port != own.source_port
+            at.passes(asked.packet.reply())
+            assert at.xdp(there.packet.reply()).verdict == XDP_TX
 
 
 def partial(packet: Packet) -> bytes:

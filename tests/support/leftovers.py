@@ -40,7 +40,10 @@ def _processes(lab: str) -> list[str]:
         try:
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
             groups = (folder / "cgroup").read_text()
+            ended = (folder / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
         except (FileNotFoundError, ProcessLookupError):
+            continue
+        if ended:  # only its parent's entry is left: it holds nothing, and goes when that asks
             continue
         if _carries(groups.replace("/", "-"), lab) or any(_carries(w, lab) for w in words):
             found.append(f"process {folder.name}: {' '.join(words).strip()}")
