@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ebpf_lb.agent.roles import Facts
+from ebpf_lb.agent.network.roles import Facts
 
 _BATCH = 1000
 

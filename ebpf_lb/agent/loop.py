@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ebpf_lb.agent import roles
-from ebpf_lb.agent.attachments import Attachments
 from ebpf_lb.agent.config import Config
-from ebpf_lb.agent.health_checks import HealthCheckServers
 from ebpf_lb.agent.inbox import Inbox, NetworkChanged, Wake
-from ebpf_lb.agent.latency import ProgrammingLatency
-from ebpf_lb.agent.metrics import Metrics
-from ebpf_lb.agent.programmer import Programmer
-from ebpf_lb.agent.roles import Facts, Patterns, Role
-from ebpf_lb.agent.service_networks import ServiceNetworks
-from ebpf_lb.agent.stale_sockets import StaleSockets
-from ebpf_lb.agent.xdp import XdpUplinks
+from ebpf_lb.agent.metrics.counters import Metrics
+from ebpf_lb.agent.network import roles
+from ebpf_lb.agent.network.attachments import Attachments
+from ebpf_lb.agent.network.roles import Facts, Patterns, Role
+from ebpf_lb.agent.network.xdp import XdpUplinks
+from ebpf_lb.agent.programming.latency import ProgrammingLatency
+from ebpf_lb.agent.programming.programmer import Programmer
+from ebpf_lb.agent.programming.service_networks import ServiceNetworks
+from ebpf_lb.agent.servers.health_checks import HealthCheckServers
+from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets
 from ebpf_lb.kube import resources
 from ebpf_lb.kube.watch import Changed, Deleted, Listed, Problem
 from ebpf_lb.model.endpoints import EndpointSlice

@@ -1,6 +1,5 @@
 """Puts the agent together and runs it: loader, adopt, attach, watch, loop."""
 
-import json
 import signal
 import sys
 import time
@@ -8,29 +7,33 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from ebpf_lb.agent import health, host, http, logs, neighbours
-from ebpf_lb.agent.attachments import Attachments, SourceNumbers
+from ebpf_lb.agent import logs
 from ebpf_lb.agent.config import Config
-from ebpf_lb.agent.conntrack import Conntrack, raise_limits
-from ebpf_lb.agent.health_checks import HealthCheckServers
-from ebpf_lb.agent.http import Page
+from ebpf_lb.agent.host import process
+from ebpf_lb.agent.host.bpffs import ensure_bpffs
+from ebpf_lb.agent.host.conntrack import Conntrack, raise_limits
 from ebpf_lb.agent.inbox import Inbox, NetworkChanged
-from ebpf_lb.agent.interfaces import Network
 from ebpf_lb.agent.loop import Loop, Parts
-from ebpf_lb.agent.metrics import (
+from ebpf_lb.agent.metrics.counters import Metrics
+from ebpf_lb.agent.metrics.maps import MapCollector
+from ebpf_lb.agent.metrics.parts import (
     HealthCheckCollector,
-    MapCollector,
-    Metrics,
     ProgrammerCollector,
     StaleSocketCollector,
     XdpCollector,
 )
-from ebpf_lb.agent.programmer import Programmer
-from ebpf_lb.agent.roles import Role
-from ebpf_lb.agent.service_networks import ServiceNetworks
-from ebpf_lb.agent.stale_sockets import StaleSockets, translated_sockets
-from ebpf_lb.agent.sweeper import Sweeper
-from ebpf_lb.agent.xdp import XdpUplinks
+from ebpf_lb.agent.network.attachments import Attachments, SourceNumbers
+from ebpf_lb.agent.network.interfaces import Network
+from ebpf_lb.agent.network.roles import Role
+from ebpf_lb.agent.network.xdp import XdpUplinks
+from ebpf_lb.agent.programming.programmer import Programmer
+from ebpf_lb.agent.programming.service_networks import ServiceNetworks
+from ebpf_lb.agent.servers import pages
+from ebpf_lb.agent.servers.health_checks import HealthCheckServers
+from ebpf_lb.agent.servers.healthz import Health
+from ebpf_lb.agent.upkeep import neighbours
+from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets, translated_sockets
+from ebpf_lb.agent.upkeep.sweeper import Sweeper
 from ebpf_lb.datapath import clock as datapath_clock
 from ebpf_lb.datapath.accept_local import SETTING, accept_local
 from ebpf_lb.datapath.attach import TrafficControl
@@ -65,14 +68,14 @@ def run(config: Config, warnings: Sequence[str] = ()) -> None:
     # until the loop runs there is nothing to end in order
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    host.limit_heaps()
+    process.limit_heaps()
     log = logs.configure(config.log_level, config.log_format)
     for warning in warnings:
         log.warning("configuration", problem=warning)
     client = connect(config.kubeconfig)
-    lock = host.be_the_only_one(config.bpffs)
+    lock = process.be_the_only_one(config.bpffs)
     with lock:
-        if host.ensure_bpffs(config.bpffs):
+        if ensure_bpffs(config.bpffs):
             log.info("mounted a bpffs", path=str(config.bpffs))
         _raise_conntrack_limits(config, log)
         loaded = ensure_loaded(config.bpffs, config.settings)
@@ -103,7 +106,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
             _attach_sockets(config, loaded.build, log)
         for build_id in retire_old_builds(config.bpffs):
             log.info("retired", build=build_id)
-        host.give_memory_back()
+        process.give_memory_back()
 
     metrics = Metrics()
     events = EventRecorder(client, config.node_name, log)
@@ -112,7 +115,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         return lambda service, sentence: events.warn(service, reason, sentence)
 
     programmer = Programmer(writers, time.monotonic, log, report("NotProgrammed"))
-    state = health.Health(
+    state = Health(
         lambda: inbox.oldest_waiting, lambda: loop.complete, lambda: loop.eligible, time.monotonic
     )
     health_checks = HealthCheckServers(state.prompt, log, report("FailedToStartServiceHealthcheck"))
@@ -162,7 +165,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     neighbours.keep_asking(lambda: attachments.uplinks)
     network.follow(lambda facts: inbox.put(NetworkChanged(facts)))
     watchers = _watch(config, client, inbox)
-    _serve(config, loop, state, metrics, log)
+    pages.serve(config, state, metrics.page, loop.status, log)
     log.info(
         "started",
         version=version("ebpf-lb"),
@@ -204,7 +207,7 @@ def _writers(build: Build) -> dict[Family, FamilyWriter]:
 
 
 def _set_node_tables(config: Config, writers: Writers) -> None:
-    cookie = host.netns_cookie()
+    cookie = process.netns_cookie()
     for writer in writers.values():
         writer.set_config(cookie, int(config.masquerade_all), config.reject_per_second)
         writer.set_crc32c_shifts()
@@ -257,50 +260,3 @@ def _watch(config: Config, client: ApiClient, inbox: Inbox) -> list[Watcher]:
     for watcher in watchers:
         watcher.start()
     return watchers
-
-
-def _serve(config: Config, loop: Loop, state: health.Health, metrics: Metrics, log: Any) -> None:
-    """A port already taken is reported; forwarding does not depend on it."""
-
-    def answer(ask: Any) -> Any:
-        def page() -> Page:
-            status, body = ask()
-            return Page(status, "application/json", body.encode())
-
-        return page
-
-    def text(body: str) -> Any:
-        return lambda: Page(200, "text/plain; charset=utf-8", body.encode())
-
-    def status() -> Page:
-        return Page(200, "application/json", json.dumps(loop.status(), indent=1).encode())
-
-    def scrape() -> Page:
-        return Page(200, "text/plain; version=0.0.4; charset=utf-8", metrics.page())
-
-    servers: list[tuple[str, tuple[str, int] | None, http.Pages]] = [
-        (
-            "healthz",
-            config.healthz_bind_address,
-            {"/healthz": answer(state.healthz), "/livez": answer(state.livez)},
-        ),
-        (
-            "metrics",
-            config.metrics_bind_address,
-            {
-                "/healthz": text("ok"),
-                "/proxyMode": text("ebpf"),
-                "/metrics": scrape,
-                "/status": status,
-            },
-        ),
-    ]
-    for name, address, pages in servers:
-        if address is None:
-            continue
-        try:
-            http.serve(address, pages, name)
-        except OSError as error:
-            log.error(
-                "not served", what=name, address=f"{address[0]}:{address[1]}", error=error.strerror
-            )

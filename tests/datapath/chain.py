@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ebpf_lb.agent.programmer import Programmer
+from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.datapath import clock
 from ebpf_lb.datapath.writer import FamilyWriter
 from ebpf_lb.kube.parse import parse_service, parse_slice

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ebpf_lb.agent.programmer import Programmer
+from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.pins import Build
 from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import structlog
 
-from ebpf_lb.agent import health_checks
-from ebpf_lb.agent.health_checks import HealthCheckServers
+from ebpf_lb.agent.servers import health_checks
+from ebpf_lb.agent.servers.health_checks import HealthCheckServers
 from ebpf_lb.lab import namespaces, topology
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.plan.health import HealthCheck

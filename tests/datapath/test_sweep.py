@@ -13,8 +13,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ebpf_lb.agent.metrics import MapCollector
-from ebpf_lb.agent.sweeper import PASS_S, Sweeper
+from ebpf_lb.agent.metrics.maps import MapCollector
+from ebpf_lb.agent.upkeep.sweeper import PASS_S, Sweeper
 from ebpf_lb.datapath.dump import View, dump
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.datapath.sweep import AffinitySweep, FlowSweep, sweeps

@@ -6,16 +6,16 @@ from collections.abc import Collection, Iterable
 from contextlib import nullcontext
 from typing import Any
 
-from ebpf_lb.agent.attachments import Attachments, SourceNumbers
 from ebpf_lb.agent.config import Config
 from ebpf_lb.agent.inbox import Inbox
 from ebpf_lb.agent.loop import Loop, Parts
-from ebpf_lb.agent.metrics import Metrics
-from ebpf_lb.agent.programmer import Programmer
-from ebpf_lb.agent.roles import Address, Facts, Link
-from ebpf_lb.agent.service_networks import ServiceNetworks
-from ebpf_lb.agent.stale_sockets import StaleSockets, Translated
-from ebpf_lb.agent.xdp import XdpUplinks
+from ebpf_lb.agent.metrics.counters import Metrics
+from ebpf_lb.agent.network.attachments import Attachments, SourceNumbers
+from ebpf_lb.agent.network.roles import Address, Facts, Link
+from ebpf_lb.agent.network.xdp import XdpUplinks
+from ebpf_lb.agent.programming.programmer import Programmer
+from ebpf_lb.agent.programming.service_networks import ServiceNetworks
+from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets, Translated
 from ebpf_lb.datapath.attach import AttachError
 from ebpf_lb.datapath.attach_xdp import Mode, XdpRefusedError
 from ebpf_lb.datapath.sock_diag import UdpSocket

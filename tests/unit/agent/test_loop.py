@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ebpf_lb.agent.inbox import NetworkChanged
-from ebpf_lb.agent.roles import Address, Link
+from ebpf_lb.agent.network.roles import Address, Link
 from ebpf_lb.kube.resources import ENDPOINT_SLICES, ENDPOINTS, SERVICES, node
 from ebpf_lb.kube.watch import Changed, Deleted, Listed, Problem
 from ebpf_lb.model.endpoints import EndpointSlice

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ebpf_lb.agent.attachments import SourceNumbers
 from ebpf_lb.agent.inbox import NetworkChanged
-from ebpf_lb.agent.roles import Address, Link
+from ebpf_lb.agent.network.attachments import SourceNumbers
+from ebpf_lb.agent.network.roles import Address, Link
 from ebpf_lb.datapath.attach import Direction
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID
 from ebpf_lb.kube import resources

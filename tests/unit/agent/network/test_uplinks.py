@@ -3,7 +3,7 @@
 import pytest
 
 from ebpf_lb.agent.config import POD_INTERFACES
-from ebpf_lb.agent.roles import Address, Facts, Link, NetworkView, Patterns, Role, view
+from ebpf_lb.agent.network.roles import Address, Facts, Link, NetworkView, Patterns, Role, view
 from ebpf_lb.model.values import Family, Network, parse_address, parse_network
 
 IPV4, IPV6 = Family.IPV4, Family.IPV6

@@ -3,7 +3,16 @@
 import pytest
 
 from ebpf_lb.agent.config import POD_INTERFACES
-from ebpf_lb.agent.roles import Address, Facts, Interface, Link, NetworkView, Patterns, Role, view
+from ebpf_lb.agent.network.roles import (
+    Address,
+    Facts,
+    Interface,
+    Link,
+    NetworkView,
+    Patterns,
+    Role,
+    view,
+)
 from ebpf_lb.model.values import Family, parse_address
 
 NODE4, NODE6 = parse_address("172.30.0.11"), parse_address("fd30::11")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpf_lb.agent.conntrack import Conntrack, raise_limits
+from ebpf_lb.agent.host.conntrack import Conntrack, raise_limits
 
 AS_KUBE_PROXY = Conntrack(
     max_per_core=32_768, min=131_072, tcp_established_s=86_400, tcp_close_wait_s=3600

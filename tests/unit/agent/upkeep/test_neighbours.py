@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpf_lb.agent.neighbours import Neighbours
+from ebpf_lb.agent.upkeep.neighbours import Neighbours
 from ebpf_lb.lab import namespaces, topology
 from tests.capabilities import NETNS, ROOT, needs
 

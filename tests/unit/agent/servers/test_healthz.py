@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ebpf_lb.agent.health import LONGEST_WAIT_S, Health
+from ebpf_lb.agent.servers.healthz import LONGEST_WAIT_S, Health
 
 
 class Node:

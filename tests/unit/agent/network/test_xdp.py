@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from ebpf_lb.agent.inbox import NetworkChanged
-from ebpf_lb.agent.metrics import XdpCollector
-from ebpf_lb.agent.roles import Address, Facts, Link
-from ebpf_lb.agent.xdp import MODES, XdpUplinks
+from ebpf_lb.agent.metrics.parts import XdpCollector
+from ebpf_lb.agent.network.roles import Address, Facts, Link
+from ebpf_lb.agent.network.xdp import MODES, XdpUplinks
 from ebpf_lb.model.values import Family, parse_address
 from tests.unit.agent.fakes import ETH0, VETH4, Agent, Log, Writer, Xdp, facts
 

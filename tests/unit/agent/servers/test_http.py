@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ebpf_lb.agent import http as server_module
-from ebpf_lb.agent.http import Page, serve
+from ebpf_lb.agent.servers import http as server_module
+from ebpf_lb.agent.servers.http import Page, serve
 
 
 def page() -> Page:

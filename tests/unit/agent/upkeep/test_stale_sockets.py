@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from ebpf_lb.agent.stale_sockets import Translated
+from ebpf_lb.agent.upkeep.stale_sockets import Translated
 from ebpf_lb.datapath.sock_diag import UdpSocket
 from ebpf_lb.model.values import parse_address
 from tests.unit.agent.fakes import Agent

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ebpf_lb.agent.programmer import Programmer
+from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Family, Protocol
 from ebpf_lb.plan.forwarding import Forwarding, ServicePortName

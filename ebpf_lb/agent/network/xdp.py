@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ebpf_lb.agent.roles import Interface
+from ebpf_lb.agent.network.roles import Interface
 from ebpf_lb.datapath.attach import AttachError, interface_name
 from ebpf_lb.datapath.attach_xdp import Mode
 

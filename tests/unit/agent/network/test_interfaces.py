@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from pyroute2 import IPRoute
 
-from ebpf_lb.agent.interfaces import Network
-from ebpf_lb.agent.roles import Facts, Link
+from ebpf_lb.agent.network.interfaces import Network
+from ebpf_lb.agent.network.roles import Facts, Link
 from ebpf_lb.lab import namespaces, topology
 from ebpf_lb.model.values import Family, parse_address
 from tests.capabilities import BPF, NETNS, ROOT, needs

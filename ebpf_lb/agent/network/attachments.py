@@ -8,8 +8,8 @@ when the agent ends.
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from ebpf_lb.agent.roles import Interface, NetworkView, Role
-from ebpf_lb.agent.xdp import XdpUplinks
+from ebpf_lb.agent.network.roles import Interface, NetworkView, Role
+from ebpf_lb.agent.network.xdp import XdpUplinks
 from ebpf_lb.datapath.attach import AttachError
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID
 from ebpf_lb.model.values import Family, Network, family_of

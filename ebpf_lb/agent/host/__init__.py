@@ -1,0 +1,1 @@
+"""The machine as the agent needs it: bpffs, conntrack limits, one process at a time."""

@@ -1,0 +1,1 @@
+"""What Prometheus reads: who counts what, and under which name."""

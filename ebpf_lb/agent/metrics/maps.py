@@ -1,0 +1,143 @@
+"""What the programs counted and how full the maps are: read from the maps when somebody asks, and
+kept nowhere else.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ebpf_lb.datapath.dump import View, dump
+from ebpf_lb.datapath.pins import Build
+from ebpf_lb.model.values import Family
+
+_HASH_MAPS = (
+    "frontends",
+    "names",
+    "source_ranges",
+    "pod_networks",
+    "affinity",
+    "fragments",
+    "sockets",
+    "interfaces",
+)
+
+
+class MapCollector(Collector):
+    """What the programs counted, and how full the maps are. Services that nothing was counted for
+    are left out: with ten thousand of them that keeps pages, and us, small.
+
+    `occupancy`: elements in use of maps that only their writer can count, by family and map.
+    """
+
+    def __init__(
+        self, build: Build, occupancy: Callable[[], Iterable[tuple[Family, str, int]]]
+    ) -> None:
+        self._build = build
+        self._occupancy = occupancy
+
+    def collect(self) -> Iterator[Metric]:
+        views = [View(self._build, family) for family in Family]
+        yield from _counted(views)
+        yield from _flows(views)
+        entries = GaugeMetricFamily(
+            "ebpf_lb_map_entries", "Elements in a map.", labels=["family", "map"]
+        )
+        capacity = GaugeMetricFamily(
+            "ebpf_lb_map_capacity", "Elements that fit into a map.", labels=["family", "map"]
+        )
+        written = {view.family: dict[str, int]() for view in views}
+        for family, name, number in self._occupancy():
+            written[family][name] = number
+        for view in views:
+            for name, (used, room) in _fill_levels(view, written[view.family]).items():
+                entries.add_metric([view.family.directory, name], used)
+                capacity.add_metric([view.family.directory, name], room)
+        yield from (entries, capacity)
+
+
+def _counted(views: list[View]) -> Iterator[Metric]:
+    """Packets, by reason and by Service."""
+    labels = ["family", "reason"]
+    packets = CounterMetricFamily("ebpf_lb_packets", "Packets, by reason.", labels=labels)
+    octets = CounterMetricFamily("ebpf_lb_bytes", "Their bytes.", labels=labels)
+    per_service = {
+        name: CounterMetricFamily(
+            f"ebpf_lb_service_{name}",
+            f"{name.capitalize()} of Services, both directions.",
+            labels=["family", "service", "protocol"],
+        )
+        for name in ("connections", "packets", "bytes")
+    }
+    for view in views:
+        family = view.family.directory
+        for row in dump(view, "counters"):
+            packets.add_metric([family, row["reason"]], row["packets"])
+            octets.add_metric([family, row["reason"]], row["bytes"])
+        for row in dump(view, "service_counters"):
+            for name, metric in per_service.items():
+                if row["packets"] or row["connections"]:
+                    metric.add_metric([family, row["service"], row["protocol"]], row[name])
+    yield from (packets, octets, *per_service.values())
+
+
+def _flows(views: list[View]) -> Iterator[Metric]:
+    """The connection table: what is in it, and what happened to it."""
+    entries = GaugeMetricFamily(
+        "ebpf_lb_conntrack_entries",
+        "Connections by state, and signposts for replies to masqueraded ones.",
+        labels=["family", "state"],
+    )
+    evictions = CounterMetricFamily(
+        "ebpf_lb_conntrack_evictions",
+        "Connections that gave their place to a new one, by the state they were in.",
+        labels=["family", "state"],
+    )
+    others = {
+        "EXPIRED": CounterMetricFamily(
+            "ebpf_lb_conntrack_expired",
+            "Connections that were idle for too long and then swept out.",
+            labels=["family"],
+        ),
+        "OVERFLOW": CounterMetricFamily(
+            "ebpf_lb_conntrack_overflows",
+            "Connections that found no room beside others from the same address and port.",
+            labels=["family"],
+        ),
+        "SNAT_RETRY": CounterMetricFamily(
+            "ebpf_lb_snat_port_retries",
+            "Source ports for masquerading that were taken, so that another was tried.",
+            labels=["family"],
+        ),
+    }
+    for view in views:
+        family = view.family.directory
+        for row in dump(view, "census"):
+            entries.add_metric([family, row["state"].lower()], row["entries"])
+        for row in dump(view, "flow_events"):
+            kind, _, state = row["event"].partition("EVICTED_")
+            if state:
+                evictions.add_metric([family, state.lower()], row["count"])
+            elif kind in others:
+                others[kind].add_metric([family], row["count"])
+    yield from (entries, evictions, *others.values())
+
+
+def _fill_levels(view: View, written: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Elements in use and capacity, by map."""
+    levels = {}
+    flows = view.map("flows")
+    if flows is not None:
+        a_set = flows.value_size // view.layout.struct("flow").size
+        in_use = sum(row["entries"] for row in dump(view, "census"))
+        levels["flows"] = (in_use, flows.max_entries * a_set)
+    for name, used in written.items():
+        opened = view.map(name)
+        if opened is not None:
+            levels[name] = (used, opened.max_entries)
+    for name in _HASH_MAPS:
+        opened = view.map(name)
+        if opened is not None:
+            used = sum(len(keys) // opened.key_size for keys, _ in opened.chunks())
+            levels[name] = (used, opened.max_entries)
+    return levels

@@ -1,0 +1,128 @@
+"""What the agent's parts say of themselves when somebody asks."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ebpf_lb.model.values import Family
+
+
+class Programmed(Protocol):
+    """What is asked of the Programmer here."""
+
+    @property
+    def refused(self) -> Sized: ...
+    @property
+    def services(self) -> int: ...
+    def without_local_endpoints(self, policy: str) -> int: ...
+    def writes_by_map(self) -> Iterable[tuple[Family, str, int]]: ...
+
+
+class ProgrammerCollector(Collector):
+    """What the agent wrote, and could not write."""
+
+    def __init__(self, programmed: Programmed, version: str, build_id: str) -> None:
+        self._programmed = programmed
+        self._version = version
+        self._build_id = build_id
+
+    def collect(self) -> Iterator[Metric]:
+        programmed = self._programmed
+        build = GaugeMetricFamily("ebpf_lb_build_info", "Always 1.", labels=["version", "build"])
+        build.add_metric([self._version, self._build_id], 1)
+        yield build
+        yield GaugeMetricFamily(
+            "ebpf_lb_services", "Services in the maps.", value=programmed.services
+        )
+        yield GaugeMetricFamily(
+            "ebpf_lb_not_programmed",
+            "Service ports that are not in the maps as they should be, a family each.",
+            value=len(programmed.refused),
+        )
+        lacking = GaugeMetricFamily(
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+            "Service ports with traffic policy Local and no endpoint on this node.",
+            labels=["traffic_policy"],
+        )
+        for policy in ("internal", "external"):
+            lacking.add_metric([policy], programmed.without_local_endpoints(policy))
+        yield lacking
+        writes = CounterMetricFamily(
+            "ebpf_lb_map_writes", "Elements written into maps.", labels=["family", "map"]
+        )
+        for family, name, number in programmed.writes_by_map():
+            writes.add_metric([family.directory, name], number)
+        yield writes
+
+
+class HealthChecks(Protocol):
+    """What is asked of the HealthCheckServers here."""
+
+    @property
+    def ports(self) -> int: ...
+    @property
+    def failed(self) -> Sized: ...
+
+
+class HealthCheckCollector(Collector):
+    """Services' healthCheckNodePorts."""
+
+    def __init__(self, checks: HealthChecks) -> None:
+        self._checks = checks
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "ebpf_lb_health_check_ports", "healthCheckNodePorts served.", value=self._checks.ports
+        )
+        yield GaugeMetricFamily(
+            "ebpf_lb_health_check_ports_failed",
+            "healthCheckNodePorts that cannot be served; the log says why.",
+            value=len(self._checks.failed),
+        )
+
+
+class XdpUplinks(Protocol):
+    """What is asked of the XdpUplinks here."""
+
+    def counts(self) -> Mapping[str, int]: ...
+
+
+class XdpCollector(Collector):
+    """Where the XDP program runs."""
+
+    def __init__(self, uplinks: XdpUplinks) -> None:
+        self._uplinks = uplinks
+
+    def collect(self) -> Iterator[Metric]:
+        metric = GaugeMetricFamily(
+            "ebpf_lb_xdp_interfaces",
+            "Uplinks that XDP is wanted on, by where it runs; tc: nowhere, TC does it all.",
+            labels=["mode"],
+        )
+        counts = self._uplinks.counts()
+        for mode in ("native", "generic", "tc"):
+            metric.add_metric([mode], counts.get(mode, 0))
+        yield metric
+
+
+class SocketsClosed(Protocol):
+    """What is asked of the StaleSockets here."""
+
+    @property
+    def closed(self) -> int: ...
+
+
+class StaleSocketCollector(Collector):
+    """The node's UDP sockets whose backend left."""
+
+    def __init__(self, sockets: SocketsClosed) -> None:
+        self._sockets = sockets
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "ebpf_lb_sockets_closed",
+            "UDP sockets of this node that were closed because their backend left.",
+            value=self._sockets.closed,
+        )

@@ -1,0 +1,1 @@
+"""The node's interfaces and addresses: what each is to us, and our programs on it."""

@@ -1,0 +1,1 @@
+"""From the plan into the maps, and what of it could not be written."""

@@ -1,0 +1,1 @@
+"""What must be done again and again, since no event asks for it."""
