@@ -86,8 +86,9 @@ def run(config: Config, warnings: Sequence[str] = ()) -> None:
 def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: Writers) -> None:
     inbox = Inbox(time.monotonic)
     network = Network()
-    # new, empty maps serve nobody: until they are filled, what runs at the hooks stays there
-    late = loaded.changed and not any(writer.names() for writer in writers.values())
+    # new maps serve nobody, or not everybody: until they are filled, what runs at the hooks stays
+    empty = not any(writer.names() for writer in writers.values())
+    late = loaded.apart or (loaded.changed and empty)
     _set_node_tables(config, writers)
     control = TrafficControl(config.filter_preference)
     for role in Role:

@@ -268,6 +268,30 @@ def test_a_flow_table_of_another_size_is_new_and_so_is_its_seed(root: Path, sour
             assert flows.max_entries == 128
 
 
+def test_services_in_maps_of_another_size_are_apart_until_the_old_build_is_retired(
+    root: Path, sources: Path
+) -> None:
+    first = ensure_loaded(root, SETTINGS, sources)
+    assert not first.apart and not ensure_loaded(root, replace(SETTINGS, udp_s=61), sources).apart
+    retire_old_builds(root)
+    other = replace(SETTINGS, udp_s=61, slots=32)
+    before = map_ids(Pins(root).current)
+    second = ensure_loaded(root, other, sources)
+    assert second.changed and second.apart
+    # also for an agent that starts after one that died before it had filled the maps
+    again = ensure_loaded(root, other, sources)
+    assert not again.changed and again.apart
+    changed = {name for name, number in map_ids(second.build).items() if before[name] != number}
+    together = ("frontends", "services", "slots", "backends", "names", "source_ranges")
+    assert changed == {
+        f"{family.directory}/{name}"
+        for family in Family
+        for name in (*together, "service_counters")
+    }
+    retire_old_builds(root)
+    assert not ensure_loaded(root, other, sources).apart
+
+
 @FAMILIES
 def test_the_programs_hash_with_the_seed_in_the_map(
     new_root: Callable[[], Path], sources: Path, family: Family

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebpf_lb.datapath import layout
+from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.loader import cache, loading, maps, source
 from ebpf_lb.datapath.loader.compilation import compile_images, source_line
 from ebpf_lb.datapath.loader.errors import LoaderError
@@ -29,11 +30,14 @@ _LOG_LINES = 20
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """`changed`: another build than the one that was current before. `compiled`: the compiler ran
-    for it; else its programs came from the cache, or were in the kernel already."""
+    for it; else its programs came from the cache, or were in the kernel already. `apart`: hooks may
+    still run an older build, whose Services stand in maps of their own: what is written reaches
+    nobody until this build's programs are attached."""
 
     build: Build
     changed: bool
     compiled: bool = False
+    apart: bool = False
 
     @property
     def build_id(self) -> str:
@@ -60,7 +64,7 @@ def ensure_loaded(bpffs: Path, settings: Settings, sources: Path | None = None) 
     before = _current(pins)
     whole = _is_whole(build, settings, sources)
     if whole and before == name:
-        return Loaded(build, changed=False)
+        return Loaded(build, changed=False, apart=_is_apart(pins, build))
     compiled = False
     if not whole:
         try:
@@ -71,7 +75,7 @@ def ensure_loaded(bpffs: Path, settings: Settings, sources: Path | None = None) 
     following.unlink(missing_ok=True)
     following.symlink_to(Path("builds") / name)
     following.rename(bpffs / "current")
-    return Loaded(build, changed=True, compiled=compiled)
+    return Loaded(build, changed=True, compiled=compiled, apart=_is_apart(pins, build))
 
 
 def retire_old_builds(bpffs: Path) -> list[str]:
@@ -109,6 +113,22 @@ def _is_whole(build: Build, settings: Settings, sources: Path) -> bool:
             *(build.programs(family) / name for name in unit.programs[family]),
         )
     )
+
+
+def _is_apart(pins: Pins, build: Build) -> bool:
+    """Has another build that is not retired yet maps of its own for Services?"""
+    own = _services_map(build)
+    others = (Build(folder) for folder in pins.builds.iterdir() if folder != build.path)
+    return any(_services_map(other) not in (own, None) for other in others)
+
+
+def _services_map(build: Build) -> int | None:
+    """The id of one for all of them, which are carried over together (maps.py)."""
+    try:
+        with Map.open(build.maps(Family.IPV4) / "services") as table:
+            return table.id
+    except OSError:
+        return None
 
 
 def _specs(family: Family, sources: Path) -> list[layout.MapSpec]:

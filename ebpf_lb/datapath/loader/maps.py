@@ -1,10 +1,17 @@
 """The maps of a new build: those of the running one where they are what is wanted, else new ones.
 
+Where only a capacity is another one, what is in the old map is copied as far as it fits. Services
+are spread over many maps by the same numbers: if one of these maps must be new, all are, so that
+the running programs go on with the old ones, whole and unchanged, until the agent has filled the
+new ones.
+
 bcc opens a pinned map of any shape without a word, so shapes are compared here, and the kernel's
 own description is what counts.
 """
 
 import random
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ebpf_lb.datapath import layout
@@ -14,6 +21,8 @@ from ebpf_lb.datapath.loader.programs import STACK, Unit, units
 from ebpf_lb.datapath.loader.source import capacities
 from ebpf_lb.datapath.pins import Build
 from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.datapath.writer.family_maps import FamilyMaps
+from ebpf_lb.datapath.writer.move import move
 from ebpf_lb.model.values import Family
 
 _TYPES = {
@@ -29,17 +38,24 @@ _TYPES = {
 # Meaningful only together: entries are found by a hash with that seed, at that index, and the
 # census says how far the sweep has come in this very table.
 _TIED = ("flow_seed", "flows", "ways", "census")
+# Meaningful only together: the ids of a Service and of its backends stand in several of them.
+_SERVICES = ("frontends", "services", "slots", "backends", "names", "source_ranges")
+# What programs have written of clients and sockets, by keys that mean the same in every map.
+_REMEMBERED = ("affinity", "sockets")
 # The kernel marks every longest-prefix trie so; it must be asked for.
 _ZERO = (0).to_bytes(4, "little")
 
 
-def shape(spec: MapSpec, sizes: dict[str, int]) -> tuple[int, int, int, int, int]:
+Shape = tuple[int, int, int, int, int]
+
+
+def shape(spec: MapSpec, sizes: dict[str, int]) -> Shape:
     """Type, key and value size, entries, flags: as the kernel tells them."""
     entries = spec.max_entries if isinstance(spec.max_entries, int) else sizes[spec.max_entries]
     return (_TYPES[spec.type], spec.key_size, spec.value_size, entries, spec.flags)
 
 
-def kernel_shape(existing: Map) -> tuple[int, int, int, int, int]:
+def kernel_shape(existing: Map) -> Shape:
     info = existing.info()
     # Bits that the kernel adds by itself for its own use are above those that can be asked for.
     return (info.type, info.key_size, info.value_size, info.max_entries, info.flags & 0x1FFF)
@@ -52,15 +68,8 @@ def pinned_at(spec: MapSpec, family: Family, build: Build, unit: Unit = STACK) -
     return build.maps(None if spec.scope is Scope.NODE else family) / spec.name
 
 
-def _carried(old: Path, wanted: tuple[int, int, int, int, int]) -> Map | None:
-    try:
-        existing = Map.open(old)
-    except OSError:
-        return None
-    if kernel_shape(existing) == wanted:
-        return existing
-    existing.close()
-    return None
+def _without_entries(shape: Shape) -> tuple[int, ...]:
+    return (*shape[:3], shape[4])
 
 
 def provide(
@@ -69,21 +78,43 @@ def provide(
     """Pins every map of a family under `new`, and returns the seed of its flow table.
 
     A map of the running build is carried over where its shape is unchanged; the connection table
-    only together with its seed. OSError names the map that could not be made.
+    only together with its seed, Services only as a whole. OSError names the map that could not be
+    made.
     """
     sizes = capacities(settings)
     specs = layout.load(family, sources).maps
     wanted = {name: shape(spec, sizes) for name, spec in specs.items()}
-    kept: dict[str, Map] = {}
-    for name, spec in specs.items():
-        if spec.scope is Scope.CALLS:
-            continue  # every version has its own slow paths
-        carried = _carried(pinned_at(spec, family, old), wanted[name])
-        if carried is not None:
-            kept[name] = carried
-    if not all(name in kept for name in _TIED):
-        for name in _TIED:
-            kept.pop(name, None)
+    with ExitStack() as opened:
+        found: dict[str, Map] = {}
+        for name, spec in specs.items():
+            if spec.scope is Scope.CALLS:
+                continue  # every version has its own slow paths
+            with suppress(OSError):
+                found[name] = opened.enter_context(Map.open(pinned_at(spec, family, old)))
+        _pin(family, settings, specs, wanted, found, new)
+        _copy(family, wanted, found, old, new)
+    with Map.open(new.maps(family) / "flow_seed") as seed_map:
+        seed = int.from_bytes(seed_map.lookup(_ZERO) or b"", "little")
+        if not seed:
+            seed = random.SystemRandom().getrandbits(64) | 1
+            seed_map.update(_ZERO, seed.to_bytes(8, "little"))
+    return seed
+
+
+def _pin(
+    family: Family,
+    settings: Settings,
+    specs: Mapping[str, MapSpec],
+    wanted: Mapping[str, Shape],
+    found: Mapping[str, Map],
+    new: Build,
+) -> None:
+    """Pins those of `found` that are to be kept, and new ones."""
+    kept = {name: one for name, one in found.items() if kernel_shape(one) == wanted[name]}
+    for together, others in ((_TIED, ()), (_SERVICES, ("service_counters",))):
+        if not all(name in kept for name in together):
+            for name in (*together, *others):
+                kept.pop(name, None)
     for name, spec in specs.items():
         type_, key_size, value_size, entries, flags = wanted[name]
         for unit in units(settings):
@@ -91,13 +122,26 @@ def provide(
             if path.exists():
                 continue  # shared with another unit, or with the other family
             path.parent.mkdir(parents=True, exist_ok=True)
-            with kept.pop(name, None) or Map.create(
-                MapType(type_), key_size, value_size, entries, flags, name
-            ) as made:
+            if name in kept:
+                kept[name].pin(path)
+                continue
+            with Map.create(MapType(type_), key_size, value_size, entries, flags, name) as made:
                 made.pin(path)
-    with Map.open(new.maps(family) / "flow_seed") as seed_map:
-        seed = int.from_bytes(seed_map.lookup(_ZERO) or b"", "little")
-        if not seed:
-            seed = random.SystemRandom().getrandbits(64) | 1
-            seed_map.update(_ZERO, seed.to_bytes(8, "little"))
-    return seed
+
+
+def _copy(
+    family: Family, wanted: Mapping[str, Shape], found: Mapping[str, Map], old: Build, new: Build
+) -> None:
+    """Into those maps that are new only because they have another size."""
+    alike = {
+        name
+        for name, one in found.items()
+        if _without_entries(kernel_shape(one)) == _without_entries(wanted[name])
+    }
+    resized = {name for name in alike if kernel_shape(found[name]) != wanted[name]}
+    if alike.issuperset(_SERVICES) and not resized.isdisjoint(_SERVICES):
+        move(FamilyMaps.open(old, family), FamilyMaps.open(new, family))
+    for name in resized.intersection(_REMEMBERED):
+        with Map.open(new.maps(family) / name) as table:
+            for keys, values in found[name].chunks():
+                table.update_batch(keys, values)
