@@ -1,0 +1,68 @@
+"""Replies, whose source becomes again who was asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.datapath import judge
+from tests.datapath.judge import NEXT, REDIRECT, Change, End, Reading
+from tests.datapath.reference.flows import Flow, ends_flow
+from tests.datapath.reference.hooks import INGRESS, POD_IN, UPLINK_IN, UPLINK_OUT, Observed, Ruling
+from tests.datapath.reference.known import Known
+from tests.datapath.reference.ways import BY_LOOPBACK, wrong_by_way, wrong_hairpin
+
+
+def restored(known: Known, hook: str, sent: bytes, found: Reading, got: Observed) -> Ruling:
+    candidates = known.candidates(hook, sent, found) or _hidden(known, sent, found, got)
+    fault = "restored, but it is no flow's reply"
+    for flow in candidates:
+        change = Change(flow.vip, None if flow.seen == flow.client else flow.client)
+        fault = _wrong_way_back(known, hook, sent, got, change, flow)
+        if not fault:
+            ended = flow.ended or ends_flow(sent, found)
+            after = replace(flow, answered=True, ended=ended)
+            return Ruling("", "restored", after, found.fragment)
+    return Ruling(fault, "restored")
+
+
+def inwards(known: Known, hook: str, flow: Flow) -> bytes | None:
+    """The MAC addresses with which an answer to a process of the node's is received where it
+    would have asked; None if it is there."""
+    if hook == UPLINK_IN and known.node.route(flow.vip.address).device == "up0":
+        return None
+    macs = known.node.way(flow.vip.address)
+    return macs[6:] + macs[:6] if macs else BY_LOOPBACK
+
+
+def _hidden(known: Known, sent: bytes, found: Reading, got: Observed) -> list[Flow]:
+    """The flow of which only this reply was seen."""
+    ends, after = known.ends(sent, found), judge.read(got.frame)
+    if ends is None or after is None:
+        return []
+    client = End(after.destination, after.destination_port)
+    vip = End(after.source, after.source_port)
+    if (found.protocol, client, vip) not in known.unseen:
+        return []
+    masqueraded = ends[1].address in known.node.own
+    of_node = known.unseen[found.protocol, client, vip] == UPLINK_OUT
+    return [Flow(found.protocol, client, vip, *ends, masqueraded, of_node=of_node)]
+
+
+def _wrong_way_back(
+    known: Known, hook: str, sent: bytes, got: Observed, change: Change, flow: Flow
+) -> str:
+    found = judge.read(sent)
+    looped = found is not None and not found.fragment and found.destination in known.ours
+    if flow.masqueraded and (hook in INGRESS or (hook == UPLINK_OUT and looped)):
+        if hook == POD_IN and flow.client.address == flow.backend.address:
+            return wrong_hairpin(sent, got, change)
+        if not flow.of_node:
+            return wrong_by_way(known, sent, got, change, flow.client.address, 1)
+        macs = inwards(known, hook, flow)
+        if macs is not None:
+            if got.verdict != REDIRECT:
+                return "not received where the VIP was spoken to"
+            return judge.wrong_rewrite(sent, got.frame, replace(change, macs=macs))
+    if got.verdict != NEXT:
+        return "kept from the stack"
+    return judge.wrong_rewrite(sent, got.frame, change)

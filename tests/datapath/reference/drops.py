@@ -1,0 +1,52 @@
+"""Packets that were dropped: whether that was owed to them."""
+
+from __future__ import annotations
+
+from tests.datapath import judge
+from tests.datapath.judge import Reading
+from tests.datapath.reference.hooks import POD_OUT, Ruling
+from tests.datapath.reference.known import Known
+from tests.support.packets import SCTP
+
+DROPS_OF_POLICY = {"NO_LOCAL_ENDPOINTS", "SOURCE_RANGE"}
+BEFORE_ANYTHING = DROPS_OF_POLICY | {"LATER_FRAGMENT", "UNANSWERABLE", "NO_SNAT_SOURCE"}
+
+
+def dropped(known: Known, hook: str, sent: bytes, found: Reading | None, reason: str) -> Ruling:
+    def ruling(fine: bool) -> Ruling:
+        return Ruling("" if fine else f"dropped for {reason}", f"dropped: {reason}")
+
+    if found is None:
+        return ruling(reason == "REWRITE_FAILED")
+    service = known.service(found)
+    old = sent[judge.LINK + (8 if found.version == 4 else 7)] <= 1
+    if reason == "HOP_LIMIT":
+        return ruling(old and hook != POD_OUT)
+    if reason in DROPS_OF_POLICY:
+        return ruling(
+            service is not None
+            and hook != POD_OUT
+            and known.policy(hook, found, service)[0] == reason
+        )
+    if reason == "LATER_FRAGMENT":
+        return ruling(found.transport is None and found.destination in known.cluster_ips)
+    if reason == "NO_ROUTE":
+        # to nowhere, or back to somebody nobody has a way to
+        ends = {found.source, found.destination}
+        clients = {f.client.address for f in known.candidates(hook, sent, found)}
+        quoted = judge.read_quotation(sent, found)
+        if quoted is not None:
+            turned = (quoted.protocol, quoted.destination, quoted.source)
+            clients |= {f.client.address for f in known.replies.get(turned, [])}
+        return ruling(
+            any(known.node.strange(a) or known.node.way(a) is None for a in clients | ends)
+        )
+    if reason == "NO_SNAT_SOURCE":
+        return ruling(service is not None and known.node.strange(found.source))
+    if reason == "UNANSWERABLE":
+        return ruling(found.destination in known.ours and hook != POD_OUT)
+    if reason == "SCTP_FRAGMENT":
+        return ruling(found.protocol == SCTP and found.fragment)
+    # headers that contradict each other, or a refusal that would not hold them
+    bulky = found.transport is not None and found.transport > judge.LINK + 80
+    return ruling(reason == "REWRITE_FAILED" and (not found.whole or bulky))

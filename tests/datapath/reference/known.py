@@ -1,0 +1,114 @@
+"""What the reference knows: how all is set up, and the flows so far."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from tests.datapath import judge
+from tests.datapath.judge import SHOT, End, Reading
+from tests.datapath.reference.flows import Datagram, Flow, datagram_of
+from tests.datapath.reference.hooks import INGRESS, POD_IN, UPLINK_OUT, Observed, Ruling
+from tests.datapath.reference.surroundings import Node, Service, within
+from tests.support.packets import SCTP, TCP, UDP
+
+
+@dataclass
+class Known:
+    """`drops`: all reasons to drop a packet. `replies`: the flows that look alike from behind."""
+
+    node: Node
+    services: dict[tuple[bytes, int, int], Service]
+    drops: frozenset[str]
+    flows: dict[tuple[int, End, End], Flow] = field(default_factory=dict)
+    replies: dict[tuple[int, End, End], list[Flow]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    fragments: dict[tuple[bytes, bytes, bytes, int], Datagram] = field(default_factory=dict)
+    unseen: dict[tuple[int, End, End], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.cluster_ips = frozenset(k[0] for k, s in self.services.items() if s.cluster_ip)
+        self.ours = frozenset(k[0] for k in self.services) | self.node.own
+
+    def copy(self) -> Self:
+        """What is known now, whatever will be noted later."""
+        replies = defaultdict(list, {key: list(flows) for key, flows in self.replies.items()})
+        return replace(
+            self,
+            flows=dict(self.flows),
+            replies=replies,
+            fragments=dict(self.fragments),
+            unseen=dict(self.unseen),
+        )
+
+    def forget(self) -> None:
+        """All flows, as the programs are made to."""
+        self.flows.clear()
+        self.replies.clear()
+        self.fragments.clear()
+        self.unseen.clear()
+
+    def note(self, sent: bytes, got: Observed, ruling: Ruling) -> None:
+        """What was ruled holds from now on."""
+        flow = ruling.flow
+        if flow is not None:
+            self.flows[flow.forward] = flow
+            others = [f for f in self.replies[flow.back] if f.forward != flow.forward]
+            self.replies[flow.back] = [*others, flow]
+        found = judge.read(sent)
+        if ruling.fragment and found is not None and found.transport is not None:
+            after = judge.read(got.frame) if got.verdict != SHOT else None
+            self.fragments[datagram_of(found)] = Datagram(
+                found.source_port, found.destination_port, after.identification if after else None
+            )
+        if ruling.unseen is not None:
+            self.unseen[ruling.unseen] = ruling.hook
+
+    def ends(self, sent: bytes, found: Reading) -> tuple[End, End] | None:
+        """Source and destination, ports included; None for a later fragment of nobody."""
+        ports = (found.source_port, found.destination_port)
+        if found.transport is None:
+            known = self.fragments.get(datagram_of(found))
+            if known is None:
+                return None
+            ports = (known.source_port, known.destination_port)
+        return End(found.source, ports[0]), End(found.destination, ports[1])
+
+    def service(self, found: Reading) -> Service | None:
+        """Whom a packet asks."""
+        key = (found.destination, found.destination_port, found.protocol)
+        return self.services.get(key) if found.protocol in (TCP, UDP, SCTP) else None
+
+    def policy(self, hook: str, found: Reading, service: Service) -> tuple[str, frozenset[End]]:
+        """The fate of a new connection, and whom it may reach."""
+        inside = hook in (POD_IN, UPLINK_OUT)
+        if service.ranges is not None and not any(
+            within(found.source, *allowed) for allowed in service.ranges
+        ):
+            return "SOURCE_RANGE", frozenset()
+        if not service.all:
+            return "NO_ENDPOINTS", frozenset()
+        local = service.local and (service.cluster_ip or not inside)
+        chosen = service.local_backends if local else service.all
+        return ("TRANSLATED" if chosen else "NO_LOCAL_ENDPOINTS"), chosen
+
+    def masquerades(self, hook: str, client: End, service: Service, backend: End) -> bool:
+        """Must the backend see an address of the node?"""
+        if hook == POD_IN:
+            return backend.address == client.address
+        if hook == UPLINK_OUT:
+            return True  # it chose its source by the way to the VIP
+        pod = within(client.address, *self.node.pods)
+        return backend not in service.local_backends or (service.cluster_ip and not pod)
+
+    def candidates(self, hook: str, sent: bytes, found: Reading) -> list[Flow]:
+        """The flows whose reply this may be, where this hook restores them."""
+        ends = self.ends(sent, found)
+        if ends is None or found.protocol not in (TCP, UDP, SCTP):
+            return []
+        flows = self.replies.get((found.protocol, *ends), [])
+        if hook in INGRESS:
+            return [f for f in flows if f.masqueraded]
+        return flows
