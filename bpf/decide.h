@@ -40,7 +40,6 @@ struct verdict {
 	__u8 reason;
 	__u8 backend_flags;
 	__u8 masquerade;    /* the backend must see an address of this node */
-	__u8 kind;	    /* of frontend */
 	__u8 keep_affinity; /* a choice by policy Local, which must not replace the cluster's */
 };
 
@@ -154,7 +153,6 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 	int local = frontend->flags & FRONTEND_LOCAL;
 
 	verdict->service_id = service_id;
-	verdict->kind = kind;
 	verdict->keep_affinity = 0;
 	verdict->masquerade = 0;
 	if ((frontend->flags & FRONTEND_SOURCE_RANGES) && !client_allowed(packet, service_id))

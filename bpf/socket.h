@@ -176,11 +176,8 @@ INLINE int decide_for_socket(__u64 cookie, struct packet *packet, __u32 now, int
 		if (notes_frontend(cookie, packet, verdict, now, 0))
 			return ACTION_TRANSLATE;
 	}
-	/* to an address of the node's own no packet leaves that could be translated: the last one wins */
-	if (verdict->kind != FRONTEND_NODE_PORT)
-		return ACTION_PASS;
-	notes_frontend(cookie, packet, verdict, now, 1);
-	return ACTION_TRANSLATE;
+	/* its packets are translated where they leave, from a port that tells the answers apart */
+	return ACTION_PASS;
 }
 
 INLINE int socket_names_peer(struct bpf_sock_addr *ctx, int form, int connecting)

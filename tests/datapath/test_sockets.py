@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from ebpf_lb.datapath.attach import TrafficControl
 from ebpf_lb.datapath.attach_cgroup import attach_cgroup, remove_link
 from ebpf_lb.datapath.pins import Pins
-from ebpf_lb.model.values import Family, Protocol
+from ebpf_lb.lab import namespaces
+from ebpf_lb.model.values import Family, Protocol, parse_address
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind, ServicePortName
 from tests.capabilities import CGROUP2, DATAPATH, needs
 from tests.datapath import wires
-from tests.datapath.kernel import NODE, Kernel
+from tests.datapath.kernel import LOOPBACK, NODE, Kernel
 from tests.datapath.test_pod import WORLDS, World
 from tests.support.packets import TCP, Packet
 
@@ -383,16 +385,42 @@ def test_two_services_with_the_same_backends_from_one_socket(node: Node, backend
         assert sum(len(each) == 2 for each in heard) >= (6 if backends == 2 else 9)
 
 
-def test_a_node_port_on_the_nodes_own_address_is_always_served(node: Node) -> None:
-    """Its packets would not leave the node; so the Service that was asked last is heard."""
+@pytest.fixture
+def with_loopback(node: Node, loaded_root: Path) -> Iterator[None]:
+    """Loopback as the agent makes it: with our program, and accepting what the node itself says."""
+    with namespaces.entered(node.place.node.path), TrafficControl() as control:
+        namespaces.set_sysctls({"net/ipv4/conf/lo/accept_local": 1})
+        control.use(Pins(loaded_root).current, "loopback")
+        control.attach(LOOPBACK, "loopback")
+        try:
+            yield
+        finally:
+            control.detach(LOOPBACK)
+
+
+@pytest.mark.usefixtures("with_loopback")
+@pytest.mark.parametrize("ports", [2, 12])
+def test_node_ports_with_one_backend_from_one_socket(node: Node, ports: int) -> None:
+    """All asked before any answer is read: each answers for itself. Where the socket's note has
+    room for one only, packets of the others are translated at loopback, by a port of their own."""
     own = NODE[node.kernel.family]
+    node.kernel.writer.set_snat_source(1, parse_address(own))
+    ends = [(own, 30080 + number) for number in range(ports)]
     backend = (BACKENDS[node.kernel.family][0], TARGET_PORT)
-    for port in (30080, 30081):
+    for end in ends:
         node.kernel.service(
-            own, port, [backend], protocol=Protocol.UDP, kind=FrontendKind.NODE_PORT
+            *end, [], local=[backend], protocol=Protocol.UDP, kind=FrontendKind.NODE_PORT
         )
-    answers = node.ask((own, 30080), (own, 30081))
-    assert [sender for _, sender in answers] == [  # type: ignore[attr-defined]
-        (node.spelled(own), 30080),
-        (node.spelled(own), 30081),
-    ]
+
+    def work(fresh: socket.socket) -> object:
+        fresh.bind(("", 0))
+        heard = []
+        for _ in range(2):
+            for address, port in ends:
+                fresh.sendto(b"?", (node.spelled(address), port))
+            heard.append(sorted(fresh.recvfrom(100)[1][:2] for _ in ends))
+        return heard
+
+    wanted = sorted((node.spelled(address), port) for address, port in ends)
+    assert node.run(work, socket.SOCK_DGRAM) == [wanted] * 2
+    assert node.kernel.count("NEW") == ports - 1

@@ -4,6 +4,7 @@ itself."""
 import json
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -12,27 +13,39 @@ from tests.support.manifests import cluster_ip, deployment, service
 
 FIRST, COUNT = 100, 64  # the Services' numbers
 
+NODE_PORT, NODE_PORTS = 31500, 12
+
 # Asks all at once, and again by the same socket; prints [[who was heard, what it said], …] of each.
 ASK = """
 import json, socket, sys
-vips = sys.argv[1:]
-with socket.socket(socket.AF_INET6 if ":" in vips[0] else socket.AF_INET, socket.SOCK_DGRAM) as one:
+ends = [(end.rpartition(":")[0], int(end.rpartition(":")[2])) for end in sys.argv[1:]]
+family = socket.AF_INET6 if ":" in ends[0][0] else socket.AF_INET
+with socket.socket(family, socket.SOCK_DGRAM) as one:
     one.bind(("", 0))
     one.settimeout(3)
     rounds = []
     for _ in range(2):
         heard = []
-        for vip in vips:
-            one.sendto(f"echo {vip}".encode(), (vip, 80))
+        for end in ends:
+            one.sendto("echo {}:{}".format(*end).encode(), end)
         try:
-            while len(heard) < len(vips):
+            while len(heard) < len(ends):
                 answer, sender = one.recvfrom(100)
-                heard.append((sender[0], answer.decode()))
+                heard.append(("{}:{}".format(*sender), answer.decode()))
         except (TimeoutError, ConnectionError):
             pass
         rounds.append(sorted(heard))
 print(json.dumps(rounds))
 """
+
+
+def node_port(number: int) -> dict[str, Any]:
+    """A Service of the same two pods at the node port NODE_PORT + number, for UDP."""
+    made = service(
+        f"n{number}", app=("near", "far")[number % 2], protocols=["UDP"], type="NodePort"
+    )
+    made["spec"]["ports"][0]["nodePort"] = NODE_PORT + number
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +59,7 @@ def services(shared_room: Room) -> Room:
             service(f"s{number}", number=number, app=("near", "far")[number % 2])
             for number in range(FIRST, FIRST + COUNT)
         ),
+        *(node_port(number) for number in range(NODE_PORTS)),
     )
     return shared_room
 
@@ -55,12 +69,26 @@ def services(shared_room: Room) -> Room:
 def test_each_answers_from_the_address_that_was_asked(
     services: Room, source: str, family: str
 ) -> None:
-    vips = [cluster_ip(number, family) for number in range(FIRST, FIRST + COUNT)]
-    host = services.pod("client") if source == "pod" else "node1"
-    wanted = [sorted([vip, vip] for vip in vips)] * 2
+    vips = [f"{cluster_ip(number, family)}:80" for number in range(FIRST, FIRST + COUNT)]
+    asked_until_all_answer(services, services.pod("client") if source == "pod" else "node1", vips)
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_so_do_node_ports_that_the_node_asks_by_its_own_address(
+    services: Room, family: str
+) -> None:
+    """Their packets do not leave the node: what the socket cannot tell apart, loopback can."""
+    addresses = services.lab.node("node1").addresses
+    own = next(a for a in addresses if (":" in a) == (family == "ipv6"))
+    ends = [f"{own}:{NODE_PORT + number}" for number in range(NODE_PORTS)]
+    asked_until_all_answer(services, "node1", ends)
+
+
+def asked_until_all_answer(services: Room, host: str, ends: list[str]) -> None:
+    wanted = [sorted([end, end] for end in ends)] * 2
     deadline = time.monotonic() + 15  # until all are programmed
     while True:
-        command = [sys.executable, "-I", "-S", "-c", ASK, *vips]
+        command = [sys.executable, "-I", "-S", "-c", ASK, *ends]
         heard = json.loads(services.lab.exec(host, command, check=True).stdout)
         if heard == wanted:
             break

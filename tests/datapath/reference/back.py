@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from tests.datapath import judge
@@ -13,7 +14,7 @@ from tests.datapath.reference.ways import BY_LOOPBACK, wrong_by_way, wrong_hairp
 
 
 def restored(known: Known, hook: str, sent: bytes, found: Reading, got: Observed) -> Ruling:
-    candidates = known.candidates(hook, sent, found) or _hidden(known, sent, found, got)
+    candidates = known.candidates(hook, sent, found) + _hidden(known, sent, found, got)
     fault = "restored, but it is no flow's reply"
     for flow in candidates:
         change = Change(flow.vip, None if flow.seen == flow.client else flow.client)
@@ -25,13 +26,21 @@ def restored(known: Known, hook: str, sent: bytes, found: Reading, got: Observed
     return Ruling(fault, "restored")
 
 
-def inwards(known: Known, hook: str, flow: Flow) -> bytes | None:
-    """The MAC addresses with which an answer to a process of the node's is received where it
-    would have asked; None if it is there."""
-    if hook == UPLINK_IN and known.node.route(flow.vip.address).device == "up0":
-        return None
+def wrong_inwards(
+    known: Known, hook: str, flow: Flow, got: Observed, wrong: Callable[[bytes | None], str]
+) -> str:
+    """An answer to a process of the node's is received where that would have asked: there, or by
+    other MAC addresses. `wrong`: what is wrong about the frame with these."""
     macs = known.node.way(flow.vip.address)
-    return macs[6:] + macs[:6] if macs else BY_LOOPBACK
+    ways = [macs[6:] + macs[:6] if macs else BY_LOOPBACK]
+    if hook == UPLINK_IN and known.node.route(flow.vip.address).device == "up0":
+        ways = [b""]
+    if known.node.strange(flow.client.address):
+        ways += [BY_LOOPBACK]
+    if got.verdict == NEXT:
+        return wrong(None) if b"" in ways else "not received where the VIP was spoken to"
+    faults = [wrong(way) for way in ways if way and got.verdict == REDIRECT]
+    return "" if "" in faults else " or ".join(faults) or "kept from the stack"
 
 
 def _hidden(known: Known, sent: bytes, found: Reading, got: Observed) -> list[Flow]:
@@ -58,11 +67,13 @@ def _wrong_way_back(
             return wrong_hairpin(sent, got, change)
         if not flow.of_node:
             return wrong_by_way(known, sent, got, change, flow.client.address, 1)
-        macs = inwards(known, hook, flow)
-        if macs is not None:
-            if got.verdict != REDIRECT:
-                return "not received where the VIP was spoken to"
-            return judge.wrong_rewrite(sent, got.frame, replace(change, macs=macs))
+        return wrong_inwards(
+            known,
+            hook,
+            flow,
+            got,
+            lambda macs: judge.wrong_rewrite(sent, got.frame, replace(change, macs=macs)),
+        )
     if got.verdict != NEXT:
         return "kept from the stack"
     return judge.wrong_rewrite(sent, got.frame, change)

@@ -6,10 +6,12 @@ from tests.datapath import judge
 from tests.datapath.judge import Reading
 from tests.datapath.reference.hooks import POD_OUT, Ruling
 from tests.datapath.reference.known import Known
-from tests.support.packets import SCTP
+from tests.support.packets import SCTP, TCP
 
 DROPS_OF_POLICY = {"NO_LOCAL_ENDPOINTS", "SOURCE_RANGE"}
 BEFORE_ANYTHING = DROPS_OF_POLICY | {"LATER_FRAGMENT", "UNANSWERABLE", "NO_SNAT_SOURCE"}
+
+QUOTED_BYTES = 96  # by an ICMP error of ours, at most
 
 
 def dropped(known: Known, hook: str, sent: bytes, found: Reading | None, reason: str) -> Ruling:
@@ -48,5 +50,6 @@ def dropped(known: Known, hook: str, sent: bytes, found: Reading | None, reason:
     if reason == "SCTP_FRAGMENT":
         return ruling(found.protocol == SCTP and found.fragment)
     # headers that contradict each other, or a refusal that would not hold them
-    bulky = found.transport is not None and found.transport > judge.LINK + 80
+    told = {TCP: 20, SCTP: 12}.get(found.protocol, 8)
+    bulky = found.transport is not None and found.transport - judge.LINK + told > QUOTED_BYTES
     return ruling(reason == "REWRITE_FAILED" and (not found.whole or bulky))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tests.datapath import judge
 from tests.datapath.judge import NEXT, REDIRECT, Change, End, Quotation, Reading
-from tests.datapath.reference.back import inwards
+from tests.datapath.reference.back import wrong_inwards
 from tests.datapath.reference.flows import Flow
 from tests.datapath.reference.hooks import POD_OUT, UPLINK_OUT, Observed, Ruling
 from tests.datapath.reference.known import Known
@@ -87,12 +87,11 @@ def _wrong_error_to_node(
     flow: Flow,
 ) -> str:
     change, inner = _changes(outer, quoted, (flow.client, flow.vip))
-    macs = inwards(known, hook, flow)
+
+    def wrong(macs: bytes | None) -> str:
+        return judge.wrong_error(sent, got.frame, replace(change, macs=macs), inner)
+
     # a router's word is taken where it comes in
-    if macs is None or outer.source != quoted.destination.address:
-        if got.verdict != NEXT:
-            return "an error was kept from the stack"
-        return judge.wrong_error(sent, got.frame, change, inner)
-    if got.verdict != REDIRECT:
-        return "an error was not received where the VIP was spoken to"
-    return judge.wrong_error(sent, got.frame, replace(change, macs=macs), inner)
+    if outer.source == quoted.destination.address:
+        return wrong_inwards(known, hook, flow, got, wrong)
+    return wrong(None) if got.verdict == NEXT else "an error was kept from the stack"

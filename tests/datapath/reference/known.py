@@ -57,6 +57,7 @@ class Known:
             self.flows[flow.forward] = flow
             others = [f for f in self.replies[flow.back] if f.forward != flow.forward]
             self.replies[flow.back] = [*others, flow]
+            self.unseen.pop(flow.forward, None)
         found = judge.read(sent)
         if ruling.fragment and found is not None and found.transport is not None:
             after = judge.read(got.frame) if got.verdict != SHOT else None

@@ -25,30 +25,32 @@ def translated(known: Known, hook: str, sent: bytes, found: Reading, got: Observ
         return wrong("translated where nothing is to be")
     client, vip = ends
     before = known.flows.get((found.protocol, client, vip))
-    fresh = (found.protocol, client, vip) in known.unseen and before is None
+    fresh = (found.protocol, client, vip) in known.unseen and not (before and before.firm)
+    new = "NEW" in got.counted
     found = replace(found, source_port=client.port, destination_port=vip.port)
     backend = End(after.destination, after.destination_port)
     seen = End(after.source, after.source_port)
     if found.transport is None:
         service = known.service(found)
-        if "NEW" in got.counted or not (before or (fresh and service)):
+        if new or not (before or (fresh and service)):
             return wrong("a later fragment of no flow was translated")
         # its ports are not in it, and as they should be
         backends = {e.address: e for e in service.all} if service else {}
         backend = before.backend if before else backends.get(backend.address, backend)
         seen = replace(seen, port=before.seen.port if before else client.port)
-    if "NEW" in got.counted or fresh:
+    same = before is not None and (before.backend, before.seen) == (backend, seen)
+    if new or (fresh and not same):
         if before is not None and before.firm:
             return wrong("a known flow began anew")
         if any(f.firm for f in known.candidates(hook, sent, found)):
             return wrong("a reply was taken for a new connection")
-        began = known.unseen[found.protocol, client, vip] if fresh else hook
+        began = hook if new else known.unseen[found.protocol, client, vip]
         flow = _begun(known, began, found, client, vip, backend, seen)
         if isinstance(flow, str):
             return wrong(flow)
     elif before is None:
         return wrong("translated by a flow that nobody began")
-    elif (before.backend, before.seen) != (backend, seen):
+    elif not same:
         return wrong(f"went to {backend} as {seen}, its flow to {before.backend} as {before.seen}")
     else:
         flow = before
@@ -57,10 +59,10 @@ def translated(known: Known, hook: str, sent: bytes, found: Reading, got: Observ
     if found.fragment and (flow.masqueraded or seen != client or strange):
         # two clients' must not be mixed up
         first = known.fragments.get(datagram_of(found)) if found.transport is None else None
-        new = first.identification if first else None
-        change = replace(change, identification=new or after.identification)
+        other = first.identification if first else None
+        change = replace(change, identification=other or after.identification)
     fault = _wrong_way_there(known, hook, sent, got, change, flow)
-    ended = (flow.ended and "NEW" not in got.counted) or ends_flow(sent, found)
+    ended = (flow.ended and not new) or ends_flow(sent, found)
     if found.transport is None:
         return Ruling(fault, fate)
     return Ruling(fault, fate, replace(flow, ended=ended), found.fragment)
