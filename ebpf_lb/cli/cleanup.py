@@ -4,19 +4,11 @@ from pathlib import Path
 
 import click
 
-BPFFS = Path("/sys/fs/bpf/ebpf-lb")
+from ebpf_lb.cli.options import bpffs_option
 
 
 @click.command()
-@click.option(
-    "--bpffs",
-    type=click.Path(path_type=Path),
-    default=BPFFS,
-    show_default=True,
-    envvar="EBPF_LB_BPFFS",
-    show_envvar=True,
-    help="Where the node's maps and programs are pinned.",
-)
+@bpffs_option
 @click.option(
     "--cgroup",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

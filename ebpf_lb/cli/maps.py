@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ebpf_lb.cli.options import bpffs_option
 from ebpf_lb.model.values import Family
 
 if TYPE_CHECKING:
     from ebpf_lb.datapath.dump import Row, View
-
-BPFFS = Path("/sys/fs/bpf/ebpf-lb")
 
 
 @click.group()
@@ -22,15 +21,7 @@ def maps() -> None:
 @click.argument("names", metavar="[MAP]...", nargs=-1)
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 @click.option("--family", type=click.Choice(["ipv4", "ipv6"]), help="Only this family's maps.")
-@click.option(
-    "--bpffs",
-    type=click.Path(path_type=Path),
-    default=BPFFS,
-    show_default=True,
-    envvar="EBPF_LB_BPFFS",
-    show_envvar=True,
-    help="Where the node's maps are pinned.",
-)
+@bpffs_option
 def dump(names: tuple[str, ...], output: str, family: str | None, bpffs: Path) -> None:
     """Print the maps' contents: those named, or all but the ones of mere numbers (slots, ways,
     crc32c_shifts). Reads only, and needs no running agent."""

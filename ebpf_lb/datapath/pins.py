@@ -17,6 +17,8 @@ from pathlib import Path
 
 from ebpf_lb.model.values import Family
 
+DEFAULT_ROOT = Path("/sys/fs/bpf/ebpf-lb")
+
 
 @dataclass(frozen=True, slots=True)
 class Build:

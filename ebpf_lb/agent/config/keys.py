@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ebpf_lb.agent.config import parsers
+from ebpf_lb.datapath.pins import DEFAULT_ROOT
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Network
@@ -52,7 +53,7 @@ class Config:
     kubeconfig: Annotated[Path | None, parsers.path] = None
     node_name: Annotated[str, parsers.text] = ""
     cluster_cidrs: Annotated[tuple[Network, ...], parsers.networks] = ()
-    bpffs: Annotated[Path, parsers.path] = Path("/sys/fs/bpf/ebpf-lb")
+    bpffs: Annotated[Path, parsers.path] = DEFAULT_ROOT
     cgroup: Annotated[Path | None, parsers.path_or_none] = None
     pod_interfaces: Annotated[tuple[str, ...], parsers.words] = POD_INTERFACES
     uplink_interfaces: Annotated[tuple[str, ...], parsers.words] = ()

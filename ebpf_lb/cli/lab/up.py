@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import click
@@ -11,56 +12,49 @@ from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.options import FAMILIES, NETWORKS, POD_NETWORKS, PROXIES, XDP_MODES, Options
 from ebpf_lb.lab.state import name_option
 
+_DEFAULTS = Options()
+_Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def _option(name: str, kind: Sequence[str] | type, help: str) -> _Decorator:
+    """One of `Options`' fields, with its default. `kind`: the words it may be, or a type."""
+    field = name.replace("-", "_")
+    return click.option(
+        f"--{name}/--no-{name}" if kind is bool else f"--{name}",
+        field,
+        type=kind if isinstance(kind, type) else click.Choice(kind),
+        default=getattr(_DEFAULTS, field),
+        show_default=True,
+        help=help,
+    )
+
 
 @click.command()
-@click.option("--nodes", type=int, default=3, show_default=True, help="How many nodes.")
-@click.option("--family", type=click.Choice(FAMILIES), default="dual", show_default=True)
-@click.option(
-    "--proxy",
-    type=click.Choice(PROXIES),
-    default="ebpf-lb",
-    show_default=True,
-    help="Who implements Services; none: nobody, so that another proxy can be started.",
+@_option("nodes", int, "How many nodes.")
+@_option("family", FAMILIES, "IP families of nodes, pods and Services.")
+@_option(
+    "proxy",
+    PROXIES,
+    "Who implements Services; none: nobody, so that another proxy can be started.",
 )
-@click.option(
-    "--network",
-    type=click.Choice(NETWORKS),
-    default="routes",
-    show_default=True,
-    help="How packets travel between nodes.",
+@_option("network", NETWORKS, "How packets travel between nodes.")
+@_option("pods", POD_NETWORKS, "How pods hang on their node.")
+@_option("clients", int, "Machines outside.")
+@_option(
+    "xdp",
+    XDP_MODES,
+    "The agents' --xdp; auto uses none here, since nodes' uplinks are veths.",
 )
-@click.option(
-    "--pods",
-    type=click.Choice(POD_NETWORKS),
-    default="bridge",
-    show_default=True,
-    help="How pods hang on their node.",
+@_option(
+    "socket-hooks",
+    bool,
+    "Serve nodes' own processes at their sockets, or as on nodes without cgroup v2.",
 )
-@click.option("--clients", type=int, default=1, show_default=True, help="Machines outside.")
-@click.option(
-    "--xdp",
-    type=click.Choice(XDP_MODES),
-    default="off",
-    show_default=True,
-    help="The agents' --xdp; auto uses none here, since nodes' uplinks are veths.",
-)
-@click.option(
-    "--socket-hooks/--no-socket-hooks",
-    default=True,
-    show_default=True,
-    help="Serve nodes' own processes at their sockets, or as on nodes without cgroup v2.",
-)
-@click.option(
-    "--bridge-netfilter/--no-bridge-netfilter",
-    default=True,
-    show_default=True,
-    help="Whether nftables sees what a node's bridge forwards.",
-)
-@click.option(
-    "--hairpin-mode/--no-hairpin-mode",
-    default=False,
-    show_default=True,
-    help="Whether a bridge port sends back where a packet came from; kube-proxy needs it.",
+@_option("bridge-netfilter", bool, "Whether nftables sees what a node's bridge forwards.")
+@_option(
+    "hairpin-mode",
+    bool,
+    "Whether a bridge port sends back where a packet came from; kube-proxy needs it.",
 )
 @click.option("-f", "files", multiple=True, metavar="FILE", help="Manifests to apply at the end.")
 @with_lab
