@@ -6,8 +6,7 @@ import os
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from ebpf_lb.datapath.libbpf import Program
 from ebpf_lb.lab import namespaces
@@ -41,15 +40,10 @@ class Links:
             self._socket: Any = IPRoute()
         self._indexes: dict[str, int] = {}
 
-    def __enter__(self) -> "Links":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ A mapping counts as resident memory at once, so large maps are looked at through
 """
 
 import mmap
-from types import TracebackType
 from typing import Self
 
 _PAGE = mmap.PAGESIZE
@@ -71,10 +70,5 @@ class MappedArray:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()

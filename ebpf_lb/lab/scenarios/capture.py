@@ -11,7 +11,6 @@ import struct
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from ebpf_lb.errors import UserError
@@ -50,12 +49,7 @@ class Capture:
             self._sockets.append((machine, tap))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
     def frames(self) -> tuple[Frame, ...]:

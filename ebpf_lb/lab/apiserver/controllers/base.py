@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from typing import Any
 
@@ -14,7 +15,7 @@ log = logging.getLogger(__name__)
 _RETRY_AFTER_S = 1.0
 
 
-class Controller:
+class Controller(ABC):
     """Subclasses say in `observe` which keys a change concerns, and in `reconcile` what to do."""
 
     def __init__(self, registry: Registry) -> None:
@@ -24,13 +25,13 @@ class Controller:
         self._wake = asyncio.Event()
         self.store.subscribe(self.observe)
 
+    @abstractmethod
     def observe(self, change: Change) -> None:
         """Called inside of the write: may only enqueue."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reconcile(self, key: Any) -> None:
         """Makes the world right for `key`. Does nothing if it is."""
-        raise NotImplementedError
 
     def enqueue(self, key: Hashable) -> None:
         self._dirty[key] = None

@@ -8,36 +8,27 @@ most maxUnavailable too few.
 import math
 from typing import Any
 
-from ebpf_lb.lab.apiserver.controllers.base import Controller
 from ebpf_lb.lab.apiserver.controllers.pods import (
     condition,
     is_active,
     is_ready,
     owned_pods,
-    owner_of,
     pod_from_template,
     template_hash,
 )
+from ebpf_lb.lab.apiserver.controllers.workload import WorkloadController
 from ebpf_lb.lab.apiserver.kinds import DEPLOYMENT, POD
 from ebpf_lb.lab.apiserver.registry import DeleteOptions
-from ebpf_lb.lab.apiserver.store import Change, Json, Stored
+from ebpf_lb.lab.apiserver.store import Json, Stored
 
 _HASH = "pod-template-hash"
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
-class DeploymentController(Controller):
-    def observe(self, change: Change) -> None:
-        subject = change.subject
-        if subject.kind is DEPLOYMENT:
-            self.enqueue((subject.namespace, subject.name))
-        elif subject.kind is POD and (owner := owner_of(subject, DEPLOYMENT)):
-            self.enqueue(owner)
+class DeploymentController(WorkloadController):
+    kind = DEPLOYMENT
 
-    def reconcile(self, key: tuple[str, str]) -> None:
-        deployment = self.store.get(DEPLOYMENT, *key)
-        if deployment is None or deployment.terminating:
-            return
+    def settle(self, deployment: Stored) -> None:
         current = template_hash(deployment.spec["template"])
         everything = owned_pods(self.store, deployment)
         pods = [pod for pod in everything if is_active(pod)]

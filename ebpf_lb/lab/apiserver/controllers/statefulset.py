@@ -3,38 +3,29 @@
 Upstream: pkg/controller/statefulset/stateful_set_control.go.
 """
 
-from ebpf_lb.lab.apiserver.controllers.base import Controller
 from ebpf_lb.lab.apiserver.controllers.pods import (
     is_finished,
     is_ready,
     owned_pods,
-    owner_of,
     pod_from_template,
     template_hash,
 )
+from ebpf_lb.lab.apiserver.controllers.workload import WorkloadController
 from ebpf_lb.lab.apiserver.kinds import POD, STATEFUL_SET
-from ebpf_lb.lab.apiserver.store import Change, Json, Stored
+from ebpf_lb.lab.apiserver.store import Json, Stored
 
 _REVISION = "controller-revision-hash"
 
 
-class StatefulSetController(Controller):
-    def observe(self, change: Change) -> None:
-        subject = change.subject
-        if subject.kind is STATEFUL_SET:
-            self.enqueue((subject.namespace, subject.name))
-        elif subject.kind is POD and (owner := owner_of(subject, STATEFUL_SET)):
-            self.enqueue(owner)
+class StatefulSetController(WorkloadController):
+    kind = STATEFUL_SET
 
-    def reconcile(self, key: tuple[str, str]) -> None:
-        stateful_set = self.store.get(STATEFUL_SET, *key)
-        if stateful_set is None or stateful_set.terminating:
-            return
+    def settle(self, stateful_set: Stored) -> None:
         revision = f"{stateful_set.name}-{template_hash(stateful_set.spec['template'])}"
-        self._settle(stateful_set, revision)
+        self._settle_pods(stateful_set, revision)
         self._write_status(stateful_set, revision)
 
-    def _settle(self, stateful_set: Stored, revision: str) -> None:
+    def _settle_pods(self, stateful_set: Stored, revision: str) -> None:
         """The next steps; with ordered pods, the first one that is not finished is the last."""
         spec = stateful_set.spec
         ordered = spec["podManagementPolicy"] == "OrderedReady"
