@@ -25,8 +25,9 @@ def _kernels(loaded_root: Path) -> dict[Family, Kernel]:
 
 
 @pytest.fixture(params=list(Family), ids=lambda family: family.directory)
-def kernel(request: pytest.FixtureRequest, _kernels: dict[Family, Kernel]) -> Iterator[Kernel]:
-    """Each test runs for both families, on empty maps."""
+def kernel(request: pytest.FixtureRequest, _kernels: dict[Family, Kernel]) -> Kernel:
+    """Each test runs for both families, on empty maps. A module with other settings has another
+    `_kernels`."""
     kernel = _kernels[request.param]
     kernel.reset()
-    yield kernel
+    return kernel

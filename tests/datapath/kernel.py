@@ -325,3 +325,10 @@ class Tally:
             done = (at + self._stride) * 8
             differing = differing >> done << done
         return found
+
+
+@contextmanager
+def kernels(name: str, settings: Settings) -> Iterator[dict[Family, Kernel]]:
+    """Both families of a build of its own, for modules with other settings than the session's."""
+    with loaded(name, settings) as root:
+        yield {family: Kernel(root, family) for family in Family}

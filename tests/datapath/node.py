@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebpf_lb.model.values import Family
-from tests.datapath.kernel import NODE
+from ebpf_lb.model.values import Family, Protocol
+from ebpf_lb.plan.forwarding import FrontendKind
+from tests.datapath.kernel import NODE, Kernel
 
 _CLONE_NEWNET = 0x40000000
 NODE_MAC, ROUTER_MAC, NODE2_MAC = "02:00:00:00:00:11", "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -85,6 +86,17 @@ def entered_node() -> Iterator[int]:
         assert libc.setns(home, _CLONE_NEWNET) == 0
         os.close(home)
         subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+def serve_at_node_port(kernel: Kernel, world: World, protocol: int = socket.IPPROTO_TCP) -> None:
+    """NodePort 30080 with one backend, on another node: what is sent there is masqueraded."""
+    kernel.service(
+        world.node,
+        30080,
+        [(world.remote_pod, 80)],
+        kind=FrontendKind.NODE_PORT,
+        protocol=Protocol(protocol),
+    )
 
 
 @contextmanager

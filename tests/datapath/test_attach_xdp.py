@@ -187,20 +187,29 @@ def test_one_of_our_name_that_is_not_ours(
         assert control.detach(veth) == 0
 
 
+def between_look_and_request(
+    control: XdpControl, act: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Callable[[int], list[Attached]], list[int]]:
+    """Has somebody attach a program as soon as `control` has looked. Returns how to look without
+    that, and the list in which the program's number will be."""
+    look, numbers = control.attached, list[int]()
+
+    def slow(ifindex: int) -> list[Attached]:
+        seen = look(ifindex)
+        if not numbers:
+            numbers.append(act())
+        return seen
+
+    monkeypatch.setattr(control, "attached", slow)
+    return look, numbers
+
+
 def test_somebody_who_comes_between_look_and_request(
     node: Pins, veth: int, foreign: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with XdpControl(node) as control:
         control.use(pin_program(node, "one")[0])
-        look, numbers = control.attached, []
-
-        def slow(ifindex: int) -> list[Attached]:
-            seen = look(ifindex)
-            if not numbers:
-                numbers.append(foreign())
-            return seen
-
-        monkeypatch.setattr(control, "attached", slow)
+        look, numbers = between_look_and_request(control, foreign, monkeypatch)
         with pytest.raises(XdpRefusedError, match="is not ours"):
             control.attach(veth, Mode.NATIVE)
         assert [one.program_id for one in look(veth)] == numbers
@@ -214,16 +223,12 @@ def test_somebody_who_replaces_ours_between_look_and_request(
         control.use(old)
         control.attach(veth, Mode.NATIVE)
         control.use(new)
-        look, numbers = control.attached, []
 
-        def slow(ifindex: int) -> list[Attached]:
-            seen = look(ifindex)
-            if not numbers:
-                ip("link set dev d0 xdpdrv off")
-                numbers.append(foreign())
-            return seen
+        def replace() -> int:
+            ip("link set dev d0 xdpdrv off")
+            return foreign()
 
-        monkeypatch.setattr(control, "attached", slow)
+        look, numbers = between_look_and_request(control, replace, monkeypatch)
         with pytest.raises(XdpRefusedError, match="is not ours"):
             control.attach(veth, Mode.NATIVE)
         assert [one.program_id for one in look(veth)] == numbers

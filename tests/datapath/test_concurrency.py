@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family, Protocol
 from tests.bench.feeder import Feeder, Traffic
 from tests.capabilities import DATAPATH, Capability, needs
-from tests.datapath.kernel import Kernel, loaded
+from tests.datapath.kernel import Kernel, kernels
 from tests.datapath.test_pod import WORLDS, World
 from tests.support.packets import ACK, FIN, SYN, TCP, UDP
 
@@ -81,14 +80,9 @@ class Race:
 
 
 @pytest.fixture(scope="module")
-def wide_root() -> Iterator[Path]:
-    with loaded("races", SETTINGS) as root:
-        yield root
-
-
-@pytest.fixture(scope="module")
-def _races(wide_root: Path) -> dict[Family, Race]:
-    return {f: Race(Kernel(wide_root, f), (Feeder(f), Feeder(f))) for f in Family}
+def _races() -> Iterator[dict[Family, Race]]:
+    with kernels("races", SETTINGS) as both:
+        yield {f: Race(kernel, (Feeder(f), Feeder(f))) for f, kernel in both.items()}
 
 
 @pytest.fixture(params=list(Family), ids=lambda family: family.directory)

@@ -12,8 +12,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from ebpf_lb.model.values import Protocol
-from ebpf_lb.plan.forwarding import FrontendKind
+from tests.datapath.node import serve_at_node_port
 from tests.datapath.test_uplink import Hook, World, first, hook, uplink, world
 from tests.support.packets import UDP
 
@@ -26,13 +25,7 @@ TURNED = 1 << 30
 
 @pytest.fixture(autouse=True)
 def served(hook: Hook, world: World) -> None:
-    hook.kernel.service(
-        world.node,
-        30080,
-        [(world.remote_pod, 80)],
-        kind=FrontendKind.NODE_PORT,
-        protocol=Protocol.UDP,
-    )
+    serve_at_node_port(hook.kernel, world, UDP)
 
 
 def ends(hook: Hook, world: World, reason: str) -> None:

@@ -6,14 +6,13 @@ import itertools
 import struct
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family, Protocol
 from tests.capabilities import DATAPATH, needs
-from tests.datapath.kernel import Kernel, loaded
+from tests.datapath.kernel import Kernel, kernels
 from tests.datapath.test_pod import WORLDS, World, first
 from tests.support.packets import ACK, FIN, RST, SCTP, TCP, UDP, Packet
 
@@ -37,21 +36,9 @@ NEW, ESTABLISHED, CLOSING = 3, 4, 7
 
 
 @pytest.fixture(scope="module")
-def hasty_root() -> Iterator[Path]:
-    with loaded("hasty", SETTINGS) as root:
-        yield root
-
-
-@pytest.fixture(scope="module")
-def _hasty(hasty_root: Path) -> dict[Family, Kernel]:
-    return {family: Kernel(hasty_root, family) for family in Family}
-
-
-@pytest.fixture(params=list(Family), ids=lambda family: family.directory)
-def kernel(request: pytest.FixtureRequest, _hasty: dict[Family, Kernel]) -> Kernel:
-    kernel = _hasty[request.param]
-    kernel.reset()
-    return kernel
+def _kernels() -> Iterator[dict[Family, Kernel]]:
+    with kernels("hasty", SETTINGS) as both:
+        yield both
 
 
 @pytest.fixture
@@ -228,9 +215,9 @@ def test_sctp_associations_are_followed(kernel: Kernel, world: World) -> None:
 def test_at_half_load_hardly_a_flow_finds_no_room() -> None:
     """Two choices of set, and the emptier one is taken: simulated, 0.003 % are lost, and a hundred
     times as many where the first set is filled first."""
-    with loaded("half", Settings(flows=1 << 16)) as root:
-        for family in Family:
-            kernel, world = Kernel(root, family), WORLDS[family]
+    with kernels("half", Settings(flows=1 << 16)) as both:
+        for family, kernel in both.items():
+            world = WORLDS[family]
             flows = 1 << 15
             kernel.service(world.vip, 80, [(world.backend, 80)], protocol=Protocol.TCP)
             there = bytearray(first(world).frame())

@@ -8,6 +8,7 @@ from ebpf_lb.model.values import Family, Protocol
 from ebpf_lb.plan.forwarding import FrontendKind
 from tests.datapath import test_pod, test_uplink
 from tests.datapath.kernel import Kernel
+from tests.datapath.node import serve_at_node_port
 from tests.datapath.test_uplink import Hook, uplink
 from tests.support.packets import ACK, TCP, UDP, Packet, checksum, parse, too_big
 
@@ -79,13 +80,7 @@ def hook(kernel: Kernel, uplink: int, request: pytest.FixtureRequest) -> Hook:
 def test_about_a_masqueraded_packet(hook: Hook, protocol: int) -> None:
     """On the way to the other node a packet was too big: the client must hear of its own packet."""
     world, kernel = test_uplink.WORLDS[hook.kernel.family], hook.kernel
-    kernel.service(
-        world.node,
-        30080,
-        [(world.remote_pod, 80)],
-        kind=FrontendKind.NODE_PORT,
-        protocol=Protocol(protocol),
-    )
+    serve_at_node_port(kernel, world, protocol)
     sent = test_uplink.first(world, protocol)
     there = hook("uplink_ingress", sent).packet
     got = hook("uplink_ingress", too_big(there, ROUTER[kernel.family]))

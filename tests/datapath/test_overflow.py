@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from ebpf_lb.model.values import Family, Protocol
 from ebpf_lb.plan.forwarding import FrontendKind
 from tests.capabilities import DATAPATH, needs
 from tests.datapath import test_pod, test_uplink
-from tests.datapath.kernel import Kernel, loaded
+from tests.datapath.kernel import Kernel, kernels
 from tests.datapath.test_icmp import ends, quotation
 from tests.datapath.test_pod import PROTOCOLS, World
 from tests.datapath.test_uplink import Hook, hook, uplink
@@ -35,14 +34,9 @@ NEXT_TICK_S = 1.5 / ticks_per_second()
 
 
 @pytest.fixture(scope="module")
-def spacious_root() -> Iterator[Path]:
-    with loaded("overflow", SETTINGS) as root:
-        yield root
-
-
-@pytest.fixture(scope="module")
-def _kernels(spacious_root: Path) -> dict[Family, Kernel]:
-    return {family: Kernel(spacious_root, family) for family in Family}
+def _kernels() -> Iterator[dict[Family, Kernel]]:
+    with kernels("overflow", SETTINGS) as both:
+        yield both
 
 
 @pytest.fixture

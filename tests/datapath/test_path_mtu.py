@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from ebpf_lb.model.values import Family, Protocol
-from ebpf_lb.plan.forwarding import FrontendKind
 from tests.datapath.kernel import Result
+from tests.datapath.node import serve_at_node_port
 from tests.datapath.test_icmp import ends, quotation
 from tests.datapath.test_uplink import NODE2_MAC, Hook, World, first, hook, mac, uplink, world
 from tests.support.fragments import join, split
@@ -35,13 +35,7 @@ def of_size(packet: Packet, size: int) -> Packet:
 
 def opened(hook: Hook, world: World, protocol: int) -> tuple[Packet, Packet]:
     """An established flow to another node: a client's packet, and the backend's."""
-    hook.kernel.service(
-        world.node,
-        30080,
-        [(world.remote_pod, 80)],
-        kind=FrontendKind.NODE_PORT,
-        protocol=Protocol(protocol),
-    )
+    serve_at_node_port(hook.kernel, world, protocol)
     sent = first(world, protocol)
     there = hook("uplink_ingress", sent)
     assert there.redirected
@@ -83,13 +77,7 @@ def test_the_sender_is_told(hook: Hook, world: World, protocol: int, direction: 
 
 @pytest.mark.usefixtures("narrow")
 def test_also_of_the_first_packet_of_a_flow(hook: Hook, world: World) -> None:
-    hook.kernel.service(
-        world.node,
-        30080,
-        [(world.remote_pod, 80)],
-        kind=FrontendKind.NODE_PORT,
-        protocol=Protocol.UDP,
-    )
+    serve_at_node_port(hook.kernel, world, UDP)
     big = of_size(first(world, UDP).but(dont_fragment=True), 1500)
     is_told(hook("uplink_ingress", big), big, MTU)
     fits = hook("uplink_ingress", of_size(big, MTU))

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -21,7 +20,7 @@ from ebpf_lb.datapath.sweep import AffinitySweep, FlowSweep, sweeps
 from ebpf_lb.model.values import Family, Protocol
 from tests.bench.feeder import Feeder, Traffic
 from tests.capabilities import DATAPATH, needs
-from tests.datapath.kernel import Kernel, loaded
+from tests.datapath.kernel import Kernel, kernels
 from tests.datapath.test_pod import WORLDS, World, first
 from tests.support.packets import ACK, RST, SYN, TCP, UDP
 
@@ -34,14 +33,9 @@ HALF_A_MILLION = 500_000
 
 
 @pytest.fixture(scope="module")
-def large_root() -> Iterator[Path]:
-    with loaded("swept", SETTINGS) as root:
-        yield root
-
-
-@pytest.fixture(scope="module")
-def _kernels(large_root: Path) -> dict[Family, Kernel]:
-    return {family: Kernel(large_root, family) for family in Family}
+def _kernels() -> Iterator[dict[Family, Kernel]]:
+    with kernels("swept", SETTINGS) as both:
+        yield both
 
 
 @pytest.fixture

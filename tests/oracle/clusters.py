@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
+from tests.oracle.objects import endpoint_slice
 from tests.oracle.oracle import Client, ClientKind, Destination, Node, version
 
 NODES = ["node1", "node2", "node3"]
@@ -135,19 +136,11 @@ def slices(draw: DrawFn, number: int, service: dict[str, Any]) -> dict[str, Any]
             for p in service["spec"]["ports"]
         ]
     )
-    return {
-        "kind": "EndpointSlice",
-        "metadata": {
-            "namespace": service["metadata"]["namespace"],
-            "name": f"slice{number}",
-            "labels": {"kubernetes.io/service-name": service["metadata"]["name"]},
-        },
-        "addressType": f"IPv{family}",
-        "ports": draw(st.one_of([any_ports, asked_for, asked_for, asked_for])),
-        "endpoints": draw(
-            st.lists(endpoint, min_size=1, max_size=5, unique_by=lambda e: tuple(e["addresses"]))
-        ),
-    }
+    ports = draw(st.one_of([any_ports, asked_for, asked_for, asked_for]))
+    endpoints = draw(
+        st.lists(endpoint, min_size=1, max_size=5, unique_by=lambda e: tuple(e["addresses"]))
+    )
+    return endpoint_slice(service, number, family, ports, endpoints)
 
 
 def named(names: list[str]) -> st.SearchStrategy[list[dict[str, str]]]:

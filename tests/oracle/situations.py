@@ -8,9 +8,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from tests.oracle.objects import Json, endpoint_slice
 from tests.oracle.oracle import Client, ClientKind, Destination, Node, version
-
-Json = dict[str, Any]
 
 NODE_ADDRESSES = ("172.30.0.11", "192.168.7.1", "fd30::11", "fd00:192::1")
 WHERE = {
@@ -177,20 +176,9 @@ def _slice(rng: random.Random, number: int, service: Json) -> Json:
     ]
     if rng.random() < 0.1:
         ports = [{"name": rng.choice((None, *PORT_NAMES)), "port": rng.choice((8080, 0, None))}]
-    return {
-        "kind": "EndpointSlice",
-        "metadata": {
-            "namespace": service["metadata"]["namespace"],
-            "name": f"slice{number}",
-            "labels": {"kubernetes.io/service-name": service["metadata"]["name"]},
-        },
-        "addressType": f"IPv{family}",
-        "ports": ports,
-        "endpoints": [
-            _endpoint(rng, address)
-            for address in rng.sample(PLACES[family], rng.choice((1, 1, 2, 2, 3, 5)))
-        ],
-    }
+    chosen = rng.sample(PLACES[family], rng.choice((1, 1, 2, 2, 3, 5)))
+    endpoints = [_endpoint(rng, address) for address in chosen]
+    return endpoint_slice(service, number, family, ports, endpoints)
 
 
 READY = {"ready": True, "serving": True, "terminating": False}
