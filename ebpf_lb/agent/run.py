@@ -36,9 +36,9 @@ from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets, translated_sockets
 from ebpf_lb.agent.upkeep.sweeper import Sweeper
 from ebpf_lb.datapath import clock as datapath_clock
 from ebpf_lb.datapath.accept_local import SETTING, accept_local
-from ebpf_lb.datapath.attach import TrafficControl
-from ebpf_lb.datapath.attach_cgroup import attach_cgroup, remove_links
-from ebpf_lb.datapath.attach_xdp import XdpControl
+from ebpf_lb.datapath.attach.cgroup import attach_cgroup, remove_links
+from ebpf_lb.datapath.attach.tc import TrafficControl
+from ebpf_lb.datapath.attach.xdp import XdpControl
 from ebpf_lb.datapath.dump import View
 from ebpf_lb.datapath.loader import Loaded, ensure_loaded, retire_old_builds
 from ebpf_lb.datapath.pins import Build, Pins

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebpf_lb.datapath.accept_local import restore
-from ebpf_lb.datapath.attach import TrafficControl
-from ebpf_lb.datapath.attach_cgroup import remove_link
-from ebpf_lb.datapath.attach_xdp import XdpControl
+from ebpf_lb.datapath.attach.cgroup import remove_link
+from ebpf_lb.datapath.attach.tc import TrafficControl
+from ebpf_lb.datapath.attach.xdp import XdpControl
 from ebpf_lb.datapath.libbpf import Link, Program, link_ids
 from ebpf_lb.datapath.loader import cache
 from ebpf_lb.datapath.pins import Pins

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 
 from ebpf_lb.cli.main import main
 from ebpf_lb.datapath.accept_local import SETTING, accept_local
-from ebpf_lb.datapath.attach import PREFERENCE, AttachError, Direction, TrafficControl
-from ebpf_lb.datapath.attach_cgroup import attach_cgroup
+from ebpf_lb.datapath.attach.cgroup import attach_cgroup
+from ebpf_lb.datapath.attach.errors import AttachError
+from ebpf_lb.datapath.attach.tc import PREFERENCE, Direction, TrafficControl
 from ebpf_lb.datapath.libbpf import CgroupHook, Link, Program
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.errors import UserError

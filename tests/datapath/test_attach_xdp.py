@@ -12,7 +12,7 @@ from pyroute2.netlink.rtnl import RTMGRP_LINK
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from ebpf_lb.cli.main import main
-from ebpf_lb.datapath.attach_xdp import (
+from ebpf_lb.datapath.attach.xdp import (
     PROGRAM,
     Attached,
     Mode,

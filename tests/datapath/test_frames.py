@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpf_lb.datapath.attach import TrafficControl
+from ebpf_lb.datapath.attach.tc import TrafficControl
 from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.lab import namespaces
 from ebpf_lb.model.values import Family, Protocol

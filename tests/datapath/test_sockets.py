@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ebpf_lb.datapath.attach import TrafficControl
-from ebpf_lb.datapath.attach_cgroup import attach_cgroup, remove_link
+from ebpf_lb.datapath.attach.cgroup import attach_cgroup, remove_link
+from ebpf_lb.datapath.attach.tc import TrafficControl
 from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.lab import namespaces
 from ebpf_lb.model.values import Family, Protocol, parse_address

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ebpf_lb.agent.network.roles import Interface, NetworkView, Role
 from ebpf_lb.agent.network.xdp import XdpUplinks
-from ebpf_lb.datapath.attach import AttachError
+from ebpf_lb.datapath.attach.errors import AttachError
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID
 from ebpf_lb.model.values import Family, Network, family_of
 
@@ -18,7 +18,7 @@ _NUMBERS = range(NODE_SOURCE_ID + 1, 256)
 
 
 class Control(Protocol):
-    """What is asked of `datapath.attach.TrafficControl`."""
+    """What is asked of `datapath.attach.tc.TrafficControl`."""
 
     def attach(self, ifindex: int, role: str = "pod") -> bool: ...
     def detach(self, ifindex: int) -> int: ...

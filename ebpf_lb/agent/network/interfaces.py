@@ -16,7 +16,7 @@ from pyroute2.netlink import rtnl
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from ebpf_lb.agent.network.roles import Address, Facts, Link
-from ebpf_lb.datapath.attach_xdp import attached_programs
+from ebpf_lb.datapath.attach.xdp import attached_programs
 from ebpf_lb.model.values import Family, parse_address
 
 _GROUPS = (

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ebpf_lb.agent.network.roles import Interface
-from ebpf_lb.datapath.attach import AttachError, interface_name
-from ebpf_lb.datapath.attach_xdp import Mode
+from ebpf_lb.datapath.attach.errors import AttachError, interface_name
+from ebpf_lb.datapath.attach.xdp import Mode
 
 OFF, GENERIC, NATIVE, AUTO = "off", "generic", "native", "auto"
 MODES = (OFF, GENERIC, NATIVE, AUTO)
@@ -21,7 +21,7 @@ TC = "tc"
 
 
 class Control(Protocol):
-    """What is asked of `datapath.attach_xdp.XdpControl`."""
+    """What is asked of `datapath.attach.xdp.XdpControl`."""
 
     def attach(self, ifindex: int, mode: Mode) -> bool: ...
     def detach(self, ifindex: int) -> int: ...

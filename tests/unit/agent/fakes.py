@@ -16,8 +16,8 @@ from ebpf_lb.agent.network.xdp import XdpUplinks
 from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.agent.programming.service_networks import ServiceNetworks
 from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets, Translated
-from ebpf_lb.datapath.attach import AttachError
-from ebpf_lb.datapath.attach_xdp import Mode, XdpRefusedError
+from ebpf_lb.datapath.attach.errors import AttachError
+from ebpf_lb.datapath.attach.xdp import Mode, XdpRefusedError
 from ebpf_lb.datapath.sock_diag import UdpSocket
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID, NotProgrammed
 from ebpf_lb.model.key import ObjectKey

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ebpf_lb.datapath.headers import HeaderError, parse_header
 from ebpf_lb.datapath.layout import Layout, Scope, StructLayout, build, load
+from ebpf_lb.datapath.layout.headers import HeaderError, parse_header
 from ebpf_lb.model.values import Family
 
 

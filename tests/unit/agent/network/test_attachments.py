@@ -7,7 +7,7 @@ import pytest
 from ebpf_lb.agent.inbox import NetworkChanged
 from ebpf_lb.agent.network.attachments import SourceNumbers
 from ebpf_lb.agent.network.roles import Address, Link
-from ebpf_lb.datapath.attach import Direction
+from ebpf_lb.datapath.attach.tc import Direction
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID
 from ebpf_lb.kube import resources
 from ebpf_lb.kube.watch import Changed, Listed

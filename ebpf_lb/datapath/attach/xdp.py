@@ -24,7 +24,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import (
 )
 
 from ebpf_lb.datapath import layout
-from ebpf_lb.datapath.attach import AttachError, interface_name
+from ebpf_lb.datapath.attach.errors import AttachError, interface_name
 from ebpf_lb.datapath.libbpf import Map, Program
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.model.values import Family

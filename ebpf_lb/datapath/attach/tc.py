@@ -1,7 +1,5 @@
-"""Attaching pinned programs: to interfaces by TC filters, to the node's sockets by cgroup links.
-
-Always by replacing, so that no packet passes between two versions; everything stays when the agent
-ends. A filter is ours if its name begins with `ebpf-lb/`; others are never touched.
+"""TC filters on interfaces, by netlink. One is ours if its name begins with `ebpf-lb/`; others are
+never touched.
 """
 
 import errno
@@ -15,9 +13,9 @@ from typing import Any, Self
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from ebpf_lb.datapath.attach.errors import AttachError, interface_name
 from ebpf_lb.datapath.libbpf import Program
 from ebpf_lb.datapath.pins import Build
-from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Family
 
 PREFERENCE = 49000
@@ -34,10 +32,6 @@ class Direction(IntEnum):
 
     INGRESS = 0xFFFFFFF2
     EGRESS = 0xFFFFFFF3
-
-
-class AttachError(UserError):
-    """A program cannot be attached there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,14 +205,6 @@ class _SuppressGone:
     def __exit__(self, kind: object, error: object, traceback: object) -> bool:
         gone = (errno.ENODEV, errno.ENOENT, errno.EINVAL)
         return isinstance(error, NetlinkError) and error.code in gone
-
-
-def interface_name(ifindex: int) -> str:
-    """The name, or `interface 7` for one that has gone."""
-    try:
-        return socket.if_indextoname(ifindex)
-    except OSError:
-        return f"interface {ifindex}"
 
 
 def _parse_filter(message: Any, ifindex: int, direction: Direction) -> Filter | None:
