@@ -5,7 +5,7 @@ What only some kinds have (defaults, validation, allocation) lives in `strategie
 
 from dataclasses import dataclass
 
-from ebpf_lb.lab.apiserver import schema
+from ebpf_lb.lab.apiserver import fields
 from ebpf_lb.lab.apiserver.schema import Schema
 
 
@@ -31,7 +31,7 @@ class Kind:
     has_generation: bool = False
     limit: int = 0
     returns_deleted: bool = False
-    schema: Schema = schema.GENERIC
+    schema: Schema = fields.GENERIC
 
     @property
     def api_version(self) -> str:
@@ -64,10 +64,10 @@ NAMESPACE = Kind(
     short_names=("ns",),
     has_status=True,
     returns_deleted=True,
-    schema=schema.NAMESPACE,
+    schema=fields.NAMESPACE,
 )
 NODE = Kind(
-    "Node", "nodes", namespaced=False, short_names=("no",), has_status=True, schema=schema.NODE
+    "Node", "nodes", namespaced=False, short_names=("no",), has_status=True, schema=fields.NODE
 )
 SERVICE = Kind(
     "Service",
@@ -76,15 +76,15 @@ SERVICE = Kind(
     in_all=True,
     has_status=True,
     returns_deleted=True,
-    schema=schema.SERVICE,
+    schema=fields.SERVICE,
 )
-ENDPOINTS = Kind("Endpoints", "endpoints", short_names=("ep",), schema=schema.ENDPOINTS)
+ENDPOINTS = Kind("Endpoints", "endpoints", short_names=("ep",), schema=fields.ENDPOINTS)
 ENDPOINT_SLICE = Kind(
     "EndpointSlice",
     "endpointslices",
     "discovery.k8s.io",
     has_generation=True,
-    schema=schema.ENDPOINT_SLICE,
+    schema=fields.ENDPOINT_SLICE,
 )
 POD = Kind(
     "Pod",
@@ -94,7 +94,7 @@ POD = Kind(
     has_status=True,
     has_generation=True,
     returns_deleted=True,
-    schema=schema.POD,
+    schema=fields.POD,
 )
 DEPLOYMENT = Kind(
     "Deployment",
@@ -105,7 +105,7 @@ DEPLOYMENT = Kind(
     has_status=True,
     has_scale=True,
     has_generation=True,
-    schema=schema.DEPLOYMENT,
+    schema=fields.DEPLOYMENT,
 )
 STATEFUL_SET = Kind(
     "StatefulSet",
@@ -116,7 +116,7 @@ STATEFUL_SET = Kind(
     has_status=True,
     has_scale=True,
     has_generation=True,
-    schema=schema.STATEFUL_SET,
+    schema=fields.STATEFUL_SET,
 )
 SERVICE_CIDR = Kind(
     "ServiceCIDR",
@@ -124,7 +124,7 @@ SERVICE_CIDR = Kind(
     "networking.k8s.io",
     namespaced=False,
     has_status=True,
-    schema=schema.SERVICE_CIDR,
+    schema=fields.SERVICE_CIDR,
 )
 
 KINDS: tuple[Kind, ...] = (

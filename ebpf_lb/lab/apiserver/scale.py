@@ -1,6 +1,6 @@
 """The `scale` subresource (autoscaling/v1) of Deployments and StatefulSets."""
 
-from ebpf_lb.lab.apiserver import errors, patch, schema
+from ebpf_lb.lab.apiserver import errors, fields, patch, schema
 from ebpf_lb.lab.apiserver.kinds import Kind
 from ebpf_lb.lab.apiserver.registry import Registry
 from ebpf_lb.lab.apiserver.store import Json, Stored
@@ -8,7 +8,7 @@ from ebpf_lb.lab.apiserver.store import Json, Stored
 _SCHEMA = schema.Struct(
     "Scale",
     {
-        "metadata": schema.METADATA,
+        "metadata": fields.METADATA,
         "spec": schema.Struct("ScaleSpec", {"replicas": schema.INTEGER}),
     },
 )
