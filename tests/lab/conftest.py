@@ -121,7 +121,7 @@ class Room:
 
 def room_in(lab: Lab, folder: Path) -> Iterator[Room]:
     """A namespace in any lab, for a fixture: it goes when the fixture ends."""
-    room = Room(lab, f"test-{next(_numbers)}", folder)
+    room = Room(lab, f"test-{os.getpid()}-{next(_numbers)}", folder)
     yield room
     lab.delete(
         [manifests.write(folder / "namespace.json", manifests.in_namespace(room.namespace, []))]

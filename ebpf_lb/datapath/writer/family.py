@@ -164,6 +164,7 @@ class FamilyWriter(NodeTables):
         try:
             self._frontends.change(record, {})
             self._ranges.remove_others(record, ())
+            self._services.withdraw(record)
             self._delete_name(record.id)
         except OSError as error:
             raise NotProgrammed(name, self.family, f"removing: {_reason(error)}") from error

@@ -281,6 +281,18 @@ class Services:
             if flags & sets
         }
 
+    def withdraw(self, record: Record) -> None:
+        """Its backends serve no more: UDP flows to them end now, not when their ids are given
+        back."""
+        pack, size = self._pack_backend, self._address_bytes
+        held = self._held(record)
+        if held:
+            self._maps.backends.update_batch(
+                b"".join([_INDEX.pack(number) for _, number in held.values()]),
+                b"".join([pack(key[:size], key[size:], record.id, 0) for key in held]),
+            )
+            self._stats["backends"] += len(held)
+
     def release(self, record: Record) -> None:
         """Nothing points to the Service port any more: its ids and regions go, in a second."""
         backends = unpack_ids(record.backends)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ebpf_lb.datapath.layout import load
 from ebpf_lb.datapath.writer import FamilyWriter, NotHashed, NotProgrammed, format_name, parse_name
 from ebpf_lb.model.values import Family, Network, Protocol
 from ebpf_lb.plan.forwarding import (
@@ -340,6 +341,20 @@ def test_freed_ids_and_regions_wait_a_second() -> None:
     assert [row[0] for row in fake.endpoints(2, "cluster")] == [
         address(Family.IPV4, number) for number in (4, 5)
     ]
+
+
+def test_backends_of_a_deleted_service_serve_no_more_from_then_on() -> None:
+    """UDP flows go by their backends' flags: they must not wait until the ids are given back."""
+    fake, layout = FakeMaps(Family.IPV4), load(Family.IPV4)
+    writer = writer_of(fake)
+    for name in ("web", "other"):
+        writer.set(forwarding(name, vips=(100 + len(name),)))
+    writer.delete(forwarding().name)
+    held = [layout.struct("backend").unpack(value) for _, value in fake.maps.backends.items()]
+    flags = {number: {e.flags for e in held if e.service_id == number} for number in (1, 2)}
+    assert flags[1] == {0}
+    in_cluster_set = layout.enum("backend_flag")["BACKEND_IN_CLUSTER_SET"]
+    assert all(each & in_cluster_set for each in flags[2])
 
 
 def test_a_full_map_leaves_what_was_there_and_names_itself() -> None:
