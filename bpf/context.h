@@ -106,6 +106,9 @@ INLINE __u32 ctx_segment_bytes(context *ctx)
 
 #endif
 
+/* In NOTE_MTU, where no MTU is as small: the packet has come to the end of its hops. */
+#define HOPS_ENDED 1
+
 /* What one of our programs leaves to the next about a packet. */
 enum note {
 	NOTE_ATTEMPT = 0,     /* CALL_NEW_FLOW and CALL_NEW_SNAT_FLOW: see go_on() */
@@ -113,7 +116,7 @@ enum note {
 	NOTE_REASON = 1,      /* CALL_REJECT: why */
 	NOTE_SCTP_CHANGE = 1, /* CALL_SCTP: exclusive-or of the old and new first 4 bytes */
 	NOTE_SEND = 2,	      /* CALL_SCTP: and then; CALL_REJECT: bits only: see send_by() */
-	NOTE_MTU = 3,	      /* CALL_REJECT: of the way that the packet is too big for, else 0 */
+	NOTE_MTU = 3,	      /* CALL_REJECT: of the way that it is too big for, HOPS_ENDED, or 0 */
 };
 
 INLINE __u32 ctx_note(context *ctx, enum note which)

@@ -34,7 +34,7 @@ enum reason {
 	REASON_SLOW_PATH = 42,		  /* a program of the slow path could not be called */
 	REASON_CONTENTION = 43,		  /* other processors kept changing the same flow's entries */
 	REASON_NO_ROUTE = 44,		  /* the node has no route to the backend, or back to the client */
-	REASON_HOP_LIMIT = 45,		  /* hop limit reached on the way through this node */
+	REASON_HOP_LIMIT = 45,		  /* hop limit reached on the way through this node: the sender is told */
 	REASON_TOO_BIG = 46,		  /* too big for the way out and not to be fragmented: the sender is told */
 	REASON_NO_SERVICE = 47,		  /* an address of a ServiceCIDR that no Service has */
 	REASON_SCTP_FRAGMENT = 48,	  /* a fragment of SCTP whose ports must change: its checksum covers all the others */

@@ -2,7 +2,8 @@
 /*
  * REJECT: the refused packet becomes its own answer and goes back by the interface it came by.
  * TCP gets a RST (RFC 9293, 3.10.7.1), everything else ICMP port unreachable (RFC 792, RFC 4443).
- * Likewise a packet that is too big for its way, about which its sender must hear (RFC 1191, RFC 8201).
+ * Likewise a packet that is too big for its way, about which its sender must hear (RFC 1191, RFC 8201),
+ * and one that has come to the end of its hops (RFC 1812, 4.3.3.4; RFC 4443, 3.3).
  *
  * One bucket for the whole node limits the answers, and not the kernel's limit per destination:
  * a client that is refused must hear so every time.
@@ -19,9 +20,11 @@
 #define ICMP_DEST_UNREACH 3
 #define ICMP_PORT_UNREACH 3
 #define ICMP_FRAG_NEEDED 4
+#define ICMP_TIME_EXCEEDED 11
 #define ICMPV6_DEST_UNREACH 1
 #define ICMPV6_PORT_UNREACH 4
 #define ICMPV6_PKT_TOOBIG 2
+#define ICMPV6_TIME_EXCEED 3
 #define IPV6_LEAST_MTU 1280
 
 /*
@@ -159,9 +162,14 @@ INLINE int become_reset(struct __sk_buff *skb, struct packet *packet)
 
 /* How much of the refused packet is quoted, IP header included: a multiple of 4. */
 #define QUOTE_MAX 96
-/* The first two words of an ICMP error without its checksum: port unreachable, or too big for `mtu`. */
+/* The first two words of an ICMP error without its checksum; `mtu` as NOTE_MTU says. */
 INLINE void icmp_words(__u32 mtu, __be32 *words)
 {
+	if (mtu == HOPS_ENDED) {
+		words[0] = htonl32((FAMILY == 4 ? ICMP_TIME_EXCEEDED : ICMPV6_TIME_EXCEED) << 24);
+		words[1] = 0;
+		return;
+	}
 #if FAMILY == 4
 	words[0] = htonl32(ICMP_DEST_UNREACH << 24 | (mtu ? ICMP_FRAG_NEEDED : ICMP_PORT_UNREACH)
 							     << 16);
@@ -183,7 +191,7 @@ INLINE __u32 quoted_transport(__u8 protocol)
 }
 
 /*
- * Wraps the head of the packet into an ICMP error: port unreachable, or too big for a way of `mtu`.
+ * Wraps the head of the packet into an ICMP error: which, `mtu` says, as NOTE_MTU.
  * Returns 0, or -1 where it can't be made.
  */
 INLINE int become_error(struct __sk_buff *skb, struct packet *packet, __u32 mtu)

@@ -71,6 +71,17 @@ INLINE int answer_too_big(context *ctx, __u32 mtu, int hook)
 	return slow_path(ctx, CALL_REJECT);
 }
 
+/* Its sender must hear that it did not get through; at XDP such packets go on to TC. */
+INLINE int answer_expired(context *ctx, int hook)
+{
+	if (AT_XDP)
+		return drop(ctx, REASON_HOP_LIMIT);
+	ctx_set_note(ctx, NOTE_REASON, REASON_HOP_LIMIT);
+	ctx_set_note(ctx, NOTE_MTU, HOPS_ENDED);
+	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
+	return slow_path(ctx, CALL_REJECT);
+}
+
 /* client -> VIP, where the client's packets come in. */
 INLINE int translate_to_backend(context *ctx, struct packet *packet, const struct flow_ref *ref,
 				__u32 now, int hook)
@@ -144,7 +155,7 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 		} else if (!where) {
 			return drop(ctx, REASON_NO_ROUTE);
 		} else if (hook != HOOK_FROM_NODE && !pass_hop(ctx)) {
-			return drop(ctx, REASON_HOP_LIMIT);
+			return answer_expired(ctx, hook);
 		} else {
 			take_way(ctx, ref, where);
 		}
@@ -218,7 +229,7 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 		if (!AT_XDP && UNLIKELY(where >= SEND_TOO_BIG))
 			return answer_too_big(ctx, where & ~SEND_TOO_BIG, hook);
 		if (!(where & SEND_INWARDS) && !pass_hop(ctx))
-			return drop(ctx, REASON_HOP_LIMIT);
+			return answer_expired(ctx, hook);
 		if (is_there(ctx, where, hook))
 			where = 0;
 		else

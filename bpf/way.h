@@ -129,6 +129,21 @@ INLINE void set_macs(context *ctx, const __u8 *destination, const __u8 *source)
 	__builtin_memcpy(ethernet->h_source, source, ETH_ALEN);
 }
 
+/* Is there another hop in it? */
+INLINE int has_hops(context *ctx)
+{
+	void *header = (void *)(long)ctx->data + LINK_HEADER_BYTES;
+#if FAMILY == 4
+	struct iphdr *ip = header;
+
+	return (void *)(ip + 1) <= (void *)(long)ctx->data_end && ip->ttl > 1;
+#else
+	struct ipv6hdr *ip = header;
+
+	return (void *)(ip + 1) <= (void *)(long)ctx->data_end && ip->hop_limit > 1;
+#endif
+}
+
 /* One hop older. Returns 0 if it must not live on. */
 INLINE int pass_hop(context *ctx)
 {

@@ -57,6 +57,6 @@ INLINE int finishes_here(context *ctx, const struct packet *packet,
 			 const struct endpoint_change *source,
 			 const struct endpoint_change *destination, __u32 where)
 {
-	return !AT_XDP ||
-	       (where == ctx_interface(ctx) && !sctp_change(packet, source, destination));
+	return !AT_XDP || (where == ctx_interface(ctx) && has_hops(ctx) &&
+			   !sctp_change(packet, source, destination));
 }

@@ -373,8 +373,13 @@ def _header_is_right(frame: bytes) -> bool:
     return checksum(frame[LINK : LINK + (frame[LINK] & 15) * 4]) == 0
 
 
-def wrong_answer(sent: bytes, got: bytes) -> str:
-    """What is wrong about a refusal; "" if it is a right RST or port unreachable to the sender."""
+PORT_UNREACHABLE = (b"\3\3", b"\1\4")  # type and code, of ICMP and of ICMPv6
+TIME_EXCEEDED = (b"\x0b\0", b"\3\0")
+
+
+def wrong_answer(sent: bytes, got: bytes, wanted: tuple[bytes, bytes] = PORT_UNREACHABLE) -> str:
+    """What is wrong about an answer; "" if it is a right one to the sender: the wanted ICMP error,
+    or, instead of port unreachable, a RST."""
     before, after = read(sent), read(got)
     if before is None or after is None:
         return "the answer cannot be read"
@@ -395,13 +400,15 @@ def wrong_answer(sent: bytes, got: bytes) -> str:
             return "the RST's ports are not the refused packet's turned round"
         if not got[after.transport + 13] & 4:
             return "an answer by TCP that is no RST"
+        if wanted != PORT_UNREACHABLE:
+            return "a RST, which tells something else"
         return "" if transport_is_right(got, after) else "the RST's checksum is wrong"
     if after.protocol != (ICMP if after.version == 4 else ICMPV6):
         return f"an answer by protocol {after.protocol}"
     at = after.transport
     assert at is not None
-    if got[at : at + 2] != (b"\3\3" if after.version == 4 else b"\1\4"):
-        return "the ICMP message is not port unreachable"
+    if got[at : at + 2] != wanted[after.version == 6]:
+        return "the ICMP message is of another type or code"
     body = got[at : LINK + struct.unpack_from("!H", got, LINK + 2)[0]]
     if after.version == 4:
         right = checksum(body) == 0

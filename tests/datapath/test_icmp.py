@@ -10,7 +10,7 @@ from tests.datapath import test_pod, test_uplink
 from tests.datapath.kernel import Kernel
 from tests.datapath.node import serve_at_node_port
 from tests.datapath.test_uplink import Hook, uplink
-from tests.support.packets import ACK, TCP, UDP, Packet, checksum, parse, too_big
+from tests.support.packets import ACK, ICMP, ICMPV6, TCP, UDP, Packet, checksum, parse, too_big
 
 __all__ = ["uplink"]  # the fixture
 
@@ -123,6 +123,31 @@ def test_about_a_local_backends_client(hook: Hook) -> None:
     got = hook("uplink_egress", too_big(there, world.local_pod))
     assert got.passed and got.packet.valid and got.packet.source == world.node
     assert ends(quotation(got.packet)) == ends(sent)
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("direction", ["towards the backend", "towards the client"])
+def test_a_packet_whose_hops_end_here(hook: Hook, protocol: int, direction: str) -> None:
+    """What is redirected no router looks at: we tell its sender, in his own words."""
+    world = test_uplink.WORLDS[hook.kernel.family]
+    hook.kernel.service(
+        world.node, 30080, [(world.remote_pod, 80)],
+        kind=FrontendKind.NODE_PORT, protocol=Protocol(protocol),
+    )  # fmt: skip
+    sent = test_uplink.first(world, protocol)
+    if direction == "towards the client":
+        sent = hook("uplink_ingress", sent).packet.reply()
+    old = sent.but(ttl=1)
+    got = hook("uplink_ingress", old)
+    assert got.redirected and got.packet.valid
+    told = got.packet
+    assert (told.source, told.destination) == (old.destination, old.source)
+    version4 = told.version == 4
+    assert told.protocol == (ICMP if version4 else ICMPV6)
+    assert told.payload[:2] == (b"\x0b\0" if version4 else b"\3\0")
+    assert told.payload[4:8] == bytes(4)
+    assert ends(quotation(told)) == ends(old)
+    assert hook.kernel.count("HOP_LIMIT") == 1
 
 
 def test_errors_about_others_are_left_alone(hook: Hook) -> None:

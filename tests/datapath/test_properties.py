@@ -136,7 +136,7 @@ def test_whatever_comes(scene: Scene) -> None:
         assert all(seen[hook, fate] > many for fate in beginnings), seen
         for reason in ("NO_LOCAL_ENDPOINTS", "SOURCE_RANGE", "LATER_FRAGMENT", "UNANSWERABLE"):
             assert seen[hook, f"dropped: {reason}"] > some, seen
-    assert seen[UPLINK_IN, "dropped: HOP_LIMIT"] > some, seen
+    assert seen[UPLINK_IN, "expired"] > some, seen
     assert all(seen[POD_OUT, fate] > many for fate in ("passed", "restored", "error")), seen
     assert all(seen["xdp", fate] > some for fate in ("new flow", "translated", "restored")), {
         key: count for key, count in seen.items() if key[0] == "xdp"

@@ -178,9 +178,14 @@ def test_backend_on_another_node(hook: Hook, world: World, protocol: Protocol, c
 
 
 def test_hop_limit_ends_here(hook: Hook, world: World) -> None:
+    """As at any router, in both directions; see test_icmp for who is told."""
     hook.kernel.service(world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT)
-    assert hook("uplink_ingress", first(world).but(ttl=1)).dropped
-    assert hook.kernel.count("HOP_LIMIT") == 1
+    sent = first(world)
+    there = hook("uplink_ingress", sent.but(ttl=2))
+    assert there.packet.ttl == 1 and there.packet.destination == world.remote_pod
+    assert hook("uplink_ingress", sent.but(ttl=1)).packet.protocol != TCP
+    assert hook("uplink_ingress", there.packet.reply().but(ttl=1)).packet.protocol != TCP
+    assert hook.kernel.count("HOP_LIMIT") == 2
 
 
 def test_source_ports_do_not_collide(hook: Hook, world: World) -> None:

@@ -6,6 +6,8 @@ from tests.datapath import judge
 from tests.datapath.judge import Reading
 from tests.datapath.reference.hooks import POD_OUT, Ruling
 from tests.datapath.reference.known import Known
+from tests.datapath.reference.passed import is_icmp_error
+from tests.datapath.reference.refusals import hops
 from tests.support.packets import SCTP, TCP
 
 DROPS_OF_POLICY = {"NO_LOCAL_ENDPOINTS", "SOURCE_RANGE"}
@@ -21,9 +23,9 @@ def dropped(known: Known, hook: str, sent: bytes, found: Reading | None, reason:
     if found is None:
         return ruling(reason == "REWRITE_FAILED")
     service = known.service(found)
-    old = sent[judge.LINK + (8 if found.version == 4 else 7)] <= 1
+    old = hops(sent, found) <= 1
     if reason == "HOP_LIMIT":
-        return ruling(old and hook != POD_OUT)
+        return ruling(old and hook != POD_OUT and is_icmp_error(sent, found))
     if reason in DROPS_OF_POLICY:
         return ruling(
             service is not None
@@ -46,7 +48,7 @@ def dropped(known: Known, hook: str, sent: bytes, found: Reading | None, reason:
     if reason == "NO_SNAT_SOURCE":
         return ruling(service is not None and known.node.strange(found.source))
     if reason == "UNANSWERABLE":
-        return ruling(found.destination in known.ours and hook != POD_OUT)
+        return ruling((found.destination in known.ours or old) and hook != POD_OUT)
     if reason == "SCTP_FRAGMENT":
         return ruling(found.protocol == SCTP and found.fragment)
     # headers that contradict each other, or a refusal that would not hold them

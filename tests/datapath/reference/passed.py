@@ -36,7 +36,8 @@ def _missed(known: Known, hook: str, sent: bytes, found: Reading) -> str:
         if flow is not None and flow.firm:
             return "a known flow's packet passed untranslated"
         error = found.protocol in (ICMP, ICMPV6) and is_icmp_error(sent, found)
-        if hook in INGRESS and known.replies.get((found.protocol, *ends)):
+        others = known.replies.get((found.protocol, *ends))
+        if hook in INGRESS and others and not known.candidates(hook, sent, found):
             return ""  # to a client who has such an address: restored where it leaves to him
         service = known.service(found)
         if service is not None and not known.candidates(hook, sent, found):

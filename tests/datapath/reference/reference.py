@@ -12,7 +12,7 @@ from tests.datapath.reference.errors import error
 from tests.datapath.reference.hooks import UPLINK_IN, Observed, Ruling
 from tests.datapath.reference.known import Known
 from tests.datapath.reference.passed import passed
-from tests.datapath.reference.refusals import refused
+from tests.datapath.reference.refusals import expired, hops, refused
 from tests.datapath.reference.there import translated
 
 
@@ -24,13 +24,21 @@ class Reference(Known):
         """Whether a program at this hook might do that with a packet. Changes nothing."""
         found = judge.read(sent)
         drops = [reason for reason in got.counted if reason in self.drops]
-        if got.verdict == SHOT:
+        told = got.verdict == REDIRECT and drops == ["HOP_LIMIT"]
+        if got.verdict == SHOT or told:
+            if set(drops) == {"HOP_LIMIT", "REWRITE_FAILED"}:
+                drops.remove("HOP_LIMIT")  # its sender was to be told so
             if len(drops) != 1 or got.counted[drops[0]] != 1:
                 return Ruling(f"dropped, counted as {got.counted}", "dropped")
-            if drops[0] in BEFORE_ANYTHING and len(got.counted) > 1:
+            late = drops[0] == "UNANSWERABLE" and found is not None and hops(sent, found) <= 1
+            if drops[0] in BEFORE_ANYTHING and len(got.counted) > 1 and not late:
                 return Ruling(f"dropped, counted as {got.counted}", "dropped")
-            ruling = dropped(self, hook, sent, found, drops[0])
-            if found is None or set(got.counted) - {*drops, "NEW", "ESTABLISHED", "REPLY"}:
+            if told:
+                ruling = expired(hook, sent, found, got)
+            else:
+                ruling = dropped(self, hook, sent, found, drops[0])
+            passing = {"NEW", "ESTABLISHED", "REPLY", "HOP_LIMIT"}
+            if found is None or set(got.counted) - {*drops, *passing}:
                 return ruling
             ends = self.ends(sent, found)
             begun = "NEW" in got.counted and ends is not None

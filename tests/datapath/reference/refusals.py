@@ -28,3 +28,18 @@ def refused(
         if flow is not None and flow.firm:
             return ruling("refused a known flow")
     return ruling(judge.wrong_answer(sent, got.frame))
+
+
+def hops(frame: bytes, found: Reading) -> int:
+    """The hop limit of a packet."""
+    return frame[judge.LINK + (8 if found.version == 4 else 7)]
+
+
+def expired(hook: str, sent: bytes, found: Reading | None, got: Observed) -> Ruling:
+    """Its sender was told that its hops end here."""
+    fate = "expired"
+    if hook == POD_OUT or found is None:
+        return Ruling(f"expired at {hook}", fate)
+    if hops(sent, found) > 1:
+        return Ruling("told that its hops end here, and there were more", fate)
+    return Ruling(judge.wrong_answer(sent, got.frame, judge.TIME_EXCEEDED), fate)
