@@ -4,14 +4,15 @@ The rules one by one are in tests/unit/plan; here they are followed to the packe
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from ebpf_lb.lab.objects.pod_life import PodLife
 from tests.lab.conftest import Room
 from tests.support.checker import Dropped, Outcome, Reaches, Refused, expect
-from tests.support.manifests import Manifest, cluster_ip, deployment, service
+from tests.support.manifests import Manifest, cluster_ip, deployment, pod, service
 
 FIRST = 40  # the Services' numbers
 NODES = ("node1", "node2", "node3")  # in zone-a, zone-b, zone-c; the pods a, b, c run there
@@ -50,24 +51,36 @@ def node(number: int, letter: str) -> dict[str, Any]:
     return {**zone(letter), "forNodes": [{"name": f"node{number}"}]}
 
 
+Answers = tuple[str, str, str]
+
+
 @dataclass(frozen=True)
 class Case:
     """Slices (the port of their "http", and who is in them), and who answers on each node: pods'
-    letters, "refused" or "dropped"; one word: the same on all."""
+    letters, "refused" or "dropped"; one word: the same on all. `outside`: who answers to a client
+    there, by each node's port."""
 
     slices: tuple[tuple[int, tuple[End, ...]], ...]
-    answers: tuple[str, str, str]
+    answers: Answers
     spec: tuple[tuple[str, Any], ...] = ()
+    outside: Answers | None = None
 
 
-def case(*ends: End, to: str | tuple[str, str, str], **spec: Any) -> Case:
+def case(*ends: End, to: str | Answers, **spec: Any) -> Case:
     return several((80, ends), to=to, **spec)
 
 
-def several(
-    *slices: tuple[int, tuple[End, ...]], to: str | tuple[str, str, str], **spec: Any
-) -> Case:
+def several(*slices: tuple[int, tuple[End, ...]], to: str | Answers, **spec: Any) -> Case:
     return Case(slices, (to, to, to) if isinstance(to, str) else to, tuple(spec.items()))
+
+
+def exposed(
+    *ends: End, others: tuple[End, ...] = (), to: str | Answers, outside: Answers, **spec: Any
+) -> Case:
+    """By external policy Local, with a node port; `others` have OTHER_PORT."""
+    slices = ((80, ends), (OTHER_PORT, others))
+    made = several(*slices, to=to, type="NodePort", externalTrafficPolicy="Local", **spec)
+    return replace(made, outside=outside)
 
 
 CASES = {
@@ -107,6 +120,31 @@ CASES = {
         End("a", READY, node(2, "a")), End("b", READY, node(1, "b")), End("c", READY, node(1, "c")),
         to=("bc", "a", "c"),
     ),
+    # the cluster's set and a node's own fall back independently of each other
+    "outside-falls-back-alone": exposed(
+        End("a", READY), End("b", LEAVING), End("c", STARTING), to="a",
+        outside=("a", "b", "dropped"),
+    ),
+    "both-fall-back": exposed(
+        End("a", LEAVING), End("b", LEFT), End("c", WAITING), to="a",
+        outside=("a", "dropped", "dropped"),
+    ),
+    "inside-and-outside-local": exposed(
+        End("a", READY), End("b", LEAVING), End("c", LEAVING),
+        to=("a", "b", "c"), outside=("a", "b", "c"), internalTrafficPolicy="Local",
+    ),
+    "ready-before-leaving-on-a-node": exposed(
+        End("a", LEAVING), End("b", READY), others=(End("other", READY),), to="ob",
+        outside=("o", "b", "dropped"),
+    ),
+    "nobody-for-outside": exposed(
+        End("a", STARTING), End("b", LEFT), to="refused",
+        outside=("refused", "refused", "refused"),
+    ),
+    "hints-not-for-outside": exposed(
+        End("a", READY, zone("b")), End("b", READY, zone("b")), End("c", READY, zone("c")),
+        to=("abc", "ab", "c"), outside=("a", "b", "c"),
+    ),
 }  # fmt: skip
 
 
@@ -122,11 +160,17 @@ def room(shared_room: Room) -> Room:
     for number, (name, each) in enumerate(CASES.items(), FIRST):
         objects.append(service(name, number=number, protocols=("TCP",), **dict(each.spec)))
         objects[-1]["spec"]["ports"][0]["name"] = "http"
+        if each.outside:
+            objects[-1]["spec"]["ports"][0]["nodePort"] = node_port(name)
         del objects[-1]["spec"]["selector"]
         for family in ("ipv4", "ipv6"):
             objects += slices(shared_room, name, each, family)
     shared_room.apply(*objects)
     return shared_room
+
+
+def node_port(name: str) -> int:
+    return 31300 + list(CASES).index(name)
 
 
 def slices(room: Room, name: str, each: Case, family: str) -> list[Manifest]:
@@ -151,6 +195,10 @@ def slices(room: Room, name: str, each: Case, family: str) -> list[Manifest]:
     ]
 
 
+def at(address: str, port: int = 80) -> str:
+    return f"[{address}]:{port}/tcp" if ":" in address else f"{address}:{port}/tcp"
+
+
 def outcome(room: Room, word: str) -> Outcome:
     if word == "refused":
         return Refused(tries=2)
@@ -164,8 +212,46 @@ def outcome(room: Room, word: str) -> Outcome:
 @pytest.mark.parametrize("name", list(CASES))
 def test_who_answers(room: Room, name: str, family: str) -> None:
     """Two nodes' pods and the third node itself ask."""
-    vip = cluster_ip(FIRST + list(CASES).index(name), family)
-    target = f"[{vip}]:80/tcp" if family == "ipv6" else f"{vip}:80/tcp"
+    target = at(cluster_ip(FIRST + list(CASES).index(name), family))
     sources = (room.pod("a"), room.pod("b"), "node3")
     for source, word in zip(sources, CASES[name].answers, strict=True):
         expect(room.lab, source, target, outcome(room, word))
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("name", [name for name, each in CASES.items() if each.outside])
+def test_who_answers_outside(room: Room, name: str, family: str) -> None:
+    for where, word in zip(NODES, CASES[name].outside or (), strict=True):
+        addresses = room.lab.node(where).addresses
+        [address] = [each for each in addresses if (":" in each) == (family == "ipv6")]
+        expect(room.lab, "client", at(address, node_port(name)), outcome(room, word))
+
+
+def test_addresses_that_are_not_ready_but_published(shared_room: Room) -> None:
+    """publishNotReadyAddresses, as the cluster's own controller makes slices of it, switched live:
+    pods are used before they are ready, and while they terminate."""
+    room, number = shared_room, FIRST + len(CASES)
+    room.apply(
+        *(pod(f"early-{n}", "early", node=f"node{n}") for n in (1, 2)),
+        deployment("asking", node="node1"),
+    )
+    lives = [PodLife(room.lab.client, room.namespace, f"early-{n}") for n in (1, 2)]
+
+    def reached(publish: bool, outcome: Outcome) -> None:
+        room.apply(service("early", number=number, publishNotReadyAddresses=publish))
+        for family in ("ipv4", "ipv6"):
+            for source in (room.pod("asking"), "node3"):
+                expect(room.lab, source, at(cluster_ip(number, family)), outcome, within_s=2)
+
+    reached(False, Reaches({"early-1", "early-2"}))
+    for life in lives:
+        life.set_ready(False)
+    reached(False, Refused(tries=2))
+    reached(True, Reaches({"early-1", "early-2"}))
+    reached(False, Refused(tries=2))
+    lives[0].set_ready(True)
+    reached(False, Reaches({"early-1"}))
+    reached(True, Reaches({"early-1", "early-2"}))
+    # one that terminates is one of those published, not only the last resort
+    lives[0].terminate()
+    reached(True, Reaches({"early-1", "early-2"}))
