@@ -1,17 +1,128 @@
 """Watching against a server that forgets, hangs up, says nothing and comes back."""
 
+import json
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ebpf_lb.kube.client import ApiClient, connect
-from ebpf_lb.kube.resources import ENDPOINT_SLICES, SERVICES, node
-from ebpf_lb.kube.watch import Deleted, Listed, Problem, Watcher, WatchSettings
-from tests.api.connection import kubeconfig
-from tests.api.follower import Follower, Start
-from tests.api.server import ApiServer, service
+from ebpf_lb.kube.resources import (
+    ENDPOINT_SLICES,
+    ENDPOINT_SLICES_OR_ENDPOINTS,
+    ENDPOINTS,
+    SERVICE_CIDRS,
+    SERVICES,
+    Resource,
+    node,
+)
+from ebpf_lb.kube.watch import Changed, Deleted, Event, Listed, Problem, Watcher, WatchSettings
+from tests.api.server import TOKEN, ApiServer, running
+
+QUICK = WatchSettings(
+    page_size=3, server_timeout_s=60, silence_s=30, backoff_first_s=0.02, backoff_max_s=0.1
+)
+
+
+def service(address: str = "10.96.0.1") -> dict[str, Any]:
+    return {"spec": {"clusterIP": address, "ports": [{"port": 80}]}}
+
+
+class Follower:
+    """What a consumer knows after the events so far."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.known: dict[str, Any] = {}
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Listed):
+            self.known = {value.key.name: value for value in event.objects}
+        elif isinstance(event, Changed):
+            self.known[event.key.name] = event.object
+        elif isinstance(event, Deleted):
+            self.known.pop(event.key.name, None)
+
+    def wait(self, until: Callable[[], object], timeout_s: float = 5) -> None:
+        """`until` may look at the server, too."""
+        deadline = time.monotonic() + timeout_s
+        while not until():
+            assert time.monotonic() < deadline, (self.events, until)
+            time.sleep(0.005)
+
+    def names(self, *names: str) -> None:
+        self.wait(lambda: self.known.keys() == set(names))
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(event, kind) for event in self.events)
+
+
+class Recorder(Follower):
+    """One that only listens."""
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+    def all(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def kubeconfig(folder: Path, server: str, ca: Path | None = None, token: str = TOKEN) -> Path:
+    cluster = {"server": server} | ({"certificate-authority": str(ca)} if ca else {})
+    path = folder / "kubeconfig"
+    path.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "c",
+                "clusters": [{"name": "c", "cluster": cluster}],
+                "users": [{"name": "u", "user": {"token": token}}],
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            }
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    with running() as a_server:
+        yield a_server
+
+
+@pytest.fixture
+def client(server: ApiServer, tmp_path: Path) -> Iterator[ApiClient]:
+    a_client = connect(kubeconfig(tmp_path, server.url))
+    yield a_client
+    a_client.close()
+
+
+@pytest.fixture
+def start(client: ApiClient) -> Iterator[Callable[..., Follower]]:
+    watchers: list[Watcher] = []
+
+    def begin(
+        settings: WatchSettings = QUICK,
+        resource: Resource = SERVICES,
+        by: type[Follower] = Follower,
+    ) -> Follower:
+        follower = by()
+        watchers.append(Watcher(client, resource, follower, settings=settings))
+        watchers[-1].start()
+        return follower
+
+    yield begin
+    for watcher in watchers:
+        watcher.stop()
+        assert not watcher.is_alive()
+
+
+Start = Callable[..., Follower]
 
 
 def test_list_then_every_change(server: ApiServer, start: Start) -> None:
@@ -295,3 +406,149 @@ def test_stop_wakes_a_silent_watch(
     time.sleep(0.1)
     assert len(follower.events) == before == 1
     client.close()
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[ApiServer]:
+    certificate, key = self_signed(tmp_path)
+    with running((certificate, key)) as a_server:
+        yield a_server
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that is its own authority, and its key."""
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "ca.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return folder / "ca.pem", folder / "key.pem"
+
+
+def test_tls_with_the_right_authority_only(
+    tls_server: ApiServer, tmp_path: Path, server: ApiServer
+) -> None:
+    tls_server.put("a", service())
+    client = connect(kubeconfig(tmp_path, tls_server.url, ca=tmp_path / "ca.pem"))
+    follower = Follower()
+    watcher = Watcher(client, SERVICES, follower, settings=QUICK)
+    watcher.start()
+    follower.names("a")
+    tls_server.put("b", service())
+    follower.names("a", "b")
+    watcher.stop()
+
+    stranger = connect(kubeconfig(tmp_path, tls_server.url))
+    follower = Follower()
+    watcher = Watcher(stranger, SERVICES, follower, settings=QUICK)
+    watcher.start()
+    follower.wait(lambda: follower.count(Problem))
+    watcher.stop()
+    assert follower.count(Listed) == 0
+    assert "certificate" in str(follower.events[0]).lower()
+
+
+def test_a_wrong_token_is_reported(server: ApiServer, tmp_path: Path) -> None:
+    client = connect(kubeconfig(tmp_path, server.url, token="wrong"))
+    follower = Follower()
+    watcher = Watcher(client, SERVICES, follower, settings=QUICK)
+    watcher.start()
+    follower.wait(lambda: follower.count(Problem))
+    watcher.stop()
+    assert "status 401" in str(follower.events[0])
+
+
+def endpoints(address: str) -> dict[str, Any]:
+    return {"subsets": [{"addresses": [{"ip": address}], "ports": [{"port": 80}]}]}
+
+
+def test_a_server_without_slices_is_asked_for_endpoints(server: ApiServer, start: Start) -> None:
+    server.absent = "/apis/discovery.k8s.io/"
+    server.put("web", endpoints("10.0.0.1"))
+    recorder = start(resource=ENDPOINT_SLICES_OR_ENDPOINTS, by=Recorder)
+    recorder.wait(lambda: recorder.all(Listed))
+    (listed,) = recorder.all(Listed)
+    assert listed.resource == ENDPOINTS
+    assert [[s.service.name for s in slices] for slices in listed.objects] == [["web"]]
+    server.put("web", endpoints("10.0.0.2"))
+    recorder.wait(lambda: recorder.all(Changed))
+    (changed,) = recorder.all(Changed)
+    assert (changed.resource, changed.key.name) == (ENDPOINTS, "web")
+    assert [s.addresses for s in changed.object] == [b"\x0a\0\0\x02"]
+    assert not recorder.all(Problem)
+
+
+def test_a_server_that_has_slices_is_not_asked_for_endpoints(
+    server: ApiServer, start: Start
+) -> None:
+    follower = start(resource=ENDPOINT_SLICES_OR_ENDPOINTS)
+    follower.wait(lambda: follower.count(Listed))
+    assert [e.resource.name for e in follower.events if isinstance(e, Listed)] == ["endpointslices"]
+
+
+@pytest.mark.parametrize("refusal", [503, 403])
+def test_only_a_server_that_has_no_slices_is_asked_for_endpoints(
+    server: ApiServer, start: Start, refusal: int
+) -> None:
+    server.refusals = [refusal] * 3
+    follower = start(resource=ENDPOINT_SLICES_OR_ENDPOINTS)
+    follower.wait(lambda: follower.count(Listed))
+    assert [e.resource.name for e in follower.events if isinstance(e, Listed)] == ["endpointslices"]
+    assert follower.count(Problem) == 1
+
+
+def service_cidr(*networks: str) -> dict[str, Any]:
+    return {"spec": {"cidrs": list(networks)}}
+
+
+@pytest.mark.parametrize("missing", [404, 403])
+def test_what_is_optional_is_empty_where_it_is_missing_until_it_is_there(
+    server: ApiServer, start: Start, missing: int
+) -> None:
+    server.put("kubernetes", service_cidr("10.96.0.0/12"))
+    server.refusals = [missing] * 2
+    follower = start(replace(QUICK, absent_s=0.02), SERVICE_CIDRS)
+    follower.names("kubernetes")
+    lists = [event.objects for event in follower.events if isinstance(event, Listed)]
+    assert [len(objects) for objects in lists] == [0, 0, 1]
+    assert follower.count(Problem) == (missing == 403)
+    server.put("more", service_cidr("10.112.0.0/16"))
+    follower.names("kubernetes", "more")
+
+
+def test_what_is_optional_is_not_empty_because_the_server_is_away(
+    server: ApiServer, start: Start
+) -> None:
+    server.put("kubernetes", service_cidr("10.96.0.0/12"))
+    server.refusals = [500, 503]
+    follower = start(resource=SERVICE_CIDRS)
+    follower.names("kubernetes")
+    assert follower.count(Listed) == 1

@@ -9,6 +9,7 @@ messages name lines too.
 import hashlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from ebpf_lb.datapath import clock, layout
@@ -25,6 +26,23 @@ _COMPILERS = tuple(
 )
 # One in so many clients is searched for in vain where another has overflowed: see bpf/flow.h.
 _OVERFLOW_BITS = 14
+_DEFAULTS = Settings()
+# Those in maps.h that are settings as they stand.
+_CAPACITIES = {
+    f"{key.upper()}_MAX": key
+    for key in (
+        "frontends",
+        "services",
+        "backends",
+        "slots",
+        "affinity",
+        "fragments",
+        "sockets",
+        "source_ranges",
+        "networks",
+        "interfaces",
+    )
+}
 _SYSTEM_HEADERS = ("/usr/include/linux/version.h",)
 _INCLUDE = re.compile(r'\s*#\s*include\s+"([\w./-]+)"')
 _ONCE = re.compile(r"\s*#\s*pragma\s+once")
@@ -68,18 +86,9 @@ def flow_sets(settings: Settings) -> int:
 def capacities(settings: Settings) -> dict[str, int]:
     """The names in maps.h that stand for numbers of entries."""
     return {
-        "FRONTENDS_MAX": settings.frontends,
-        "SERVICES_MAX": settings.services,
-        "BACKENDS_MAX": settings.backends,
-        "SLOTS_MAX": settings.slots,
+        **{name: getattr(settings, key) for name, key in _CAPACITIES.items()},
         "FLOW_SETS": flow_sets(settings),
-        "AFFINITY_MAX": settings.affinity,
-        "FRAGMENTS_MAX": settings.fragments,
         "FRAGMENT_IDS": 1024,
-        "SOCKETS_MAX": settings.sockets,
-        "SOURCE_RANGES_MAX": settings.source_ranges,
-        "NETWORKS_MAX": settings.networks,
-        "INTERFACES_MAX": settings.interfaces,
         "FILTER_WORDS": 4096,
         "OVERFLOWS": 1 << _OVERFLOW_BITS,
     }
@@ -127,8 +136,11 @@ def _made_of(unit: Unit, settings: Settings, folder: Path) -> bytes:
 
 def cache_key(unit: Unit, settings: Settings, folder: Path | None = None) -> str:
     """Names what the compiler makes of a unit: its own version counts too, that of the system's
-    headers, its flags, and the layouts that its result was compared with."""
-    digest = hashlib.sha256(_made_of(unit, settings, folder or sources()))
+    headers, its flags, and the layouts that its result was compared with. Capacities that stand
+    nowhere but in the maps' declarations do not: they change no instruction."""
+    folder = folder or sources()
+    settings = _compiled(settings, text(unit, folder))
+    digest = hashlib.sha256(_made_of(unit, settings, folder))
     anywhere = Path("maps")
     for family in Family:
         flags = defines(unit, settings, family, 0, anywhere, anywhere, anywhere)
@@ -140,6 +152,17 @@ def cache_key(unit: Unit, settings: Settings, folder: Path | None = None) -> str
             facts = real.stat()
             digest.update(f"{real} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return f"{os.uname().machine}-{digest.hexdigest()[:24]}"
+
+
+def _compiled(settings: Settings, spliced: str) -> Settings:
+    """The settings with those capacities as by default that the code does not ask for."""
+    code = "\n".join(line for line in spliced.splitlines() if not line.startswith("BPF_F_TABLE"))
+    plain = {
+        key: getattr(_DEFAULTS, key)
+        for name, key in _CAPACITIES.items()
+        if not re.search(rf"\b{name}\b", code)
+    }
+    return replace(settings, **plain)
 
 
 def _described(described: layout.Layout) -> str:
