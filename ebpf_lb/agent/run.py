@@ -210,7 +210,7 @@ def _writers(build: Build) -> dict[Family, FamilyWriter]:
 def _set_node_tables(config: Config, writers: Writers) -> None:
     cookie = process.netns_cookie()
     for writer in writers.values():
-        writer.set_config(cookie, int(config.masquerade_all), config.reject_per_second)
+        writer.set_config(cookie, config.masquerade_all, config.reject_per_second)
         writer.set_crc32c_shifts()
 
 

@@ -40,7 +40,6 @@ PORTS = {
 }
 MANY_PORTS = 10  # Services with all of them
 EMPTY_PORT, HAIRPIN_PORT, LOCAL_PORT = 81, 82, 83
-CONFIG_MASQUERADE_ALL = 1
 CLIENT_PORTS = 16_384  # of each client: FIRST_PORT and on in feeder.c
 
 
@@ -102,7 +101,7 @@ class World:
             self._set("local", Protocol.TCP, vip, LOCAL_PORT, counted_up(self.backend, 0), 80, True)
             self._set("hairpin", Protocol.TCP, vip, HAIRPIN_PORT, parse_address(self.client), 8080)
         self.services = services
-        self.kernel.writer.set_config(0, 0, 0)
+        self.kernel.writer.set_config(0, False, 0)
 
     def _set(
         self,
@@ -175,7 +174,7 @@ class World:
         there = Traffic(self.client, self.vip, 80, TCP, flows, self.services)
         node = NODE[self.family]
         back = Traffic(node, self.backend, 80, TCP, flows, self.services, True)
-        self.kernel.writer.set_config(0, CONFIG_MASQUERADE_ALL, 0)
+        self.kernel.writer.set_config(0, True, 0)
 
         def prepare() -> None:
             self.forget_flows()
@@ -189,7 +188,7 @@ class World:
             f"{at}, to another node, there", program, there, reasons[0], budget, prepare, xdp=xdp
         )
         yield Path(f"{at}, to another node, back", program, back, reasons[1], budget, xdp=xdp)
-        self.kernel.writer.set_config(0, 0, 0)
+        self.kernel.writer.set_config(0, False, 0)
 
     def uplink_rare(self, *, xdp: bool) -> Iterator[Path]:
         program, at = ("xdp_ingress", "XDP") if xdp else ("uplink_ingress", "TC")
@@ -198,7 +197,7 @@ class World:
         silent = Traffic(self.client, self.vip, LOCAL_PORT, TCP, 1024, flags=SYN)
         yield Path(f"{at}, DROP", program, silent, "NO_LOCAL_ENDPOINTS", None, xdp=xdp)
         fresh = Traffic(self.client, self.vip, 80, TCP, ENDLESS, self.services, flags=SYN)
-        self.kernel.writer.set_config(0, CONFIG_MASQUERADE_ALL, 0)
+        self.kernel.writer.set_config(0, True, 0)
         yield Path(
             f"{at}, new flow to another node",
             program,
@@ -209,7 +208,7 @@ class World:
             fresh=True,
             xdp=xdp,
         )
-        self.kernel.writer.set_config(0, 0, 0)
+        self.kernel.writer.set_config(0, False, 0)
 
     def rare(self, capacity: int) -> Iterator[Path]:
         empty = Traffic(self.client, self.vip, EMPTY_PORT, TCP, 1024, flags=SYN)

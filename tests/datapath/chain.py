@@ -33,7 +33,6 @@ from tests.oracle.situations import NODE_ADDRESSES, Situation
 from tests.support.packets import ACK, ICMP, ICMPV6, RST, SCTP, TCP, UDP, Packet
 
 POD_NETWORKS = ("10.244.0.0/16", "fd00:10:244::/48")
-CONFIG_MASQUERADE_ALL = 1
 DECIDED_DROPS = {"NO_LOCAL_ENDPOINTS", "SOURCE_RANGE", "NO_SERVICE"}
 """Reasons that say that a packet was to be dropped; all others are failures of some kind."""
 CONNECTION_OPENS = struct.pack("!BBHIIHHI", 1, 0, 20, 7, 65535, 5, 5, 9)  # SCTP's INIT
@@ -146,7 +145,7 @@ class Chain:
         for family, writer in self.writers.items():
             known = POD_NETWORKS if situation.pod_networks_known else ()
             networks = [one for one in map(parse_network, known) if one.family is family]
-            writer.set_config(0, CONFIG_MASQUERADE_ALL * situation.masquerade_all, 0)
+            writer.set_config(0, situation.masquerade_all, 0)
             writer.set_pod_networks(networks)
             cidrs = map(parse_network, situation.service_networks)
             writer.set_service_networks(one for one in cidrs if one.family is family)

@@ -278,7 +278,7 @@ def made(kernel: Kernel, interfaces: dict[str, int], seed: int, rng: random.Rand
     """Writes all Services, for all protocols."""
     family, writer = kernel.family, kernel.writer
     of = ADDRESSES[family]
-    writer.set_config(0, 0, 0)  # refusals without a limit
+    writer.set_config(0, False, 0)  # refusals without a limit
     pods = "10.244.0.0/16" if family is Family.IPV4 else "fd00:10:244::/48"
     writer.set_pod_networks([parse_network(pods)])
     writer.set_snat_source(2, parse_address(of.second))

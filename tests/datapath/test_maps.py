@@ -8,7 +8,7 @@ import pytest
 
 from ebpf_lb.datapath import clock
 from ebpf_lb.datapath.layout import load
-from ebpf_lb.datapath.libbpf import BatchError, Map, MapType, Program, RingBuffer, Update
+from ebpf_lb.datapath.libbpf import BatchError, Map, MapType, Program, Update
 from ebpf_lb.model.values import Family
 
 from ..capabilities import BPF, BPFFS, ROOT, needs
@@ -84,7 +84,6 @@ def test_pinned_maps_can_be_opened_read_only() -> None:
         with Map.create(MapType.HASH, 4, 4, 10, 1, "pinned") as created:
             created.update(b"abcd", b"efgh")
             created.pin(path)
-            assert created.memory() > 0
         with Map.open(path, read_only=True) as opened:
             assert opened.lookup(b"abcd") == b"efgh"
             assert opened.info().name == "pinned"
@@ -113,17 +112,6 @@ def test_programs_run_on_a_packet() -> None:
         with Map.create(MapType.PROG_ARRAY, 4, 4, 2, 0, "calls") as calls:
             calls.update(bytes(4), struct.pack("=I", program.fd))
             assert [value for _, value in calls.items()] == [struct.pack("=I", info.id)]
-
-
-def test_an_empty_ring_buffer() -> None:
-    received: list[bytes] = []
-    with (
-        Map.create(MapType.RINGBUF, 0, 0, 4096, 0, "ring") as ring,
-        RingBuffer(ring, received.append) as buffer,
-    ):
-        assert buffer.consume() == 0
-        assert buffer.poll(0.001) == 0
-    assert received == []
 
 
 def test_descriptors_are_closed() -> None:

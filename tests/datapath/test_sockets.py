@@ -166,7 +166,7 @@ def node(request: pytest.FixtureRequest, _kernels: dict[Family, Kernel], place: 
     family = Family.IPV6 if request.param == "ipv6" else Family.IPV4
     kernel = _kernels[family]
     kernel.reset()
-    kernel.writer.set_config(wires.netns_cookie(place.node), 0, 1000)
+    kernel.writer.set_config(wires.netns_cookie(place.node), False, 1000)
     return Node(kernel, WORLDS[family], place, request.param == "mapped")
 
 

@@ -29,7 +29,6 @@ from tests.datapath.node import (
 from tests.support.fragments import join, split
 from tests.support.packets import ACK, FIN, RST, TCP, UDP, Packet, packed, parse, too_big
 
-CONFIG_MASQUERADE_ALL = 1
 PAUSE_S = 2.2  # longer than a tick
 NODE_PORT, LOCAL = FrontendKind.NODE_PORT, FrontendFlag.LOCAL
 
@@ -385,7 +384,7 @@ def test_masquerade_all(hook: Hook, world: World, backend: str) -> None:
     """Configured so, a pod's connection to a ClusterIP shows the backend the node's address."""
     vip = "10.96.0.20" if "." in world.node else "fd00:10:96::20"
     client = world.local_pod + "9"
-    hook.kernel.writer.set_config(0, CONFIG_MASQUERADE_ALL, 0)
+    hook.kernel.writer.set_config(0, True, 0)
     hook.kernel.service(vip, 80, [(getattr(world, backend), 9376)])
     sent = Packet(client, vip, 40000, 80, TCP)
     there = hook("pod_ingress", sent)

@@ -8,7 +8,6 @@ from ebpf_lb.datapath.libbpf.links import CgroupHook, Link, link_ids
 from ebpf_lb.datapath.libbpf.maps import BatchError, Map, MapInfo, MapType, Update
 from ebpf_lb.datapath.libbpf.object import BpfObject
 from ebpf_lb.datapath.libbpf.programs import Program, ProgramInfo, TestRun
-from ebpf_lb.datapath.libbpf.ring_buffer import RingBuffer
 from ebpf_lb.datapath.libbpf.window import MappedArray
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "MappedArray",
     "Program",
     "ProgramInfo",
-    "RingBuffer",
     "TestRun",
     "Update",
     "link_ids",

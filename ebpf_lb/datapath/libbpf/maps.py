@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from ctypes import c_char, c_size_t, c_uint32, c_uint64
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import Any, Self
 
 from ebpf_lb.datapath.libbpf.object import (
@@ -141,13 +140,6 @@ class Map(BpfObject):
             info.map_flags,
             info.name.decode(),
         )
-
-    def memory(self) -> int:
-        """Bytes that the kernel charges for the map."""
-        for line in Path(f"/proc/self/fdinfo/{self.fd}").read_text().splitlines():
-            if line.startswith("memlock:"):
-                return int(line.split()[1])
-        raise OSError(errno.ENODATA, f"map {self.name}: the kernel does not tell its memory")
 
     def lookup(self, key: bytes) -> bytes | None:
         """The value, or None; of a per-CPU map all copies behind each other (`copies`)."""

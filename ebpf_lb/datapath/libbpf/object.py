@@ -45,16 +45,10 @@ def library() -> ctypes.CDLL:
         "bpf_link_detach": (number,),
         "bpf_link_get_next_id": (c_uint32, pointer),
         "libbpf_num_possible_cpus": (),
-        "ring_buffer__poll": (pointer, number),
-        "ring_buffer__consume": (pointer,),
     }.items():
         function = getattr(loaded, name)
         function.argtypes = arguments
         function.restype = c_int
-    loaded.ring_buffer__new.argtypes = (c_int, c_void_p, c_void_p, c_void_p)
-    loaded.ring_buffer__new.restype = c_void_p
-    loaded.ring_buffer__free.argtypes = (c_void_p,)
-    loaded.ring_buffer__free.restype = None
     return loaded
 
 

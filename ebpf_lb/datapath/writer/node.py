@@ -15,7 +15,6 @@ where the interface has no number of its own (bpf/decide.h)."""
 
 _INDEX = struct.Struct("=I")
 _PRESENT = b"\1"
-_POD_NETWORKS_KNOWN = 2  # CONFIG_POD_NETWORKS_KNOWN in bpf/layout.h
 
 
 class NodeTables:
@@ -25,14 +24,24 @@ class NodeTables:
         self._maps = maps
         self.stats: Counter[str] = Counter()
         """How many elements were written since the start, by map; deletions count as writes."""
+        flags = maps.layout.enum("config_flag")
+        self._masquerade_all = flags["CONFIG_MASQUERADE_ALL"]
+        self._pod_networks_known = flags["CONFIG_POD_NETWORKS_KNOWN"]
 
-    def set_config(self, node_netns_cookie: int, flags: int, reject_per_second: int) -> None:
-        """Settings that programs read at every decision. Whether the pods' networks are known is
-        not one of them: see set_pod_networks."""
-        known = self._config()["flags"] & _POD_NETWORKS_KNOWN
+    def set_config(
+        self, node_netns_cookie: int, masquerade_all: bool, reject_per_second: int
+    ) -> None:
+        """Settings that programs read at every decision.
+
+        node_netns_cookie: of the namespace whose sockets are the node's own. masquerade_all:
+        ClusterIP traffic, too, gets an address of the node as its source. reject_per_second: RSTs
+        and ICMP errors of the whole node; 0: no limit. Whether the pods' networks are known is not
+        one of them: see set_pod_networks.
+        """
+        known = self._config()["flags"] & self._pod_networks_known
         self._put_config(
             node_netns_cookie=node_netns_cookie,
-            flags=flags | known,
+            flags=known | (self._masquerade_all if masquerade_all else 0),
             reject_per_second=reject_per_second,
         )
 
@@ -79,8 +88,9 @@ class NodeTables:
             self._maps.pod_networks.delete(key)
             self.stats["pod_networks"] += 1
         config = self._config()
-        flags = config["flags"] & ~_POD_NETWORKS_KNOWN
-        self._put_config(**config | {"flags": flags | (_POD_NETWORKS_KNOWN if networks else 0)})
+        flags = config["flags"] & ~self._pod_networks_known
+        known = self._pod_networks_known if networks else 0
+        self._put_config(**config | {"flags": flags | known})
 
     def set_service_networks(self, networks: Iterable[Network]) -> tuple[Network, ...]:
         """The cluster's ServiceCIDRs of this family, all of them. Returns those without room."""

@@ -567,7 +567,7 @@ def test_node_tables_write_only_differences() -> None:
     fake = FakeMaps(Family.IPV4)
     for _ in range(2):
         writer = writer_of(fake)
-        writer.set_config(node_netns_cookie=7, flags=1, reject_per_second=1000)
+        writer.set_config(node_netns_cookie=7, masquerade_all=True, reject_per_second=1000)
         writer.set_interface(3, bridge=2, source_id=1)
         writer.set_snat_source(1, address(Family.IPV4, 9))
         writer.set_pod_networks([Network(b"\x0a\1\0\0", 16), Network(b"\x0a\2\0\0", 16)])
