@@ -9,15 +9,13 @@ If a write fails, what is there by then belongs to nobody, as if an agent had di
 """
 
 import struct
-from array import array
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import NamedTuple
 
 from ebpf_lb.datapath.libbpf import BatchError
 from ebpf_lb.datapath.writer.frontends import Frontends
 from ebpf_lb.datapath.writer.pools import Exhausted
-from ebpf_lb.datapath.writer.records import Record, pack_ids, region_of
+from ebpf_lb.datapath.writer.records import Record, pack_ids
 from ebpf_lb.datapath.writer.services import Services
 from ebpf_lb.plan.forwarding import Forwarding, FrontendKind
 
@@ -52,7 +50,7 @@ class NewServices(Services):
             self._service_ids.give_back(service_ids)
             self._backend_ids.give_back(backend_ids)
             for one in fresh:
-                self._return_regions(word for word in _words(one.record) if word)
+                self._slots.give_back(_words(one.record))
             raise
         return fresh
 
@@ -71,9 +69,9 @@ class NewServices(Services):
                 keys = (backend.address + backend.port.to_bytes(2) for backend in backends)
                 content = pack_ids([by_key[key] for key in keys])
             try:
-                word = self._take_region(len(backends))
+                word = self._slots.take(len(backends))
             except Exhausted:
-                self._return_regions(word for word in _words(record) if word)
+                self._slots.give_back(_words(record))
                 raise
             setattr(record, which, word)
             setattr(record, f"{which}_ids", content)
@@ -89,13 +87,9 @@ class NewServices(Services):
             values = b"".join([one.values for one in fresh])
             self._maps.backends.update_batch(backends, values)
             self._stats["backends"] += len(backends) // 4
-        regions = [region_of(word) for record in records for word in _words(record) if word]
         content = b"".join([ids for one in records for ids in (one.cluster_ids, one.local_ids)])
         if content:
-            places = (range(base, base + size) for base, size in regions)
-            keys = array("I", chain.from_iterable(places)).tobytes()
-            self._maps.slots.update_batch(keys, content)
-            self._stats["slots"] += len(content) // 4
+            self._slots.write([word for record in records for word in _words(record)], content)
         for record in records:
             self.clear_words(record.id)
             self._store_all(record)

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 from ebpf_lb.datapath.libbpf import BatchError
 from ebpf_lb.datapath.writer.content import Content
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
-from ebpf_lb.datapath.writer.pools import Exhausted, Ids, Regions, full
+from ebpf_lb.datapath.writer.pools import Exhausted, Ids, full
 from ebpf_lb.datapath.writer.records import (
     Backends,
     Record,
     pack_ids,
     region_of,
-    region_word,
     unpack_ids,
 )
+from ebpf_lb.datapath.writer.slots import Slots
 from ebpf_lb.plan.forwarding import Forwarding
 
 GRACE_S = 1.0  # how long what was freed stays as it is: far longer than a program runs
@@ -80,7 +80,7 @@ class Services:
         services, backends = min(maps.services.count, 1 << 16), maps.backends.max_entries
         self._service_ids = Ids(services, full("services", services - 1))
         self._backend_ids = Ids(backends, full("backends", backends - 1))
-        self._regions = Regions(maps.slots.max_entries, full("slots", maps.slots.max_entries))
+        self._slots = Slots(maps, stats)
         layout = maps.layout
         self._address_bytes = layout.family.address_bytes
         value = layout.struct("backend")
@@ -105,7 +105,7 @@ class Services:
         """What is in use already; ValueError if regions overlap."""
         self._service_ids.adopt(service_ids)
         self._backend_ids.adopt(backend_ids)
-        self._regions.adopt(map(region_of, regions), self._maps.slots.max_entries)
+        self._slots.adopt(regions)
         self._freed.clear()
 
     def occupancy(self) -> dict[str, int]:
@@ -113,7 +113,7 @@ class Services:
         return {
             "services": self._service_ids.used,
             "backends": self._backend_ids.used,
-            "slots": self._regions.used,
+            "slots": self._slots.used,
         }
 
     # -- prepare: nothing is written ------------------------------------------------------------
@@ -183,15 +183,12 @@ class Services:
         if not size:
             return 0
         try:
-            word = self._take_region(size)
+            word = self._slots.take(size)
         except Exhausted:
-            self._return_regions(change.unused_regions)
+            self._slots.give_back(change.unused_regions)
             raise
         change.unused_regions.add(word)
         return word
-
-    def _take_region(self, size: int) -> int:
-        return region_word(self._regions.take(size), size)
 
     def _flags(self, forwarding: Forwarding) -> dict[bytes, int]:
         """Address and port -> flags."""
@@ -214,7 +211,7 @@ class Services:
         """Returns what was taken and, in the end, not used."""
         self._service_ids.give_back(change.unused_service_ids)
         self._backend_ids.give_back(change.unused_backend_ids)
-        self._return_regions(change.unused_regions)
+        self._slots.give_back(change.unused_regions)
         change.unused_service_ids, change.unused_backend_ids = [], set()
         change.unused_regions = set()
 
@@ -321,10 +318,10 @@ class Services:
                 self.clear_words(number)
                 self._clear_counters(number)
             for word in freed.regions:
-                self._write_slots(word, bytes(4 * region_of(word)[1]))
+                self._slots.clear(word)
             self._service_ids.give_back(freed.service_ids)
             self._backend_ids.give_back(freed.backend_ids)
-            self._return_regions(freed.regions)
+            self._slots.give_back(freed.regions)
             self._freed.popleft()
 
     def _write_backends(self, change: Change, backends: Backends) -> None:
@@ -388,11 +385,11 @@ class Services:
         word, old = getattr(change, which), getattr(record, which)
         if word and word == old:
             setattr(record, ids, _UNKNOWN)
-            self._rewrite_slots(word, content.slots())
+            self._slots.rewrite(word, content.slots())
             setattr(record, ids, content.mark)
             return
         if word:
-            self._write_slots(word, content.slots())
+            self._slots.write((word,), content.slots())
         self._maps.services.store(record.id, self._region_at[which], word)
         self._stats["services"] += 1
         change.unused_regions.discard(word)
@@ -401,24 +398,6 @@ class Services:
         setattr(record, ids, record.backends if mark == record.backends else mark)
         if old:
             self.free(regions=(old,))
-
-    def _rewrite_slots(self, word: int, ids: bytes) -> None:
-        """Writes those that differ."""
-        base, size = region_of(word)
-        held, wanted = unpack_ids(self._maps.slots.slice(base, size)), unpack_ids(ids)
-        differ = [
-            at for at, pair in enumerate(zip(held, wanted, strict=True)) if pair[0] != pair[1]
-        ]
-        if differ:
-            keys = pack_ids([base + at for at in differ])
-            self._maps.slots.update_batch(keys, pack_ids([wanted[at] for at in differ]))
-            self._stats["slots"] += len(differ)
-
-    def _write_slots(self, word: int, ids: bytes) -> None:
-        base, size = region_of(word)
-        keys = struct.pack(f"={size}I", *range(base, base + size))
-        self._maps.slots.update_batch(keys, ids)
-        self._stats["slots"] += size
 
     def _store_third(self, record: Record, word: int) -> None:
         if word != record.timeout_and_flags:
@@ -436,7 +415,3 @@ class Services:
         if counters and any(counters):
             self._maps.service_counters.update(key, bytes(len(counters)))
             self._stats["service_counters"] += 1
-
-    def _return_regions(self, words: Iterable[int]) -> None:
-        for word in words:
-            self._regions.give_back(*region_of(word))

@@ -1,0 +1,63 @@
+"""The map slots: regions of it that are given out, and what stands in them.
+
+A region is named by its word, as in `services` (records.region_word); 0 is none.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from ebpf_lb.datapath.writer.family_maps import FamilyMaps
+from ebpf_lb.datapath.writer.pools import Regions, full
+from ebpf_lb.datapath.writer.records import pack_ids, region_of, region_word, unpack_ids
+
+
+class Slots:
+    """Taken and given back at once; that nobody looks at a region any more is the caller's care."""
+
+    def __init__(self, maps: FamilyMaps, stats: Counter[str]) -> None:
+        self._table = maps.slots
+        self._stats = stats
+        entries = maps.slots.max_entries
+        self._regions = Regions(entries, full("slots", entries))
+
+    @property
+    def used(self) -> int:
+        """Slots in regions that are given out."""
+        return self._regions.used
+
+    def adopt(self, words: Iterable[int]) -> None:
+        """What is in use already; ValueError if regions overlap or stick out."""
+        self._regions.adopt(map(region_of, words), self._table.max_entries)
+
+    def take(self, size: int) -> int:
+        """A region's word; Exhausted if there is no room for it."""
+        return region_word(self._regions.take(size), size)
+
+    def give_back(self, words: Iterable[int]) -> None:
+        for word in words:
+            if word:
+                self._regions.give_back(*region_of(word))
+
+    def write(self, words: Sequence[int], ids: bytes) -> None:
+        """Fills regions, by one call: `ids` are all their backends' ids, behind each other."""
+        regions = map(region_of, words)
+        places = chain.from_iterable(range(base, base + size) for base, size in regions)
+        self._table.update_batch(array("I", places).tobytes(), ids)
+        self._stats["slots"] += len(ids) // 4
+
+    def clear(self, word: int) -> None:
+        self.write((word,), bytes(4 * region_of(word)[1]))
+
+    def rewrite(self, word: int, ids: bytes) -> None:
+        """Writes those that differ."""
+        base, size = region_of(word)
+        held, wanted = unpack_ids(self._table.slice(base, size)), unpack_ids(ids)
+        differ = [
+            at for at, pair in enumerate(zip(held, wanted, strict=True)) if pair[0] != pair[1]
+        ]
+        if differ:
+            keys = pack_ids([base + at for at in differ])
+            self._table.update_batch(keys, pack_ids([wanted[at] for at in differ]))
+            self._stats["slots"] += len(differ)
