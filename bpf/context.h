@@ -117,6 +117,9 @@ enum note {
 	NOTE_SCTP_CHANGE = 1, /* CALL_SCTP: exclusive-or of the old and new first 4 bytes */
 	NOTE_SEND = 2,	      /* CALL_SCTP: and then; CALL_REJECT: bits only: see send_by() */
 	NOTE_MTU = 3,	      /* CALL_REJECT: of the way that it is too big for, HOPS_ENDED, or 0 */
+	/* without link header, until the packet is sent: whose MAC address it shall get */
+	NOTE_MAC_HIGH = 0,
+	NOTE_MAC_LOW = 3,
 };
 
 INLINE __u32 ctx_note(context *ctx, enum note which)

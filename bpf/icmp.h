@@ -178,7 +178,7 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 		where = way.ifindex;
 		if (route == ROUTE_NONE)
 			where = take_loopback(skb); /* from one process of the node's to another */
-		else if (route == ROUTE_UNKNOWN)
+		else if (route == ROUTE_UNKNOWN || route == ROUTE_LAYER_3)
 			where |= SEND_NEIGHBOUR;
 		else
 			set_macs(skb, way.destination_mac, way.source_mac);
@@ -186,5 +186,5 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 	count_packet(skb, REASON_ICMP_ERROR);
 	if (rewrite_error(skb, &outer, &turned, &source, &destination))
 		return drop(skb, REASON_REWRITE_FAILED);
-	return send_by(where);
+	return send_by(skb, where);
 }

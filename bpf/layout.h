@@ -109,7 +109,7 @@ struct flow_set {
 /* What is not needed for every packet of a flow; same index as its entry. See way.h. */
 struct way {
 	__u32 backend_id; /* of a signpost: the place of its flow */
-	__u32 ifindex; /* 0: leave it to the stack */
+	__u32 ifindex; /* and how: see send_by(). 0: leave it to the stack */
 	__u8 destination_mac[6];
 	__u8 source_mac[6];
 };

@@ -209,19 +209,10 @@ INLINE int become_error(struct __sk_buff *skb, struct packet *packet, __u32 mtu)
 		return -1;
 	if (quote > QUOTE_MAX || bpf_skb_change_tail(skb, LINK_HEADER_BYTES + quote, 0))
 		return -1;
-#if LINK_HEADER_BYTES
-	struct ethhdr ethernet;
+	/* between link header, where there is one, and IP header */
+	if (bpf_skb_adjust_room(skb, added, BPF_ADJ_ROOM_MAC, 0))
+		return -1;
 
-	if (bpf_skb_load_bytes(skb, 0, &ethernet, sizeof(ethernet)))
-		return -1;
-#endif
-	if (bpf_skb_change_head(skb, added, 0))
-		return -1;
-#if LINK_HEADER_BYTES
-	if (bpf_skb_store_bytes(skb, 0, &ethernet, sizeof(ethernet), 0))
-		return -1;
-		/* where the old link header stood is inside the new headers now: all of it is written below */
-#endif
 	void *data = (void *)(long)skb->data;
 	void *data_end = (void *)(long)skb->data_end;
 	void *ip_start = data + LINK_HEADER_BYTES;
@@ -317,5 +308,5 @@ INLINE int reject(struct __sk_buff *skb)
 	if (failed)
 		return drop(skb, REASON_REWRITE_FAILED);
 	swap_macs(skb);
-	return send_by(skb->ifindex | inwards);
+	return send_by(skb, skb->ifindex | inwards);
 }

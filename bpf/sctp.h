@@ -56,5 +56,5 @@ INLINE int mend_sctp_checksum(struct __sk_buff *skb)
 		if (bpf_skb_store_bytes(skb, place, &checksum, sizeof(checksum), 0))
 			return drop(skb, REASON_REWRITE_FAILED);
 	}
-	return send_by(where);
+	return send_by(skb, where);
 }

@@ -53,17 +53,6 @@ INLINE __u32 calls_of(int hook)
 /* Its ifindex, in every network namespace. */
 #define LOOPBACK 1
 
-INLINE int send_by(__u32 where)
-{
-	if (!where)
-		return NEXT;
-	if (AT_XDP) /* see finishes_here() */
-		return XDP_TX;
-	if (where & SEND_NEIGHBOUR)
-		return redirect_neigh(where & SEND_IFINDEX, 0, 0, 0);
-	return bpf_redirect(where & SEND_IFINDEX, where & SEND_INWARDS ? BPF_F_INGRESS : 0);
-}
-
 /* Enough for any headers that are followed. */
 #define PULL_BYTES 128
 
@@ -78,6 +67,66 @@ INLINE int drop(context *ctx, __u32 reason)
 	count_packet(ctx, reason);
 	return DROPPED;
 }
+
+#if LINK_HEADER_BYTES
+
+INLINE void set_macs(context *ctx, const __u8 *destination, const __u8 *source)
+{
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
+
+	if ((void *)(ethernet + 1) > (void *)(long)ctx->data_end)
+		return;
+	__builtin_memcpy(ethernet->h_dest, destination, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_source, source, ETH_ALEN);
+}
+
+INLINE int send_by(context *ctx, __u32 where)
+{
+	if (!where)
+		return NEXT;
+	if (AT_XDP) /* see finishes_here() */
+		return XDP_TX;
+	if (where & SEND_NEIGHBOUR)
+		return redirect_neigh(where & SEND_IFINDEX, 0, 0, 0);
+	return bpf_redirect(where & SEND_IFINDEX, where & SEND_INWARDS ? BPF_F_INGRESS : 0);
+}
+
+#else
+
+/*
+ * A packet without link header gets one when all else is done, if it goes elsewhere: the kernel takes
+ * it for no other device without, and takes it off again where it does not belong. Outwards it need
+ * not be right, the kernel makes another. Who is to receive it by an interface is noted until then.
+ */
+INLINE void set_macs(context *ctx, const __u8 *destination, const __u8 *source)
+{
+	const __u16 *half = (const void *)destination;
+
+	ctx_set_note(ctx, NOTE_MAC_HIGH, half[0]);
+	ctx_set_note(ctx, NOTE_MAC_LOW, half[1] | (__u32)half[2] << 16);
+}
+
+INLINE int send_by(context *ctx, __u32 where)
+{
+	__u16 header[ETH_HLEN / 2] = {};
+	__u32 low = ctx_note(ctx, NOTE_MAC_LOW);
+
+	if (!where)
+		return NEXT;
+	if (bpf_skb_change_head(ctx, ETH_HLEN, 0))
+		return drop(ctx, REASON_REWRITE_FAILED);
+	if (!(where & SEND_INWARDS))
+		return redirect_neigh(where & SEND_IFINDEX, 0, 0, 0);
+	header[0] = ctx_note(ctx, NOTE_MAC_HIGH);
+	header[1] = low;
+	header[2] = low >> 16;
+	header[6] = htons16(ETHERTYPE);
+	if (bpf_skb_store_bytes(ctx, 0, header, sizeof(header), 0))
+		return drop(ctx, REASON_REWRITE_FAILED);
+	return bpf_redirect(where & SEND_IFINDEX, BPF_F_INGRESS);
+}
+
+#endif
 
 INLINE int slow_path(context *ctx, __u32 index)
 {

@@ -23,7 +23,7 @@ INLINE int send_on(context *ctx, const struct packet *packet, const struct endpo
 		ctx_set_note(ctx, NOTE_SEND, where);
 		return slow_path(ctx, CALL_SCTP);
 	}
-	return send_by(where);
+	return send_by(ctx, where);
 }
 
 /* What the backend sees as source of an SNATed flow: an address of this node, or the client's own. */
@@ -159,7 +159,7 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 		} else {
 			take_way(ctx, ref, where);
 		}
-	} else if (ref->word & FLOW_BRIDGED) {
+	} else if (LINK_HEADER_BYTES && ref->word & FLOW_BRIDGED) {
 		take_bridged_way(ctx, packet, ref, &destination.address, tick);
 	}
 	if (!AT_XDP && UNLIKELY(is_fragment(packet)))

@@ -17,6 +17,10 @@
  *
  * Ways are kept beside their flow and asked for anew when a tick begins: routes and neighbours change.
  *
+ * A device without link header (WireGuard, IP-in-IP, tun) has no neighbours. What goes there is left to
+ * the kernel as where the neighbour is unknown: a tunnel of many ends (Calico's tunl0) takes the other
+ * end from the route, which only the kernel can attach to the packet.
+ *
  * What is too big for its way must be answered, as any router would: the device would drop it silently,
  * and the sender never learn the path's MTU. (Redirected packets are not looked at by the stack.)
  */
@@ -29,12 +33,23 @@ enum route {
 	ROUTE_UNKNOWN, /* out by way->ifindex; the neighbour is not known yet */
 	ROUTE_NEIGHBOUR, /* all known */
 	ROUTE_TOO_BIG,	 /* the way takes no packet of this size */
+	ROUTE_LAYER_3,	 /* out by way->ifindex, which has no neighbours */
 };
 
 /* Every link takes this much (RFC 791, RFC 8200), as far as it pays to know. */
 #define ANY_LINK_BYTES (FAMILY == 4 ? 576 : 1280)
 /* To find_way(): do not ask for the size. */
 #define ANY_SIZE 1
+
+INLINE int same_mac(const __u8 *a, const __u8 *b)
+{
+	__u8 differs = 0;
+
+#pragma unroll
+	for (int i = 0; i < ETH_ALEN; i++)
+		differs |= a[i] ^ b[i];
+	return !differs;
+}
 
 /*
  * Asks the kernel for the way from `source` to `destination`, as for a packet in by `ifindex`.
@@ -71,7 +86,8 @@ INLINE int find_way(context *ctx, const addr *source, const addr *destination, _
 		return ROUTE_NONE;
 	__builtin_memcpy(way->destination_mac, fib.dmac, ETH_ALEN);
 	__builtin_memcpy(way->source_mac, fib.smac, ETH_ALEN);
-	return ROUTE_NEIGHBOUR;
+	/* where nobody is asked for it (IFF_NOARP), the kernel has the device's own for everybody's */
+	return same_mac(fib.dmac, fib.smac) ? ROUTE_LAYER_3 : ROUTE_NEIGHBOUR;
 }
 
 /*
@@ -117,16 +133,6 @@ INLINE void take_bridged_way(context *ctx, const struct packet *packet, const st
 		if ((void *)(ethernet + 1) <= (void *)(long)ctx->data_end)
 			__builtin_memcpy(ethernet->h_dest, way->destination_mac, ETH_ALEN);
 	}
-}
-
-INLINE void set_macs(context *ctx, const __u8 *destination, const __u8 *source)
-{
-	struct ethhdr *ethernet = (void *)(long)ctx->data;
-
-	if (!LINK_HEADER_BYTES || (void *)(ethernet + 1) > (void *)(long)ctx->data_end)
-		return;
-	__builtin_memcpy(ethernet->h_dest, destination, ETH_ALEN);
-	__builtin_memcpy(ethernet->h_source, source, ETH_ALEN);
 }
 
 /* Is there another hop in it? */
@@ -211,6 +217,7 @@ INLINE __u32 flow_way(context *ctx, const struct flow_ref *ref, const struct pac
 	struct way *place = way_of(ref->set, ref->slot);
 	int big = ctx_bytes(ctx) > ANY_LINK_BYTES;
 	__u32 size = UNLIKELY(big) ? datagram_bytes(ctx, packet) : ANY_SIZE;
+	__u32 mtu;
 
 	if (!place)
 		return 0;
@@ -227,15 +234,18 @@ INLINE __u32 flow_way(context *ctx, const struct flow_ref *ref, const struct pac
 			place->ifindex = 0;
 			return found.ifindex | SEND_NEIGHBOUR;
 		}
+		mtu = device_mtu(ctx, found.ifindex);
+		if (route == ROUTE_LAYER_3)
+			found.ifindex |= SEND_NEIGHBOUR;
 		found.backend_id = place->backend_id;
 		*place = found;
 		/* a route narrower than its device: asked for each packet */
-		if (UNLIKELY(size < device_mtu(ctx, found.ifindex)))
+		if (UNLIKELY(size < mtu))
 			place->ifindex = 0;
 		return found.ifindex;
 	}
 	if (big) {
-		__u32 mtu = device_mtu(ctx, place->ifindex);
+		mtu = device_mtu(ctx, place->ifindex & SEND_IFINDEX);
 
 		if (UNLIKELY(mtu && size > mtu))
 			return SEND_TOO_BIG | mtu;

@@ -142,6 +142,7 @@ RAW_SOCKETS = Capability(
     "run as root",
     lambda: _socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP),
 )
+TUN = Capability("tun devices", "modprobe tun", lambda: Path("/dev/net/tun").exists())
 BRIDGE_NETFILTER = Capability(
     "bridge netfilter",
     "modprobe br_netfilter",

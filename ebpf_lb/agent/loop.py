@@ -237,8 +237,8 @@ class Loop:
         pod_networks = config.cluster_cidrs or own_pods
         view = roles.view(self._facts, self._patterns, node.addresses, pod_networks)
         self._primary, self._pod_networks = view.primary, pod_networks or ()
-        for name in sorted(set(view.unserved).difference(self._unserved)):
-            self._parts.log.warning("not served: frames without Ethernet header", interface=name)
+        for sentence in sorted(set(view.unserved).difference(self._unserved)):
+            self._parts.log.warning("interface not served", problem=sentence)
         self._unserved = view.unserved
         networks = [one for one in config.node_port_addresses if isinstance(one, Network)]
         self._parts.cluster.set_node(
@@ -373,7 +373,7 @@ class Loop:
                 {
                     *self._parts.attachments.failed.values(),
                     *self._parts.xdp.problems,
-                    *(f"{name}: not served, no Ethernet header" for name in self._unserved),
+                    *self._unserved,
                 }
             ),
             "healthCheckProblems": sorted(

@@ -24,7 +24,8 @@ from ebpf_lb.agent.metrics.parts import (
 )
 from ebpf_lb.agent.network.attachments import Attachments, SourceNumbers
 from ebpf_lb.agent.network.interfaces import Network
-from ebpf_lb.agent.network.roles import Role
+from ebpf_lb.agent.network.layer_3 import OnDemand
+from ebpf_lb.agent.network.roles import LAYER_3_PROGRAMS, Role
 from ebpf_lb.agent.network.xdp import XdpUplinks
 from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.agent.programming.service_networks import ServiceNetworks
@@ -40,7 +41,7 @@ from ebpf_lb.datapath.attach.cgroup import attach_cgroup, remove_links
 from ebpf_lb.datapath.attach.tc import TrafficControl
 from ebpf_lb.datapath.attach.xdp import XdpControl
 from ebpf_lb.datapath.dump import View
-from ebpf_lb.datapath.loader import Loaded, ensure_loaded, retire_old_builds
+from ebpf_lb.datapath.loader import Loaded, ensure_layer_3, ensure_loaded, retire_old_builds
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.sock_diag import SockDiag
 from ebpf_lb.datapath.sweep import sweeps
@@ -94,6 +95,12 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     for role in Role:
         if role.has_programs:
             control.use(loaded.build, role.value)
+
+    def load_layer_3() -> None:
+        compiled = ensure_layer_3(loaded.build, config.settings)
+        control.use(loaded.build, LAYER_3_PROGRAMS)
+        log.info("loaded programs for devices without Ethernet header", compiled=compiled)
+
     xdp_control = XdpControl(Pins(config.bpffs))
     if config.settings.xdp:
         xdp_control.use(loaded.build)
@@ -121,7 +128,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     )
     health_checks = HealthCheckServers(state.prompt, log, report("FailedToStartServiceHealthcheck"))
     attachments = Attachments(
-        control,
+        OnDemand(control, load_layer_3),
         xdp,
         writers,
         {family: SourceNumbers(held) for family, held in sources.items()},

@@ -4,7 +4,7 @@
     ROOT/builds/BUILD/ipv4/maps/NAME      maps of one family; a map whose layout did not change is
                                           pinned in the old and the new build alike
     ROOT/builds/BUILD/ipv4/programs/NAME  programs of one family
-    ROOT/builds/BUILD/ipv4/xdp/calls      the XDP programs' own slow paths; see loader/programs.py
+    ROOT/builds/BUILD/ipv4/UNIT/calls     xdp's and l3's own slow paths; see loader/programs.py
     ROOT/builds/BUILD/node/maps/NAME      maps that both families share
     ROOT/links/NAME                       cgroup links, which outlive builds
     ROOT/accept_local -> 0                what the setting was before us (accept_local.py)

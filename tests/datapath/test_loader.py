@@ -25,12 +25,13 @@ from ebpf_lb.datapath.loader import (
     LoaderError,
     cache,
     compilation,
+    ensure_layer_3,
     ensure_loaded,
     retire_old_builds,
     source,
 )
 from ebpf_lb.datapath.loader.image import Image
-from ebpf_lb.datapath.loader.programs import STACK, XDP, Unit
+from ebpf_lb.datapath.loader.programs import LAYER_3, STACK, XDP, Unit
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
@@ -45,6 +46,7 @@ SETTINGS = Settings(flows=256, frontends=64, services=64, backends=64, slots=64,
                     fragments=64, sockets=64, source_ranges=64)  # fmt: skip
 FAMILIES = pytest.mark.parametrize("family", list(Family), ids=lambda family: family.directory)
 
+LAYER_3_NAMES = set(LAYER_3.programs[Family.IPV4])
 XDP_NAMES = set(XDP.programs[Family.IPV4])
 
 # `pod_ingress` shows the seed as the hash uses it, of a packet's length.
@@ -79,6 +81,9 @@ def small_sources(folder: Path) -> Path:
     functions = [f"int {name}(struct xdp_md *ctx)\n{{\n\treturn 2;\n}}\n" for name in XDP_NAMES]
     includes = MAIN.partition("int ")[0]
     (folder / "ebpf_lb_xdp.c").write_text(includes + "\n".join(functions))
+    functions = [f"int {name}(struct __sk_buff *skb)\n{{\n\treturn LINK_HEADER_BYTES;\n}}\n"
+                 for name in LAYER_3.programs[Family.IPV4]]  # fmt: skip
+    (folder / "ebpf_lb_l3.c").write_text(includes + "\n".join(functions))
     return folder
 
 
@@ -243,6 +248,44 @@ def test_xdp_is_a_unit_of_its_own(
     assert ensure_loaded(root, replace(SETTINGS, xdp=True), sources).changed
     assert ensure_loaded(root, SETTINGS, sources).changed
     assert compiled == ["stack", "xdp"]
+
+
+def test_programs_without_link_header_are_added_on_demand(root: Path, sources: Path) -> None:
+    loaded = ensure_loaded(root, SETTINGS, sources)
+    before = map_ids(loaded.build), program_ids(loaded.build)
+    assert not LAYER_3_NAMES & {path.name for path in loaded.build.path.glob("*/programs/*")}
+    ensure_layer_3(loaded.build, SETTINGS, sources)
+    assert (map_ids(loaded.build), program_ids(loaded.build)) == before
+    for family in Family:
+        with Map.open(loaded.build.calls(family, "l3") / "calls") as calls:
+            for index, name in LAYER_3.slow_paths.items():
+                with Program.open(loaded.build.programs(family) / name) as program:
+                    called = int.from_bytes(calls.lookup(struct.pack("=I", index)) or b"", "little")
+                    assert called == program.info().id, name
+        with Program.open(loaded.build.programs(family) / "l3_ingress") as program:
+            assert program.test_run(bytes(64)).retval == 0  # LINK_HEADER_BYTES
+            first = program.info().id
+    # there already; another agent of this build finds them, too
+    assert not ensure_layer_3(loaded.build, SETTINGS, sources)
+    assert not ensure_loaded(root, SETTINGS, sources).changed
+    with Program.open(loaded.build.programs(Family.IPV6) / "l3_ingress") as program:
+        assert program.info().id == first
+
+
+def test_an_interrupted_addition_is_made_again(root: Path, sources: Path) -> None:
+    loaded = ensure_loaded(root, SETTINGS, sources)
+    ensure_layer_3(loaded.build, SETTINGS, sources)
+    lost = loaded.build.programs(Family.IPV6) / "l3_egress"
+    lost.unlink()
+    ensure_layer_3(loaded.build, SETTINGS, sources)
+    for family in Family:
+        with (
+            Map.open(loaded.build.calls(family, "l3") / "calls") as calls,
+            Program.open(loaded.build.programs(family) / "l3_ingress") as program,
+        ):
+            called = int.from_bytes(calls.lookup(struct.pack("=I", 6)) or b"", "little")
+            assert called == program.info().id
+    assert lost.exists()
 
 
 def test_back_to_a_build_that_is_still_there(root: Path, sources: Path) -> None:

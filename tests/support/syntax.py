@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ebpf_lb.datapath.layout import sources
 from ebpf_lb.datapath.loader import source
-from ebpf_lb.datapath.loader.programs import Unit, units
+from ebpf_lb.datapath.loader.programs import ADDED_ON_DEMAND, Unit, units
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
@@ -37,7 +37,7 @@ def command(clang: str, unit: Unit, family: Family, file: Path) -> list[str]:
 def main(clang: str = "clang-14") -> int:
     runs = [
         subprocess.run(command(clang, unit, family, sources() / unit.main), check=False)
-        for unit in units(EVERYTHING)
+        for unit in (*units(EVERYTHING), *ADDED_ON_DEMAND)
         for family in Family
     ]
     return max(run.returncode for run in runs)

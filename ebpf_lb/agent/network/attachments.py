@@ -133,7 +133,7 @@ class Attachments:
                 source = interface.source(family)
                 number = self._source_id(family, source) if source is not None else 0
                 writer.set_interface(interface.index, interface.bridge, number)
-            if before is None or before.role is not interface.role:
+            if before is None or before.programs != interface.programs:
                 self._change_role(interface, before)
             self._xdp.set_up(interface)
         except (AttachError, OSError) as error:
@@ -151,7 +151,7 @@ class Attachments:
             if before is not None:
                 self._control.detach(index)
             return
-        if not self._control.attach(index, interface.role.value):
+        if not self._control.attach(index, interface.programs):
             return  # gone; its disappearance is on the way to us
         self._log.debug("attached", interface=interface.name, role=interface.role.value)
         for foreign in self._control.ahead_of_us(index):

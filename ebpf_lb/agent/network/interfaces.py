@@ -15,7 +15,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink import rtnl
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
-from ebpf_lb.agent.network.roles import Address, Facts, Link
+from ebpf_lb.agent.network.roles import Address, Facts, Framing, Link
 from ebpf_lb.datapath.attach.xdp import attached_programs
 from ebpf_lb.model.values import Family, parse_address
 
@@ -30,8 +30,12 @@ _RECEIVE_BUFFER_BYTES = 1 << 20
 _MESSAGE_BYTES = 1 << 16
 _MAIN_TABLE = 254
 _UNICAST = 1
+_IFF_UP, _IFF_POINTOPOINT = 0x01, 0x10  # linux/if.h
 # ARPHRD_ETHER, ARPHRD_LOOPBACK (addresses of zeros): linux/if_arp.h
 _WITH_ETHERNET_HEADER = frozenset({1, 772})
+# ARPHRD_PPP, RAWIP, TUNNEL, TUNNEL6, SIT, NONE: as the kernel's dev_is_mac_header_xmit() has it
+_WITHOUT_LINK_HEADER = frozenset({512, 519, 768, 769, 776, 0xFFFE})
+_GRE = frozenset({778, 823})  # ARPHRD_IPGRE, ARPHRD_IP6GRE
 _FAMILIES = {int(socket.AF_INET): Family.IPV4, int(socket.AF_INET6): Family.IPV6}
 # IFA_F_SECONDARY (for IPv6: TEMPORARY), DADFAILED, DEPRECATED, TENTATIVE: linux/if_addr.h
 _PASSING = 0x01 | 0x08 | 0x20 | 0x40
@@ -144,7 +148,8 @@ class Network:
             kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
             master=message.get_attr("IFLA_MASTER") or 0,
             peer_elsewhere=message.get_attr("IFLA_LINK_NETNSID") is not None,
-            ethernet=message["ifi_type"] in _WITH_ETHERNET_HEADER,
+            framing=_framing(message["ifi_type"], message["flags"]),
+            up=bool(message["flags"] & _IFF_UP),
             mtu=message.get_attr("IFLA_MTU") or 0,
             xdp=tuple(sorted(attached_programs(message).values())),
         )
@@ -165,6 +170,14 @@ class Network:
             passing=bool(flags & _PASSING),
             alone=message["prefixlen"] == len(address) * 8,
         )
+
+
+def _framing(kind: int, flags: int) -> Framing:
+    if kind in _WITH_ETHERNET_HEADER:
+        return Framing.ETHERNET
+    if kind in _WITHOUT_LINK_HEADER or (kind in _GRE and flags & _IFF_POINTOPOINT):
+        return Framing.NONE
+    return Framing.OTHER
 
 
 def _ways_out(message: Any) -> Iterator[tuple[Family, int]]:

@@ -19,11 +19,27 @@ from ebpf_lb.model.values import Family, Network, family_of
 
 PAIRED_KINDS = frozenset({"veth", "netkit"})
 TUNNEL_KINDS = frozenset({"vxlan", "geneve", "gretap", "ip6gretap"})  # those with Ethernet frames
+# those without; one of each of most kinds is there, down, as soon as its module is loaded
+LAYER_3_TUNNEL_KINDS = frozenset({"ipip", "ip6tnl", "sit", "gre", "ip6gre", "wireguard"})
 # what leads nowhere: addresses on these are for others to be found by
 UNCONNECTED_KINDS = frozenset({"dummy", "ifb", "nlmon", "vrf"})
 VIRTUAL_MACHINE_KINDS = frozenset({"tun"})  # tap devices are of this kind
 LOOPBACK = "lo"
+LAYER_3_PROGRAMS = "l3"
+"""Instead of the role, the prefix of the names of uplinks' programs without link header."""
 SCOPE_UNIVERSE = 0  # RT_SCOPE_UNIVERSE: valid beyond its link
+
+
+class Framing(Enum):
+    """What a program sees before the IP header. The value says it in words.
+
+    OTHER: what we do not know, InfiniBand's for instance; and GRE without a fixed other end, where
+    packets that leave have their outer headers already.
+    """
+
+    ETHERNET = "Ethernet frames"
+    NONE = "packets without link header"
+    OTHER = "frames of an unknown kind"
 
 
 class Role(Enum):
@@ -42,16 +58,16 @@ class Role(Enum):
 @dataclass(frozen=True, slots=True)
 class Link:
     """An interface. `master`: ifindex of what it is a port of, 0 for none. `peer_elsewhere`: it is
-    paired with an interface of another network namespace. `ethernet`: its frames have such a
-    header, as the programs expect; not so a WireGuard or IP-in-IP tunnel's. `xdp`:
-    the ids of the XDP programs on it, whosever they are."""
+    paired with an interface of another network namespace. `up`: as its administrator wants it.
+    `xdp`: the ids of the XDP programs on it, whosever they are."""
 
     index: int
     name: str
     kind: str
     master: int
     peer_elsewhere: bool
-    ethernet: bool = True
+    framing: Framing = Framing.ETHERNET
+    up: bool = True
     mtu: int = 0
     xdp: tuple[int, ...] = ()
 
@@ -93,7 +109,8 @@ class XdpPlace:
 class Interface:
     """One that we look after. `bridge`: ifindex of its bridge, or 0. `sources`: at most one a
     family: what packets that are masqueraded towards it have as their source. `xdp`: None where no
-    XDP program belongs: all but uplinks, and tunnels, whose frames are packets before they come."""
+    XDP program belongs: all but uplinks, and tunnels, whose frames are packets before they come.
+    `layer_3`: its packets have no link header."""
 
     index: int
     name: str
@@ -101,6 +118,12 @@ class Interface:
     bridge: int
     sources: tuple[bytes, ...]
     xdp: XdpPlace | None = None
+    layer_3: bool = False
+
+    @property
+    def programs(self) -> str:
+        """The prefix of their names."""
+        return LAYER_3_PROGRAMS if self.layer_3 else self.role.value
 
     def source(self, family: Family) -> bytes | None:
         return next((one for one in self.sources if family_of(one) is family), None)
@@ -110,7 +133,7 @@ class Interface:
 class NetworkView:
     """What follows from the facts. `primary`: the node's preferred address, at most one a family.
     `addresses`: all of its own, sorted. `pod_networks`: None while they are unknown. `unserved`:
-    names of what would be uplinks if their frames had Ethernet headers."""
+    what has a role and cannot be served, a sentence each."""
 
     interfaces: Mapping[int, Interface]
     primary: tuple[bytes, ...]
@@ -145,17 +168,20 @@ def view(
     unserved = []
     for link in facts.links.values():
         role = roles.role(link)
-        if role is not None and not link.ethernet:
-            unserved.append(link.name)
+        if role is not None and not _is_served(link, role):
+            unserved.append(f"{link.name}: not served, {_a(role)} with {link.framing.value}")
         elif role is Role.LOOPBACK:
             interfaces[link.index] = Interface(link.index, link.name, role, 0, ())
         elif role is not None:
             bridge = roles.bridge(link) if role is Role.POD else 0
             sources = _sources(facts, bridge or link.index, primary, known)
+            layer_3 = link.framing is Framing.NONE
             xdp = None
-            if role is Role.UPLINK and link.kind not in TUNNEL_KINDS:
+            if role is Role.UPLINK and link.kind not in TUNNEL_KINDS and not layer_3:
                 xdp = XdpPlace(link.kind in PAIRED_KINDS, link.mtu, link.xdp)
-            interfaces[link.index] = Interface(link.index, link.name, role, bridge, sources, xdp)
+            interfaces[link.index] = Interface(
+                link.index, link.name, role, bridge, sources, xdp, layer_3
+            )
     addresses = tuple(sorted({own.address for own in facts.addresses}))
     return NetworkView(interfaces, primary, addresses, pod_networks, tuple(sorted(unserved)))
 
@@ -194,7 +220,7 @@ class _Roles:
             return Role.UPLINK
         if link.kind in UNCONNECTED_KINDS:
             return None
-        if link.kind in TUNNEL_KINDS:
+        if link.kind in TUNNEL_KINDS or (link.kind in LAYER_3_TUNNEL_KINDS and link.up):
             return Role.UPLINK
         if link.kind in PAIRED_KINDS:
             return self._role_of_pair(link)
@@ -225,6 +251,16 @@ class _Roles:
         ):
             return Role.UPLINK
         return None
+
+
+def _is_served(link: Link, role: Role) -> bool:
+    if link.framing is Framing.NONE:
+        return role is Role.UPLINK
+    return link.framing is Framing.ETHERNET
+
+
+def _a(role: Role) -> str:
+    return f"an {role.value}" if role is Role.UPLINK else f"a {role.value}"
 
 
 def _matches(link: Link, patterns: tuple[str, ...]) -> bool:

@@ -17,6 +17,7 @@ Row = dict[str, Any]
 _CONSTANTS = frozenset({"crc32c_shifts", "slots", "ways"})
 """Shown only when asked for: numbers that mean little to people."""
 
+_IFINDEX = 0x3FFFFFFF  # the bits above say how it is sent: SEND_IFINDEX in bpf/tc.h
 _BEING_WRITTEN = ("FLOW_FREE", "FLOW_CLAIMED", "FLOW_TENTATIVE")
 
 
@@ -175,12 +176,13 @@ def _ways(view: View) -> Iterator[Row]:
     for flow in flows(view):
         ways = view.element("ways", flow.set)
         way = ways.entry[flow.slot] if ways else None
-        if way and way.ifindex:
+        ifindex = way.ifindex & _IFINDEX if way else 0
+        if way and ifindex:
             yield {
                 "set": flow.set,
                 "slot": flow.slot,
-                "interface": _interface_name(way.ifindex),
-                "ifindex": way.ifindex,
+                "interface": _interface_name(ifindex),
+                "ifindex": ifindex,
                 "destination_mac": way.destination_mac.hex(":"),
                 "source_mac": way.source_mac.hex(":"),
             }

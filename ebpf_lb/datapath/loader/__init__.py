@@ -9,6 +9,7 @@ agent attaches the new programs; only then `retire_old_builds` lets go of the ol
 
 import functools
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.loader import cache, loading, maps, source
 from ebpf_lb.datapath.loader.compilation import compile_images, source_line
 from ebpf_lb.datapath.loader.errors import LoaderError
-from ebpf_lb.datapath.loader.programs import units
+from ebpf_lb.datapath.loader.programs import LAYER_3, Unit, units
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
-__all__ = ["Loaded", "LoaderError", "ensure_loaded", "retire_old_builds"]
+__all__ = ["Loaded", "LoaderError", "ensure_layer_3", "ensure_loaded", "retire_old_builds"]
 
 _LOG_LINES = 20
 
@@ -78,6 +79,28 @@ def ensure_loaded(bpffs: Path, settings: Settings, sources: Path | None = None) 
     return Loaded(build, changed=True, compiled=compiled, apart=_is_apart(pins, build))
 
 
+def ensure_layer_3(build: Build, settings: Settings, sources: Path | None = None) -> bool:
+    """Adds the programs for devices without Ethernet header to a build that has none of them yet.
+    Few nodes need them, so nobody else waits for their verification.
+
+    build, settings, sources: as they were loaded. Returns whether the compiler ran. LoaderError:
+    they could not be added; all else is untouched.
+    """
+    sources = sources or layout.sources()
+    if _has_unit(build, LAYER_3, sources):
+        return False
+    try:
+        images, compiled = _images(Pins(build.path.parents[1]), (LAYER_3,), settings, sources)
+        for family in Family:
+            maps.provide_calls(family, LAYER_3, settings, build, sources)
+        _load(images, settings, build, sources)
+    except OSError as error:
+        raise LoaderError(
+            f"the programs for devices without Ethernet header cannot be loaded: {error}"
+        ) from error
+    return compiled
+
+
 def retire_old_builds(bpffs: Path) -> list[str]:
     """Unpins every build but the current one, and returns their ids.
 
@@ -104,9 +127,12 @@ def _current(pins: Pins) -> str | None:
 
 def _is_whole(build: Build, settings: Settings, sources: Path) -> bool:
     """Is everything pinned? A retirement may have been interrupted."""
-    return build.path.exists() and all(
+    return build.path.exists() and all(_has_unit(build, unit, sources) for unit in units(settings))
+
+
+def _has_unit(build: Build, unit: Unit, sources: Path) -> bool:
+    return all(
         path.exists()
-        for unit in units(settings)
         for family in Family
         for path in (
             *(maps.pinned_at(spec, family, build, unit) for spec in _specs(family, sources)),
@@ -138,13 +164,7 @@ def _specs(family: Family, sources: Path) -> list[layout.MapSpec]:
 def _make(pins: Pins, settings: Settings, sources: Path, name: str) -> bool:
     """Makes the build under a temporary name, then gives it its own in one rename. Returns whether
     the compiler ran."""
-    images, compiled = {}, False
-    for unit in units(settings):
-        images[unit], anew = cache.images(
-            source.cache_key(unit, settings, sources),
-            functools.partial(compile_images, pins, unit, settings, sources),
-        )
-        compiled = compiled or anew
+    images, compiled = _images(pins, units(settings), settings, sources)
     new = pins.build(f"{name}_new")
     shutil.rmtree(new.path, ignore_errors=True)
     try:
@@ -152,22 +172,9 @@ def _make(pins: Pins, settings: Settings, sources: Path, name: str) -> bool:
             new.maps(family).mkdir(parents=True)
             new.programs(family).mkdir(parents=True)
         new.maps(None).mkdir(parents=True)
-        seeds = {
-            family: maps.provide(family, settings, pins.current, new, sources) for family in Family
-        }
-        try:
-            loading.load(images, seeds, new, sources)
-        except loading.RefusedError as refusal:
-            where = source_line(
-                refusal.unit,
-                refusal.family,
-                settings,
-                sources,
-                seeds[refusal.family],
-                new,
-                refusal.program,
-            )
-            raise LoaderError(_explained(refusal, where)) from refusal
+        for family in Family:
+            maps.provide(family, settings, pins.current, new, sources)
+        _load(images, settings, new, sources)
         final = pins.build(name).path
         if final.exists():
             # not whole, and perhaps still run by the hooks: to be retired with the others
@@ -179,6 +186,40 @@ def _make(pins: Pins, settings: Settings, sources: Path, name: str) -> bool:
         shutil.rmtree(new.path, ignore_errors=True)
         raise
     return compiled
+
+
+def _images(
+    pins: Pins, wanted: Iterable[Unit], settings: Settings, sources: Path
+) -> tuple[dict[Unit, cache.Images], bool]:
+    """Images by unit, and whether the compiler ran for any."""
+    images, compiled = {}, False
+    for unit in wanted:
+        images[unit], anew = cache.images(
+            source.cache_key(unit, settings, sources),
+            functools.partial(compile_images, pins, unit, settings, sources),
+        )
+        compiled = compiled or anew
+    return images, compiled
+
+
+def _load(
+    images: Mapping[Unit, cache.Images], settings: Settings, build: Build, sources: Path
+) -> None:
+    """Loads units into a build that has its maps; LoaderError says where one is refused."""
+    seeds = {family: maps.seed(family, build) for family in Family}
+    try:
+        loading.load(images, seeds, build, sources)
+    except loading.RefusedError as refusal:
+        where = source_line(
+            refusal.unit,
+            refusal.family,
+            settings,
+            sources,
+            seeds[refusal.family],
+            build,
+            refusal.program,
+        )
+        raise LoaderError(_explained(refusal, where)) from refusal
 
 
 def _explained(refusal: loading.RefusedError, where: str | None) -> str:

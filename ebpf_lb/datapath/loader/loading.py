@@ -61,7 +61,7 @@ def load(
     new: Build,
     sources: Path | None = None,
 ) -> None:
-    """Loads and pins all programs of a build, whose maps are pinned already.
+    """Loads and pins all programs of these units in a build, whose maps are pinned already.
 
     RefusedError: the verifier's reasons. OSError: something else.
     """
@@ -95,12 +95,15 @@ def load(
             except BaseException:
                 threads.shutdown(cancel_futures=True)
                 raise
-        for (_, family, name), program in loaded.items():
-            program.pin(new.programs(family) / name)
         for (unit, family), those in maps.items():
             for index, (whose, name) in unit.calls(family).items():
                 descriptor = loaded[unit, whose, name].fd
                 those["calls"].update(index.to_bytes(4, "little"), descriptor.to_bytes(4, "little"))
+        # last, so that whoever finds all of a unit pinned finds it whole
+        for (_, family, name), program in loaded.items():
+            path = new.programs(family) / name
+            path.unlink(missing_ok=True)  # of an attempt that was interrupted
+            program.pin(path)
 
 
 class _LoadOptions(ctypes.Structure):

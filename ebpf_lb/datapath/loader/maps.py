@@ -74,8 +74,8 @@ def _without_entries(shape: Shape) -> tuple[int, ...]:
 
 def provide(
     family: Family, settings: Settings, old: Build, new: Build, sources: Path | None = None
-) -> int:
-    """Pins every map of a family under `new`, and returns the seed of its flow table.
+) -> None:
+    """Pins every map of a family under `new`, and sees that its flow table has a seed.
 
     A map of the running build is carried over where its shape is unchanged; the connection table
     only together with its seed, Services only as a whole. OSError names the map that could not be
@@ -94,11 +94,9 @@ def provide(
         _pin(family, settings, specs, wanted, found, new)
         _copy(family, wanted, found, old, new)
     with Map.open(new.maps(family) / "flow_seed") as seed_map:
-        seed = int.from_bytes(seed_map.lookup(_ZERO) or b"", "little")
-        if not seed:
-            seed = random.SystemRandom().getrandbits(64) | 1
-            seed_map.update(_ZERO, seed.to_bytes(8, "little"))
-    return seed
+        if not int.from_bytes(seed_map.lookup(_ZERO) or b"", "little"):
+            fresh = random.SystemRandom().getrandbits(64) | 1
+            seed_map.update(_ZERO, fresh.to_bytes(8, "little"))
 
 
 def _pin(
@@ -145,3 +143,25 @@ def _copy(
         with Map.open(new.maps(family) / name) as table:
             for keys, values in found[name].chunks():
                 table.update_batch(keys, values)
+
+
+def provide_calls(
+    family: Family, unit: Unit, settings: Settings, build: Build, sources: Path | None = None
+) -> None:
+    """Gives a build an empty program array for a unit that is added to it. OSError."""
+    sizes = capacities(settings)
+    for spec in layout.load(family, sources).maps.values():
+        if spec.scope is not Scope.CALLS:
+            continue
+        path = pinned_at(spec, family, build, unit)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # of an attempt that was interrupted
+        type_, key_size, value_size, entries, flags = shape(spec, sizes)
+        with Map.create(MapType(type_), key_size, value_size, entries, flags, spec.name) as made:
+            made.pin(path)
+
+
+def seed(family: Family, build: Build) -> int:
+    """That of the flow table's hash. OSError if the build has none."""
+    with Map.open(build.maps(family) / "flow_seed") as seed_map:
+        return int.from_bytes(seed_map.lookup(_ZERO) or b"", "little")

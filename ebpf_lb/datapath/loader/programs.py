@@ -99,6 +99,22 @@ _XDP_SLOW_PATHS = {
     5: "xdp_new_snat",
     6: "xdp_ingress",
 }
+_LAYER_3_SLOW_PATHS = {
+    4: "l3_new_flow",
+    5: "l3_new_snat",
+    6: "l3_ingress",
+    7: "l3_reply",
+    8: "l3_node_flow",
+    9: "l3_node_snat",
+    10: "l3_node",
+    11: "l3_node_reply",
+    12: "l3_refusal",
+    13: "l3_sctp",
+    14: "l3_fragment",
+    18: "l3_in_err",
+    19: "l3_out_err",
+    24: "l3_direct",
+}
 
 
 def _stack_programs(family: Family) -> dict[str, Kind]:
@@ -132,11 +148,24 @@ XDP = Unit(
     macros={"XDP": 1},
 )
 
+LAYER_3 = Unit(
+    "l3",
+    "ebpf_lb_l3.c",
+    dict.fromkeys(
+        Family, dict.fromkeys(("l3_egress", *_LAYER_3_SLOW_PATHS.values()), Kind(_SCHED_CLS))
+    ),
+    _LAYER_3_SLOW_PATHS,
+    macros={"LINK_HEADER_BYTES": 0},
+)
+"""For devices without Ethernet header. Few nodes have any, so it is added to a build on demand."""
+
+ADDED_ON_DEMAND = (LAYER_3,)
+
 _XDP_GENERIC = replace(XDP, programs=_xdp_programs(0))
 
 
 def units(settings: Settings) -> tuple[Unit, ...]:
-    """What a build consists of; names of programs differ between units."""
+    """What a build consists of from the start; names of programs differ between units."""
     if not settings.xdp:
         return (STACK,)
     return (STACK, _XDP_GENERIC if settings.xdp_generic else XDP)
@@ -144,4 +173,4 @@ def units(settings: Settings) -> tuple[Unit, ...]:
 
 def unit(name: str) -> Unit:
     """The unit of that name."""
-    return next(one for one in (STACK, XDP) if one.name == name)
+    return next(one for one in (STACK, XDP, *ADDED_ON_DEMAND) if one.name == name)

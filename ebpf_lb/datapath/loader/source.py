@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ebpf_lb.datapath import clock, layout
 from ebpf_lb.datapath.layout import sources
-from ebpf_lb.datapath.loader.programs import Unit, units
+from ebpf_lb.datapath.loader.programs import ADDED_ON_DEMAND, Unit, units
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
@@ -120,7 +120,7 @@ def constants(settings: Settings) -> dict[str, int]:
 def build_id(settings: Settings, folder: Path | None = None) -> str:
     """Names a build: the same sources, programs, settings and kernel have the same."""
     digest = hashlib.sha256()
-    for unit in units(settings):
+    for unit in (*units(settings), *ADDED_ON_DEMAND):
         digest.update(_made_of(unit, settings, folder or sources()))
     return digest.hexdigest()[:12]
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ebpf_lb.agent.inbox import NetworkChanged
-from ebpf_lb.agent.network.roles import Address, Link
+from ebpf_lb.agent.network.roles import Address, Framing, Link
 from ebpf_lb.kube.resources import ENDPOINT_SLICES, ENDPOINTS, SERVICES, node
 from ebpf_lb.kube.watch import Changed, Deleted, Listed, Problem
 from ebpf_lb.model.endpoints import EndpointSlice
@@ -309,13 +309,13 @@ def test_interfaces_are_set_up_before_the_first_list_and_as_they_appear() -> Non
 
 
 def test_an_uplink_that_cannot_be_served_is_reported_once(agent: Agent) -> None:
-    tunnel = Link(9, "wg0", "wireguard", 0, False, ethernet=False)
+    tunnel = Link(9, "ib0", "", 0, False, framing=Framing.OTHER)
     more = (Address(9, parse_address("10.9.0.1"), 0),)
     agent.tell(NetworkChanged(facts(VETH4, tunnel, more=more)))
     agent.tell(NetworkChanged(facts(VETH4, VETH5, tunnel, more=more)))
-    said = agent.log.of("not served: frames without Ethernet header")
-    assert said == [{"interface": "wg0"}]
-    assert agent.loop.status()["interfaceProblems"] == ["wg0: not served, no Ethernet header"]
+    sentence = "ib0: not served, an uplink with frames of an unknown kind"
+    assert agent.log.of("interface not served") == [{"problem": sentence}]
+    assert agent.loop.status()["interfaceProblems"] == [sentence]
 
 
 def test_new_and_empty_maps_are_filled_before_programs_use_them() -> None:

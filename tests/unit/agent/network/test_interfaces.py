@@ -14,10 +14,10 @@ import pytest
 from pyroute2 import IPRoute
 
 from ebpf_lb.agent.network.interfaces import Network
-from ebpf_lb.agent.network.roles import Facts, Link
+from ebpf_lb.agent.network.roles import Facts, Framing, Link
 from ebpf_lb.lab import namespaces, topology
 from ebpf_lb.model.values import Family, parse_address
-from tests.capabilities import BPF, NETNS, ROOT, needs
+from tests.capabilities import BPF, NETNS, ROOT, TUN, missing, needs
 from tests.datapath.pinned import XDP, load_program
 
 pytestmark = needs(ROOT, NETNS, BPF)
@@ -109,6 +109,21 @@ def test_mtu_and_xdp_programs_are_followed(network: Network) -> None:
     told.until(lambda facts: getattr(named(facts, "eth0"), "xdp", ()) == (number,))
     ip("link set eth0 xdp off")
     told.until(lambda facts: getattr(named(facts, "eth0"), "xdp", ()) == ())
+
+
+@pytest.mark.skipif(bool(missing(TUN)), reason=missing(TUN))
+def test_a_device_without_ethernet_header(network: Network) -> None:
+    told = Told(network)
+    ip("tuntap add tun9 mode tun")
+    link = named(told.until(lambda facts: named(facts, "tun9")), "tun9")
+    assert link is not None
+    assert (link.kind, link.framing, link.up) == ("tun", Framing.NONE, False)
+    ip("link set tun9 up")
+    told.until(lambda facts: getattr(named(facts, "tun9"), "up", False))
+    ip("tuntap add tap9 mode tap")
+    link = named(told.until(lambda facts: named(facts, "tap9")), "tap9")
+    assert link is not None
+    assert (link.kind, link.framing) == ("tun", Framing.ETHERNET)
 
 
 def test_both_ends_here(network: Network) -> None:

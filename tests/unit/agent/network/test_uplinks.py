@@ -1,9 +1,20 @@
 """Which interfaces are uplinks, and what address the node has behind each."""
 
+from dataclasses import replace
+
 import pytest
 
 from ebpf_lb.agent.config import POD_INTERFACES
-from ebpf_lb.agent.network.roles import Address, Facts, Link, NetworkView, Patterns, Role, view
+from ebpf_lb.agent.network.roles import (
+    Address,
+    Facts,
+    Framing,
+    Link,
+    NetworkView,
+    Patterns,
+    Role,
+    view,
+)
 from ebpf_lb.model.values import Family, Network, parse_address, parse_network
 
 IPV4, IPV6 = Family.IPV4, Family.IPV6
@@ -117,17 +128,52 @@ def test_a_tunnel_without_address(name: str, kind: str) -> None:
     assert source(seen, name, IPV4) == is_("172.30.0.11")
 
 
+BARE = {"framing": Framing.NONE}
+
+
 @pytest.mark.parametrize(
-    ("name", "kind"), [("tunl0", "ipip"), ("wg0", "wireguard"), ("tun0", "tun")]
+    ("name", "kind"), [("tunl0", "ipip"), ("flannel-wg", "wireguard"), ("gre1", "gre")]
 )
-def test_devices_without_ethernet_frames_are_left_alone_and_named(name: str, kind: str) -> None:
-    device = Link(5, name, kind, 0, False, ethernet=False)
-    assert look(ETH0, device, addresses=ON_ETH0).unserved == ()  # it leads nowhere
-    patterns = Patterns(POD_INTERFACES, uplinks=(name,))
-    for chosen in (OTHERS, patterns):
-        seen = look(ETH0, device, addresses=ON_ETH0 + on(5, "10.9.0.1"), patterns=chosen)
-        assert roles(seen) == {"eth0": "uplink"}
-        assert seen.unserved == (name,)
+def test_tunnels_without_ethernet_frames(name: str, kind: str) -> None:
+    """Some CNIs give them an address, others do not. The modules' own devices are down."""
+    down = Link(5, name, kind, 0, False, up=False, **BARE)
+    assert roles(look(ETH0, down, addresses=ON_ETH0, node=NODE)) == {"eth0": "uplink"}
+    device = replace(down, up=True)
+    for own, expected in (((), "172.30.0.11"), (on(5, "10.244.1.0"), "10.244.1.0")):
+        seen = look(ETH0, device, addresses=ON_ETH0 + own, node=NODE)
+        assert roles(seen) == {"eth0": "uplink", name: "uplink"}
+        assert source(seen, name, IPV4) == is_(expected)
+        assert seen.interfaces[5].programs == "l3"
+        assert seen.interfaces[5].xdp is None
+        assert seen.interfaces[2].programs == "uplink"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("tun0", "tun"), ("ppp0", "ppp"), ("wwan0", "")])
+def test_others_without_ethernet_frames_need_an_address(name: str, kind: str) -> None:
+    device = Link(5, name, kind, 0, False, **BARE)
+    assert roles(look(ETH0, device, addresses=ON_ETH0)) == {"eth0": "uplink"}
+    seen = look(ETH0, device, addresses=ON_ETH0 + on(5, "10.9.0.1"))
+    assert roles(seen)[name] == "uplink"
+    assert seen.interfaces[5].programs == "l3"
+
+
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [
+        (
+            Link(5, "ib0", "", 0, False, framing=Framing.OTHER),
+            "ib0: not served, an uplink with frames of an unknown kind",
+        ),
+        (
+            Link(5, "veth9", "veth", 0, True, **BARE),
+            "veth9: not served, a pod with packets without link header",
+        ),
+    ],
+)
+def test_what_cannot_be_served_is_named(device: Link, sentence: str) -> None:
+    seen = look(ETH0, device, addresses=ON_ETH0 + on(5, "10.9.0.1"))
+    assert roles(seen) == {"eth0": "uplink"}
+    assert seen.unserved == (sentence,)
 
 
 # machines with more than one way out
