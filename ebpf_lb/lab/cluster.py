@@ -107,6 +107,9 @@ class Lab:
             nodes.register(client, node)
         for host in ["admin", *(node.name for node in self._nodes(options))]:
             kubeconfig.write(names, options, host)
+        if options.network == "udp":
+            for node in self._nodes(options):
+                services.start_udp_tunnel(node, self._recorder(kept, node.tunnel))
         services.start_kubelet(names, self._recorder(kept, services.KUBELET))
         services.start_cloud(names, self._recorder(kept, services.CLOUD))
         if options.proxy == "ebpf-lb":

@@ -113,6 +113,12 @@ class Links:
             **source,
         )
 
+    def tun(self, name: str, mtu: int) -> None:
+        """A device without Ethernet header that stays when no process has it open."""
+        with namespaces.entered(self._netns):
+            self._socket.link("add", ifname=name, kind="tuntap", mode="tun")
+        self._socket.link("set", index=self.index(name), mtu=mtu, state="up")
+
     def delete(self, name: str) -> None:
         """Deletes a link; gone already is fine."""
         for index in self._socket.link_lookup(ifname=name):

@@ -117,6 +117,11 @@ class NodeNames:
         """The agent's name among the lab's processes."""
         return f"agent-{self.name}"
 
+    @property
+    def tunnel(self) -> str:
+        """Likewise, of its process in the overlay (udp_tunnel.py)."""
+        return f"tunnel-{self.name}"
+
 
 @dataclass(frozen=True)
 class LabNames:

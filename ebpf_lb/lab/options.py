@@ -9,7 +9,7 @@ from ebpf_lb.model.values import Family
 
 FAMILIES = ("ipv4", "ipv6", "dual")
 PROXIES = ("ebpf-lb", "none")
-NETWORKS = ("routes", "vxlan")
+NETWORKS = ("routes", "vxlan", "udp")
 POD_NETWORKS = ("bridge", "ptp")
 XDP_MODES = ("off", "generic", "native", "auto")
 NODES_MAX = 100  # node addresses are .11 to .110 in the underlay
@@ -30,7 +30,8 @@ class Options:
 
     family: IP families of nodes, pods and Services.
     proxy: who implements Services; "none" leaves the nodes without, to start another one there.
-    network: how packets travel between nodes: routed as they are, or in VXLAN (flannel's way).
+    network: how packets travel between nodes: routed as they are, in VXLAN (flannel's way), or in
+        UDP by devices without Ethernet header (flannel's first way; WireGuard's look alike).
     pods: how pods hang on their node: ports of a bridge (the bridge CNI), or routed veths (ptp).
     bridge_netfilter: whether bridged packets pass iptables and nftables too
         (net.bridge.bridge-nf-call-iptables), as kube-proxy asks for.

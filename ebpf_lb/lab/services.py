@@ -85,6 +85,11 @@ def start_cloud(names: LabNames, record: Record) -> Process:
     return spawn(host_place(names, "router"), argv, names.log(CLOUD), record=record)
 
 
+def start_udp_tunnel(node: NodeNames, record: Record) -> Process:
+    argv = [sys.executable, "-m", "ebpf_lb.lab.udp_tunnel", node.lab.name, node.name]
+    return spawn(node_place(node), argv, node.lab.log(node.tunnel), record=record)
+
+
 def start_agent(node: NodeNames, options: Options, record: Record) -> Process:
     if options.xdp == "native":
         topology.make_ready_for_xdp(node)

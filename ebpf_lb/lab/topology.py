@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ebpf_lb.errors import UserError
-from ebpf_lb.lab import firewall, namespaces
+from ebpf_lb.lab import firewall, namespaces, udp_tunnel
 from ebpf_lb.lab.links import MTU, VXLAN_OVERHEAD, Links
 from ebpf_lb.lab.names import (
     CONTROL_HOST,
@@ -77,9 +77,11 @@ def pod_gateways(node: NodeNames) -> tuple[Interface, ...]:
 
 
 def pod_mtu(options: Options) -> int:
-    """What pods may send, in bytes; in VXLAN, what is left beside the outer headers."""
+    """What pods may send, in bytes; in a tunnel, what is left beside the outer headers."""
     if options.network == "routes":
         return MTU
+    if options.network == "udp":
+        return MTU - udp_tunnel.OVERHEAD[options.families[0]]
     return MTU - max(VXLAN_OVERHEAD[family] for family in options.families)
 
 
@@ -93,7 +95,8 @@ def _explained() -> Iterator[None]:
     except (OSError, NetlinkError) as error:
         raise TopologyError(
             f"the kernel refuses a part of the lab's network ({error}): "
-            "it needs network namespaces, veth, bridges, IPv6, and VXLAN for --network vxlan"
+            "it needs network namespaces, veth, bridges, IPv6, VXLAN for --network vxlan, and "
+            "tun devices for --network udp"
         ) from error
 
 
@@ -173,6 +176,8 @@ def _configure_node(node: NodeNames, others: list[NodeNames], options: Options) 
             links.address(POD_BRIDGE, pod_gateways(node))
         if options.network == "vxlan":
             _join_vxlan(links, node, others)
+        elif options.network == "udp":
+            _join_udp_tunnel(links, node, others, pod_mtu(options))
         else:
             _route_pods(links, others)
 
@@ -200,6 +205,15 @@ def _join_vxlan(links: Links, node: NodeNames, others: list[NodeNames]) -> None:
             links.vxlan_peer(device, mac, remote)
             [network] = other.pod_segment.networks((family,))
             links.route(network, via=vtep, device=device, onlink=True)
+
+
+def _join_udp_tunnel(links: Links, node: NodeNames, others: list[NodeNames], mtu: int) -> None:
+    """One device for both families; a process of its own carries what it sends (udp_tunnel.py)."""
+    links.tun(udp_tunnel.DEVICE, mtu)
+    links.address(udp_tunnel.DEVICE, [_vtep(node, family) for family in node.families])
+    for other in others:
+        for network in other.pod_segment.networks(other.families):
+            links.route(network, device=udp_tunnel.DEVICE)
 
 
 def _vtep(node: NodeNames, family: Family) -> Interface:

@@ -29,6 +29,7 @@ from tests.support.manifests import Manifest, deployment
 LAYOUTS = {
     "routes-bridge": Options(),
     "vxlan-ptp": Options(network="vxlan", pods="ptp"),
+    "udp-ptp": Options(network="udp", pods="ptp"),
     "routes-bridge-xdp": Options(xdp="native"),
     "vxlan-ptp-xdp": Options(network="vxlan", pods="ptp", xdp="native"),
 }

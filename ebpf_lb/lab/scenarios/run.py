@@ -247,8 +247,8 @@ def _machines(lab: Lab, namespace: str) -> list[tuple[Machine, Path, _Wire | Non
         name = "client" if number == 1 else client
         found.append(_leaf(Machine(name, "client", addresses), names.netns(client), port=client))
     for node in lab.nodes():
-        # the gateway of its pods, and in VXLAN its address in the overlay (topology.py)
-        numbers = (1, 0) if options.network == "vxlan" else (1,)
+        # the gateway of its pods, and its address in the overlay if there is one (topology.py)
+        numbers = (1,) if options.network == "routes" else (1, 0)
         inside = [str(i.ip) for n in numbers for i in node.pod_segment.host(n, families)]
         machine = Machine(node.name, "node", (*node.addresses, *inside))
         found.append(_leaf(machine, node.netns))
