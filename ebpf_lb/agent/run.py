@@ -24,7 +24,7 @@ from ebpf_lb.agent.metrics.parts import (
 )
 from ebpf_lb.agent.network.attachments import Attachments, SourceNumbers
 from ebpf_lb.agent.network.interfaces import Network
-from ebpf_lb.agent.network.layer_3 import OnDemand
+from ebpf_lb.agent.network.layer_3 import OnDemand, wanted
 from ebpf_lb.agent.network.roles import LAYER_3_PROGRAMS, Role
 from ebpf_lb.agent.network.xdp import XdpUplinks
 from ebpf_lb.agent.programming.programmer import Programmer
@@ -98,9 +98,11 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
 
     def load_layer_3() -> None:
         compiled = ensure_layer_3(loaded.build, config.settings)
-        control.use(loaded.build, LAYER_3_PROGRAMS)
         log.info("loaded programs for devices without Ethernet header", compiled=compiled)
 
+    hooks = OnDemand(control, load_layer_3, lambda: control.use(loaded.build, LAYER_3_PROGRAMS))
+    if wanted(network.facts):
+        hooks.prepare()
     xdp_control = XdpControl(Pins(config.bpffs))
     if config.settings.xdp:
         xdp_control.use(loaded.build)
@@ -128,7 +130,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     )
     health_checks = HealthCheckServers(state.prompt, log, report("FailedToStartServiceHealthcheck"))
     attachments = Attachments(
-        OnDemand(control, load_layer_3),
+        hooks,
         xdp,
         writers,
         {family: SourceNumbers(held) for family, held in sources.items()},

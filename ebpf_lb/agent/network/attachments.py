@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ebpf_lb.agent.network.roles import Interface, NetworkView, Role
 from ebpf_lb.agent.network.xdp import XdpUplinks
-from ebpf_lb.datapath.attach.errors import AttachError
+from ebpf_lb.datapath.attach.errors import AttachError, NotYetError
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID
 from ebpf_lb.model.values import Family, Network, family_of
 
@@ -140,7 +140,10 @@ class Attachments:
             sentence = str(error)
             if self._failed.get(interface.index) != sentence:
                 self._failed[interface.index] = sentence
-                self._log.error("interface failed", interface=interface.name, error=sentence)
+                if isinstance(error, NotYetError):
+                    self._log.info("interface waits", interface=interface.name, reason=sentence)
+                else:
+                    self._log.error("interface failed", interface=interface.name, error=sentence)
             return
         self._failed.pop(interface.index, None)
         self._done[interface.index] = interface

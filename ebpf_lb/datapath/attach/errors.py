@@ -15,3 +15,7 @@ def interface_name(ifindex: int) -> str:
         return socket.if_indextoname(ifindex)
     except OSError:
         return f"interface {ifindex}"
+
+
+class NotYetError(AttachError):
+    """Nothing is wrong: the program will be there in a while. Try again."""
