@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from ebpf_lb.model.values import Network, parse_network
 
+XDP_MODES = ("off", "generic", "native", "auto")
+
 
 def text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
@@ -63,8 +65,8 @@ def choice(*allowed: str) -> Callable[[Any], str]:
 
 
 def xdp_mode(value: Any) -> str:
-    """YAML takes a bare `off` for false."""
-    return choice("off", "generic", "native", "auto")("off" if value is False else value)
+    """One of XDP_MODES. YAML takes a bare `off` for false."""
+    return choice(*XDP_MODES)("off" if value is False else value)
 
 
 def words(value: Any) -> tuple[str, ...]:

@@ -79,8 +79,8 @@ class Attachments:
         self._attaching = False
 
     def attached(self, role: Role) -> list[str]:
-        """Names of the interfaces that have this role's programs on."""
-        return sorted(one.name for one in self._done.values() if one.role is role)
+        """Names of the interfaces that have this role's programs on. Another thread may ask."""
+        return sorted(one.name for one in list(self._done.values()) if one.role is role)
 
     @property
     def uplinks(self) -> frozenset[int]:

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ebpf_lb.agent.config.parsers import XDP_MODES
 from ebpf_lb.agent.network.roles import Interface
 from ebpf_lb.datapath.attach.errors import AttachError, interface_name
 from ebpf_lb.datapath.attach.xdp import Mode
 
-OFF, GENERIC, NATIVE, AUTO = "off", "generic", "native", "auto"
-MODES = (OFF, GENERIC, NATIVE, AUTO)
+OFF, GENERIC, NATIVE, AUTO = XDP_MODES
 TC = "tc"
 """How an uplink is served that has no XDP program of ours."""
 
@@ -38,7 +38,7 @@ class Served:
 
 
 class XdpUplinks:
-    """`mode`: one of MODES. `log`: structlog's."""
+    """`mode`: one of XDP_MODES. `log`: structlog's."""
 
     def __init__(self, control: Control, mode: str, log: Any) -> None:
         self._control = control

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from ebpf_lb.agent.config.parsers import XDP_MODES
 from ebpf_lb.agent.inbox import NetworkChanged
 from ebpf_lb.agent.metrics.parts import XdpCollector
 from ebpf_lb.agent.network.roles import Address, Facts, Link
-from ebpf_lb.agent.network.xdp import MODES, XdpUplinks
+from ebpf_lb.agent.network.xdp import XdpUplinks
 from ebpf_lb.model.values import Family, parse_address
 from tests.unit.agent.fakes import ETH0, VETH4, Agent, Log, Writer, Xdp, facts
 
@@ -140,7 +141,7 @@ def test_one_that_goes_while_it_is_looked_at() -> None:
     assert agent.loop.status()["interfaceProblems"] == []
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", XDP_MODES)
 def test_what_an_earlier_run_left(mode: str) -> None:
     """By another mode, on what is no uplink now, on what is not ours to look after at all."""
     xdp = Xdp()
