@@ -231,3 +231,8 @@ def running(tls: tuple[Path, Path] | None = None) -> Iterator[ApiServer]:
         yield server
     finally:
         server.stop()
+
+
+def service(address: str = "10.96.0.1") -> dict[str, Any]:
+    """What a Service must at least have, for `put`."""
+    return {"spec": {"clusterIP": address, "ports": [{"port": 80}]}}

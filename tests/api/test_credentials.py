@@ -11,9 +11,10 @@ import pytest
 
 from ebpf_lb.kube.client import ApiError, connect
 from ebpf_lb.kube.resources import SERVICES
-
-from .server import TOKEN, ApiServer, running
-from .test_watch import kubeconfig, self_signed
+from ebpf_lb.kube.watch import Listed, Problem, Watcher
+from tests.api.connection import kubeconfig, self_signed
+from tests.api.follower import QUICK, Follower
+from tests.api.server import TOKEN, ApiServer, running, service
 
 PATH = SERVICES.path
 
@@ -86,3 +87,36 @@ def test_the_agent_never_imports_the_library_itself() -> None:
     code = f"import sys, ebpf_lb.agent.run; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_tls_with_the_right_authority_only(
+    tls_server: ApiServer, tmp_path: Path, server: ApiServer
+) -> None:
+    tls_server.put("a", service())
+    client = connect(kubeconfig(tmp_path, tls_server.url, ca=tmp_path / "ca.pem"))
+    follower = Follower()
+    watcher = Watcher(client, SERVICES, follower, settings=QUICK)
+    watcher.start()
+    follower.names("a")
+    tls_server.put("b", service())
+    follower.names("a", "b")
+    watcher.stop()
+
+    stranger = connect(kubeconfig(tmp_path, tls_server.url))
+    follower = Follower()
+    watcher = Watcher(stranger, SERVICES, follower, settings=QUICK)
+    watcher.start()
+    follower.wait(lambda: follower.count(Problem))
+    watcher.stop()
+    assert follower.count(Listed) == 0
+    assert "certificate" in str(follower.events[0]).lower()
+
+
+def test_a_wrong_token_is_reported(server: ApiServer, tmp_path: Path) -> None:
+    client = connect(kubeconfig(tmp_path, server.url, token="wrong"))
+    follower = Follower()
+    watcher = Watcher(client, SERVICES, follower, settings=QUICK)
+    watcher.start()
+    follower.wait(lambda: follower.count(Problem))
+    watcher.stop()
+    assert "status 401" in str(follower.events[0])

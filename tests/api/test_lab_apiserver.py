@@ -15,8 +15,8 @@ from ebpf_lb.kube.client import connect
 from ebpf_lb.kube.resources import SERVICES
 from ebpf_lb.kube.watch import Watcher, WatchSettings
 from ebpf_lb.lab.objects.client import STRATEGIC, ApiError
+from tests.api.follower import Follower
 from tests.api.lab_server import LabServer
-from tests.api.test_watch import Follower
 
 Json = dict[str, Any]
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
