@@ -14,7 +14,8 @@ Used from Python as the command line uses it (`from ebpf_lb.lab.cluster import L
 `from ebpf_lb.lab.options import Options`):
 
     Options(nodes=3, family="dual", proxy="ebpf-lb", bridge_netfilter=True, hairpin_mode=False,
-            network="routes", pods="bridge", clients=1)       see options.py
+            network="routes", pods="bridge", clients=1, xdp="off", socket_hooks=True)
+                                               see options.py
 
     lab = Lab("lab")                           nothing happens yet; also for a lab that runs already
     lab.up(options, files=(), progress=print)  builds it, waits until it serves; UserError
@@ -37,7 +38,8 @@ Used from Python as the command line uses it (`from ebpf_lb.lab.cluster import L
                                                network namespace (sockets made there stay there)
     lab.routes() -> dict                       external address -> {"nodes": [...], "pinned": bool}
     lab.route(address, node)                   pins the way to it; None: the cloud decides again
-    lab.start_agent(node) stop_agent(node) kill_agent(node)  by SIGTERM, by SIGKILL; wait for it
+    lab.start_agent(node, xdp=None)            unless it runs; with another --xdp than the lab's
+    lab.stop_agent(node), lab.kill_agent(node) by SIGTERM, by SIGKILL; wait for it
     lab.agent_healthy(node) -> bool            /healthz on the node answers 200
     lab.wait_for_agents(timeout_s=60, only=None)  of all nodes whose agent was started, or of one
     lab.kubeconfig(node=None) -> str           the text of a kubeconfig
