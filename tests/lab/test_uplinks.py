@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -10,6 +11,7 @@ from ebpf_lb.lab.cluster import Lab
 from tests.lab.conftest import Room
 from tests.support.checker import Reaches, SourceSeen, expect
 from tests.support.manifests import deployment, service
+from tests.support.tun_wire import tun_wire
 
 PORT = 30951
 NODE = {"ipv4": "198.51.100.1", "ipv6": "2001:db8:51::1"}
@@ -21,16 +23,17 @@ def status(lab: Lab, node: str) -> dict[str, list[str]]:
     return dict(json.loads(done.stdout))
 
 
-def wait(lab: Lab, wanted: Callable[[list[str]], bool]) -> None:
-    deadline = time.monotonic() + 3
+def wait(lab: Lab, wanted: Callable[[list[str]], bool], within_s: float = 3) -> None:
+    deadline = time.monotonic() + within_s
     while not wanted(status(lab, "node1")["uplinks"]):
         assert time.monotonic() < deadline, status(lab, "node1")
         time.sleep(0.05)
 
 
-@pytest.fixture
-def second_nic(room: Room) -> Iterator[Room]:
-    """A wire from the client to node1, with addresses of its own at both ends."""
+@pytest.fixture(params=["veth", "tun"])
+def second_nic(request: pytest.FixtureRequest, room: Room) -> Iterator[Room]:
+    """A wire from the client to node1, with addresses of its own at both ends: with Ethernet
+    frames, and without, as a VPN's."""
     lab = room.lab
 
     def ip(host: str, words: str) -> None:
@@ -38,15 +41,19 @@ def second_nic(room: Room) -> Iterator[Room]:
 
     peer = lab.place("client").netns
     assert peer is not None
-    ip("node1", f"link add wan0 type veth peer name wan0 netns {peer}")
-    try:
+    with ExitStack() as made:
+        if request.param == "veth":
+            ip("node1", f"link add wan0 type veth peer name wan0 netns {peer}")
+            made.callback(ip, "node1", "link del wan0")
+        else:
+            made.enter_context(tun_wire("wan0", lab.node("node1").netns, peer))
         for host, addresses in (("node1", NODE), ("client", CLIENT)):
             ip(host, f"addr add {addresses['ipv4']}/24 dev wan0")
             ip(host, f"addr add {addresses['ipv6']}/64 dev wan0 nodad")
             ip(host, "link set wan0 up")
+        # programs for devices without Ethernet header are compiled and loaded now
+        wait(lab, lambda uplinks: {"eth0", "wan0"} <= set(uplinks), within_s=120)
         yield room
-    finally:
-        ip("node1", "link del wan0")
     wait(lab, lambda uplinks: "wan0" not in uplinks)
     dump = ["ebpf-lb", "maps", "dump", "interfaces", "-o", "json"]
     entries = json.loads(lab.exec("node1", dump, check=True).stdout)
@@ -62,7 +69,6 @@ def test_node_ports_answer_on_an_interface_that_came_later(
     web = service("web", protocols=("TCP",), type="NodePort")
     web["spec"]["ports"][0]["nodePort"] = PORT
     second_nic.apply(deployment("web", node=node), web)
-    wait(lab, lambda uplinks: {"eth0", "wan0"} <= set(uplinks))
     address = f"[{NODE[family]}]" if family == "ipv6" else NODE[family]
     target = f"{address}:{PORT}/tcp"
     expect(lab, "client", target, Reaches(set(second_nic.pods("web"))))
