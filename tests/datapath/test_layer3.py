@@ -188,6 +188,17 @@ class TestClientsBeyondTheTunnel:
             node.place.ip("link set up0 mtu 1500")
         is_told(told, sent, 1300)
 
+    def test_hops_that_end_here(
+        self, kernel: Kernel, node: Node, world: World, beyond: str
+    ) -> None:
+        """The client's traceroute hears of it."""
+        serve(kernel, world, world.routed_pod, UDP)
+        sent = asked(beyond, world, UDP)
+        only(node.by(TUNNEL, sent), UPLINK)
+        told = only(node.by(TUNNEL, sent.but(ttl=1)), TUNNEL)
+        assert told.payload[:2] == (b"\x0b\x00" if told.version == 4 else b"\x03\x00")
+        assert ends(quotation(told)) == ends(sent)
+
     def test_errors_about_what_was_sent_on(
         self, kernel: Kernel, node: Node, world: World, beyond: str
     ) -> None:
