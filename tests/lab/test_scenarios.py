@@ -1,6 +1,8 @@
 """Every lesson in the tests' lab, as the command shows it."""
 
+import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,9 @@ from xml.etree import ElementTree
 import pytest
 
 from ebpf_lb.lab.cluster import Lab
+from ebpf_lb.lab.options import Options
 from ebpf_lb.lab.scenarios import catalog
+from tests.lab.conftest import EBPF_LB, own_lab
 
 Cli = Callable[..., Any]
 
@@ -48,6 +52,21 @@ def test_a_lesson(lab: Lab, cli: Cli, tmp_path: Path, name: str, family: str) ->
     namespaces = lab.client.get("/api/v1/namespaces")["items"]
     left = [n for n in namespaces if n["metadata"]["name"] == f"scenario-{name}"]
     assert all("deletionTimestamp" in n["metadata"] for n in left)
+
+
+def test_a_tunnel_without_ethernet_frames_is_drawn(tmp_path: Path) -> None:
+    """What its devices carry, and what travels around that between the nodes."""
+    with own_lab(Options(nodes=2, network="udp")) as lab:
+        words = ["scenario", "run", "cross-node-snat", "-o", str(tmp_path / "way.svg")]
+        done = subprocess.run(
+            [EBPF_LB, "lab", *words],
+            env={**os.environ, "EBPF_LB_LAB": lab.name}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert rewritings(done.stdout) == REWRITINGS["cross-node-snat"]
+        assert re.search(r"node1 +flannel0 .*in", done.stdout)
+        assert "in UDP 172.30.0.12 → 172.30.0.11" in done.stdout
 
 
 def test_session_affinity_keeps_all_connections_at_one_pod(cli: Cli) -> None:

@@ -21,6 +21,7 @@ _ETH_P_ALL = 0x0003
 _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6
 _PACKET_OTHERHOST, _PACKET_OUTGOING = 3, 4
+_ARPHRD_NONE = 0xFFFE  # without Ethernet header: recorded with an empty one
 _BUFFER_BYTES = 16 << 20
 _LARGEST = 1 << 16
 
@@ -62,7 +63,9 @@ class Capture:
                     data, controls, _, address = tap.recvmsg(_LARGEST, 256)
                 except BlockingIOError:
                     break
-                interface, _, kind, *_ = address
+                interface, protocol, kind, hardware, _ = address
+                if hardware == _ARPHRD_NONE:
+                    data = bytes(12) + struct.pack("!H", protocol) + data
                 found.append(
                     Frame(
                         machine,

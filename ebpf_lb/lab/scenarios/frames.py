@@ -3,7 +3,9 @@
 import ipaddress
 import struct
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
+
+from ebpf_lb.lab import udp_tunnel
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
@@ -33,12 +35,23 @@ class Endpoint:
         )
 
 
+class Tunnel(NamedTuple):
+    """The outer addresses of a packet in a tunnel, and what is around it."""
+
+    source: str
+    destination: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"in {self.kind} {self.source} → {self.destination}"
+
+
 @dataclass(frozen=True, slots=True)
 class Packet:
     """An IP packet. flags, sequence and acknowledgement are TCP's.
 
     payload: what the transport protocol carries; an ICMP error's `quoted` packet may be cut short.
-    tunnel: the outer addresses where it travelled in VXLAN.
+    tunnel: where it travelled in one, VXLAN or the lab's own.
     """
 
     protocol: int
@@ -50,7 +63,7 @@ class Packet:
     payload: bytes = b""
     quoted: "Packet | None" = None
     icmp: str = ""
-    tunnel: tuple[str, str] | None = None
+    tunnel: Tunnel | None = None
 
     @property
     def endpoints(self) -> tuple[Endpoint, Endpoint]:
@@ -71,7 +84,7 @@ class Packet:
 
     @classmethod
     def parse_frame(cls, data: bytes) -> Self | None:
-        """The packet in an Ethernet frame, the inner one of VXLAN; None for anything else."""
+        """The packet in an Ethernet frame, the inner one of a tunnel; None for anything else."""
         offset = 12
         while data[offset : offset + 2] == struct.pack("!H", _VLAN):
             offset += 4
@@ -112,7 +125,9 @@ class Packet:
         ends = Endpoint(names[0], ports[0]), Endpoint(names[1], ports[1])
         if protocol == UDP:
             if ports[1] in _VXLAN_PORTS and (inner := cls.parse_frame(data[16:])):
-                return inner.in_tunnel(names)
+                return inner.in_tunnel(Tunnel(*names, "VXLAN"))
+            if ports[1] == udp_tunnel.PORT and (inner := cls.parse(data[8:])):
+                return inner.in_tunnel(Tunnel(*names, "UDP"))
             return cls(protocol, *ends, payload=data[8:])
         [sequence] = struct.unpack_from("!I", data, 4)
         if len(data) < 20:  # quoted by an ICMP error
@@ -127,7 +142,7 @@ class Packet:
             payload=data[(offset >> 4) * 4 :],
         )
 
-    def in_tunnel(self, outer: tuple[str, str]) -> Self:
+    def in_tunnel(self, outer: Tunnel) -> Self:
         return type(self)(
             self.protocol,
             self.source,

@@ -184,7 +184,7 @@ class _Drawing:
         changed = packet.destination != before.destination
         self._draw_endpoint(middle, y + 19, packet.destination, changed, prefix="→ ")
         if packet.tunnel:
-            inside = f"in VXLAN {packet.tunnel[0]} → {packet.tunnel[1]}"
+            inside = str(packet.tunnel)
             self._canvas.legible(middle, y + 44, inside)
             self._y += 16
         self._y += 66

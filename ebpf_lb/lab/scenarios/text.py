@@ -69,7 +69,7 @@ class _Painter:
             source = self._endpoint("source", str(tap.packet.source), changed, sources)
             target = self._endpoint("destination", str(tap.packet.destination), changed)
             tunnel = tap.packet.tunnel
-            inside = f"   in VXLAN {tunnel[0]} → {tunnel[1]}" if tunnel else ""
+            inside = f"   {tunnel}" if tunnel else ""
             yield (
                 f"  {number + 1:3}  {tap.machine:{machines}}  {place:{place_width}}  "
                 f"{source} → {target}{inside}"

@@ -235,19 +235,19 @@ def test_datagrams_are_known_by_what_they_carry() -> None:
     assert rewritings(story.answer) == [f"client source 10.244.1.2:9376 {PORT}"]
 
 
-def test_packets_in_vxlan_are_known_too() -> None:
+@pytest.mark.parametrize("kind", ["VXLAN", "UDP"])
+def test_packets_in_tunnels_are_known_too(kind: str) -> None:
     made = Made(PORT)
     inner = syn(CLIENT, "10.244.1.2:9376")
-    header = struct.pack("!II", 0x08000000, 1 << 8)
-    outer = Packet(
-        "172.30.0.12", "172.30.0.11", 5555, 8472, protocol=UDP, payload=header + inner.frame()
-    )
+    vxlan = struct.pack("!II", 0x08000000, 1 << 8) + inner.frame()
+    port, payload = (8472, vxlan) if kind == "VXLAN" else (8285, inner.frame()[14:])
+    outer = Packet("172.30.0.12", "172.30.0.11", 5555, port, protocol=UDP, payload=payload)
     made.at("client eth0 out", inner)
     made.at("node2 flannel.1 out", inner)
     made.at("node2 eth0 out", outer)
     way = tell(made.recording()).first
     assert way is not None and [tap.packet.tunnel for tap in way.taps] == [
-        None, None, ("172.30.0.12", "172.30.0.11"),
+        None, None, ("172.30.0.12", "172.30.0.11", kind),
     ]  # fmt: skip
     assert rewritings(way) == []
 
