@@ -9,6 +9,7 @@
 
 #include "hooks.h"
 #include "icmp.h"
+#include "big_reply.h"
 #include "new_flow.h"
 #include "reject.h"
 #include "sctp.h"
@@ -126,6 +127,11 @@ int fragment_out(struct __sk_buff *skb)
 int opens_direct(struct __sk_buff *skb)
 {
 	return opens_directly(skb);
+}
+
+int big_reply(struct __sk_buff *skb)
+{
+	return reply_by_stack(skb);
 }
 
 int answer_refusal(struct __sk_buff *skb)

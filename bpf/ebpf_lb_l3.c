@@ -9,6 +9,7 @@
 #include "maps.h"
 
 #include "hooks.h"
+#include "big_reply.h"
 #include "icmp.h"
 #include "new_flow.h"
 #include "reject.h"
@@ -79,6 +80,11 @@ int l3_fragment(struct __sk_buff *skb)
 int l3_direct(struct __sk_buff *skb)
 {
 	return opens_directly(skb);
+}
+
+int l3_big_reply(struct __sk_buff *skb)
+{
+	return reply_by_stack(skb);
 }
 
 int l3_refusal(struct __sk_buff *skb)

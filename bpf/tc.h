@@ -32,6 +32,7 @@ enum slow_path {
 	CALL_IPV6 = 15,	      /* at XDP: this hook's program for IPv6 */
 	CALL_ICMP_ERROR = 16, /* and the hook's number */
 	CALL_DIRECT = 24,
+	CALL_BIG_REPLY = 25,
 };
 
 INLINE __u32 calls_of(int hook)

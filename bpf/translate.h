@@ -61,14 +61,14 @@ INLINE int still_serves(const struct flow_ref *ref)
 	       same_address(&backend->address, &ref->flow->backend);
 }
 
-/* Its sender must hear how much the way takes. */
-INLINE int answer_too_big(context *ctx, __u32 mtu, int hook)
+/* Its sender must hear how much the way takes (CALL_REJECT), unless it goes another (CALL_BIG_REPLY). */
+INLINE int too_big(context *ctx, __u32 mtu, int hook, __u32 program)
 {
 	ctx_set_note(ctx, NOTE_REASON, REASON_TOO_BIG);
 	ctx_set_note(ctx, NOTE_MTU, mtu);
 	/* the node's own socket hears it as if it had come in from there */
 	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
-	return slow_path(ctx, CALL_REJECT);
+	return slow_path(ctx, program);
 }
 
 /* Its sender must hear that it did not get through; at XDP such packets go on to TC. */
@@ -137,7 +137,7 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 			    let_be_fragmented(ctx, packet))
 				where = 0; /* the kernel forwards it, from loopback */
 			else if (hook == HOOK_FROM_NODE || !may_be_fragmented(ctx, packet))
-				return answer_too_big(ctx, where & ~SEND_TOO_BIG, hook);
+				return too_big(ctx, where & ~SEND_TOO_BIG, hook, CALL_REJECT);
 			else
 				packet->flags |= PACKET_BY_STACK;
 		}
@@ -226,8 +226,8 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 					 &destination.address, tick);
 		if (!where)
 			return drop(ctx, REASON_NO_ROUTE);
-		if (!AT_XDP && UNLIKELY(where >= SEND_TOO_BIG))
-			return answer_too_big(ctx, where & ~SEND_TOO_BIG, hook);
+		if (!AT_XDP && UNLIKELY(where >= SEND_TOO_BIG || packet->flags & PACKET_BY_STACK))
+			return too_big(ctx, where & ~SEND_TOO_BIG, hook, CALL_BIG_REPLY);
 		if (!(where & SEND_INWARDS) && !pass_hop(ctx))
 			return answer_expired(ctx, hook);
 		if (is_there(ctx, where, hook))

@@ -7,10 +7,22 @@ from collections.abc import Iterator
 import pytest
 
 from ebpf_lb.model.values import Family, Protocol
+from ebpf_lb.plan.forwarding import FrontendKind
 from tests.datapath.kernel import Result
 from tests.datapath.node import serve_at_node_port
 from tests.datapath.test_icmp import ends, quotation
-from tests.datapath.test_uplink import NODE2_MAC, Hook, World, first, hook, mac, uplink, world
+from tests.datapath.test_pod import PROTOCOLS
+from tests.datapath.test_uplink import (
+    NODE2_MAC,
+    ROUTER_MAC,
+    Hook,
+    World,
+    first,
+    hook,
+    mac,
+    uplink,
+    world,
+)
 from tests.support.fragments import join, split
 from tests.support.packets import ACK, ICMP, ICMPV6, TCP, UDP, Packet
 
@@ -149,7 +161,7 @@ class TestMayBeFragmented:
     @pytest.fixture(autouse=True)
     def only_ipv4(self, hook: Hook, world: World, narrow: None) -> None:
         if hook.kernel.family is Family.IPV4:
-            self.sent, _ = opened(hook, world, UDP)
+            self.sent, self.answer = opened(hook, world, UDP)
 
     def test_the_kernel_fragments_what_is_masqueraded_afterwards(
         self, hook: Hook, world: World
@@ -195,3 +207,68 @@ class TestMayBeFragmented:
         there = [hook("uplink_ingress", piece) for piece in split(big, 1376)]
         assert all(piece.redirected for piece in there)
         assert join(piece.frame for piece in there).source == world.node
+
+    def test_the_kernel_fragments_replies_too(self, hook: Hook, world: World) -> None:
+        """To it they come in from the node itself, which only loopback takes."""
+        if hook.kernel.family is Family.IPV6:
+            return
+        big = of_size(self.answer, 1500)
+        back = hook("uplink_ingress", big)
+        assert back.redirected and back.packet.valid
+        assert back.packet == big.but(
+            source=world.node,
+            source_port=30080,
+            destination=world.client,
+            destination_port=self.sent.source_port,
+            source_mac=bytes(6),
+            destination_mac=bytes(6),
+        )
+        for piece in split(back.packet.but(ttl=big.ttl - 1), 1376):
+            left = hook("uplink_egress", piece)
+            assert left.passed and left.frame == piece
+        assert hook.kernel.count("TOO_BIG") == 0
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
+    def test_replies_of_an_address_behind_the_uplink(
+        self, hook: Hook, world: World, protocol: Protocol
+    ) -> None:
+        """A strict reverse-path filter takes them where they are."""
+        if hook.kernel.family is Family.IPV6:
+            return
+        hook.kernel.service(
+            "203.0.113.5",
+            80,
+            [(world.remote_pod, 8080)],
+            kind=FrontendKind.LOAD_BALANCER,
+            protocol=protocol,
+        )
+        sent = first(world, int(protocol)).but(destination="203.0.113.5", destination_port=80)
+        big = of_size(hook("uplink_ingress", sent).packet.reply(), 1500)
+        back = hook("uplink_ingress", big)
+        assert back.passed and back.packet.valid
+        assert back.packet == big.but(
+            source="203.0.113.5",
+            source_port=80,
+            destination=world.client,
+            destination_port=sent.source_port,
+        )
+
+    def test_if_the_first_fragment_of_a_reply_does_not_fit_all_go_that_way(
+        self, hook: Hook, world: World
+    ) -> None:
+        if hook.kernel.family is Family.IPV6:
+            return
+        big = of_size(self.answer, 3200)
+        back = [hook("uplink_ingress", piece) for piece in split(big, 1480)]
+        assert len(back) == 3 and all(piece.redirected for piece in back)
+        assert {piece.packet.destination_mac for piece in back} == {bytes(6)}
+        whole = join(piece.frame for piece in back)
+        assert whole.valid and (whole.source, whole.destination) == (world.node, world.client)
+
+    def test_if_all_fragments_of_a_reply_fit_none_does(self, hook: Hook, world: World) -> None:
+        if hook.kernel.family is Family.IPV6:
+            return
+        back = [hook("uplink_ingress", piece) for piece in split(of_size(self.answer, 3200), 1376)]
+        assert all(piece.redirected for piece in back)
+        assert {piece.packet.destination_mac for piece in back} == {mac(ROUTER_MAC)}
+        assert join(piece.frame for piece in back).source == world.node

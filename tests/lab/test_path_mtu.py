@@ -5,6 +5,7 @@ client said may be fragmented may not be lost at all."""
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tests.support.manifests import deployment, service
 
 FAMILIES = ("ipv4", "ipv6")
 each_family = pytest.mark.parametrize("family", FAMILIES)
-PORT = 31400
+PORT, ANSWERS = 31400, 31401
 PODS = {"vxlan": 1430, "udp": 1472}  # beyond the tunnel, in both families
 NARROW = 1400
 # on a wire of its own between client and node2
@@ -41,7 +42,9 @@ def room(
             web = service("web", protocols=("TCP", "UDP"), type="NodePort")
             for port in web["spec"]["ports"]:
                 port["nodePort"] = PORT
-            room.apply(deployment("web", node="node1"), web)
+            back = service("back", app="web", protocols=["UDP"], type="NodePort")
+            back["spec"]["ports"][0] |= {"nodePort": ANSWERS, "targetPort": ANSWERS}
+            room.apply(deployment("web", node="node1"), web, back)
             for family in FAMILIES:
                 expect(lab, "client", at(node2(room, family)), Reaches(set(room.pods("web"))))
             yield room
@@ -144,3 +147,20 @@ def test_a_connection_towards_a_narrow_client(narrow_wire: Room, family: str) ->
     got = run(narrow_wire, "download", WIRE[family][0], PORT, 5_000_000)
     assert got["bytes"] == 5_000_000
     assert got["seconds"] < 3
+
+
+@pytest.mark.parametrize("size", [1300, 1380, 1420, 4000])
+def test_answers_that_may_be_fragmented(narrow_wire: Room, size: int) -> None:
+    """On their way to a narrow client: too big for its link, or also for the tunnel and in
+    fragments already. No loss at all."""
+    server = [sys.executable, "-I", "-S", bulk.__file__, "answer", str(ANSWERS)]
+    running = narrow_wire.lab.popen(narrow_wire.pod("web"), server)
+    try:
+        deadline = time.monotonic() + 5
+        while run(narrow_wire, "fetch", WIRE["ipv4"][0], ANSWERS, 9) != ["answered"] * 5:
+            assert time.monotonic() < deadline
+        got = run(narrow_wire, "fetch", WIRE["ipv4"][0], ANSWERS, size)
+    finally:
+        running.kill()
+        running.wait()
+    assert got == ["answered"] * 5

@@ -3,6 +3,8 @@
     bulk.py datagrams ADDRESS PORT SIZE discover|fragment   what became of each of five
     bulk.py upload ADDRESS PORT BYTES                       bytes, seconds, segment sizes
     bulk.py download ADDRESS PORT BYTES                     bytes, seconds
+    bulk.py fetch ADDRESS PORT SIZE                         what became of five answers
+    bulk.py answer PORT                                     serves fetch, without DF
 
 Standard library: it is started with -I -S.
 """
@@ -46,6 +48,32 @@ def datagrams(address: str, port: str, size: str, mode: str) -> list[str]:
     return outcomes
 
 
+def answer(port: str) -> None:
+    """Sends as many bytes as it is asked for, over IPv4 without DF, until it is ended."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DONT)
+        own.bind(("", int(port)))
+        while True:
+            size, asker = own.recvfrom(100)
+            own.sendto(size.ljust(int(size), b"."), asker)
+
+
+def fetch(address: str, port: str, size: str) -> list[str]:
+    """Each is answered, silent or wrong."""
+    outcomes = []
+    for _ in range(5):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+            own.settimeout(1)
+            own.connect((address, int(port)))
+            own.send(size.encode())
+            try:
+                right = own.recv(65536) == size.encode().ljust(int(size), b".")
+                outcomes.append("answered" if right else "wrong")
+            except (TimeoutError, ConnectionError):
+                outcomes.append("silent")
+    return outcomes
+
+
 def upload(address: str, port: str, count: str) -> dict[str, float]:
     began = time.monotonic()
     with socket.create_connection((address, int(port)), TIMEOUT_S) as peer:
@@ -72,5 +100,6 @@ def download(address: str, port: str, count: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    work = {"datagrams": datagrams, "upload": upload, "download": download}[sys.argv[1]]
+    works = (datagrams, upload, download, fetch, answer)
+    [work] = [work for work in works if work.__name__ == sys.argv[1]]
     json.dump(work(*sys.argv[2:]), sys.stdout)

@@ -83,6 +83,7 @@ _TC_SLOW_PATHS = {
     18: "uplink_in_err",
     19: "uplink_out_err",
     24: "opens_direct",
+    25: "big_reply",
 }
 _CGROUP_PROGRAMS = {
     "connect4": CgroupHook.INET4_CONNECT,
@@ -114,6 +115,7 @@ _LAYER_3_SLOW_PATHS = {
     18: "l3_in_err",
     19: "l3_out_err",
     24: "l3_direct",
+    25: "l3_big_reply",
 }
 
 
