@@ -121,7 +121,8 @@ INLINE int fragment_recall(struct packet *packet)
 	return 1;
 }
 
-INLINE void write_fragment_id(context *ctx, const struct packet *packet, __be32 id)
+/* Returns 0, and changes nothing, where it is not found. */
+INLINE int write_fragment_id(context *ctx, const struct packet *packet, __be32 id)
 {
 	void *data = (void *)(long)ctx->data;
 	void *data_end = (void *)(long)ctx->data_end;
@@ -129,16 +130,21 @@ INLINE void write_fragment_id(context *ctx, const struct packet *packet, __be32 
 	struct iphdr *ip = data + LINK_HEADER_BYTES;
 
 	if ((void *)(ip + 1) > data_end)
-		return;
+		return 0;
 	ip->check = ~sum_fold16(sum_change((__u16)~ip->check, ip->id, (__u16)id));
 	ip->id = id;
 #else
 	/* the last of the headers, unless destination options follow, which nobody sends */
 	struct extension_header *last = data + ((packet->l4_offset - 8) & MAX_L4_OFFSET);
 
-	if ((void *)(last + 1) <= data_end && last->fragment_id == packet->fragment_id)
-		last->fragment_id = id;
+	if ((void *)(last + 1) > data_end || last->fragment_id != packet->fragment_id)
+		return 0;
+	if (packet->flags & PACKET_FIRST_FRAGMENT &&
+	    (last->fragment_offset & htons16(0xfff9)) != htons16(1))
+		return 0;
+	last->fragment_id = id;
 #endif
+	return 1;
 }
 
 /*
@@ -173,18 +179,17 @@ INLINE int let_be_fragmented(context *ctx, const struct packet *packet)
 INLINE void prepare_fragment(context *ctx, const struct packet *packet, int other_source,
 			     const addr *destination)
 {
-	__be32 id = packet->fragment_id;
+	struct fragment *fragment;
 
 	if (packet->flags & PACKET_FIRST_FRAGMENT) {
-		if (other_source)
-			id = fresh_id(destination);
-		fragment_note(packet, id);
-	} else {
-		struct fragment *fragment = fragment_of(packet);
+		__be32 id = other_source ? fresh_id(destination) : packet->fragment_id;
 
-		if (fragment)
-			id = fragment->new_id;
+		/* the others must have the same, whatever it is */
+		fragment_note(packet,
+			      write_fragment_id(ctx, packet, id) ? id : packet->fragment_id);
+		return;
 	}
-	if (id != packet->fragment_id)
-		write_fragment_id(ctx, packet, id);
+	fragment = fragment_of(packet);
+	if (fragment && fragment->new_id != packet->fragment_id)
+		write_fragment_id(ctx, packet, fragment->new_id);
 }

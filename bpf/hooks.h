@@ -37,7 +37,10 @@ INLINE int back_to_client(context *ctx, struct packet *packet, __u32 now, int ho
 
 	if (flow_lookup(packet, 0, now, &ref))
 		return translate_reply(ctx, packet, &ref, now, hook);
-	return hook == HOOK_FROM_POD ? NEXT : call_new_flow(ctx, hook);
+	/* a pod's others have come by CALL_NEW_FLOW, which looks for this by itself */
+	return hook == HOOK_FROM_POD && !(packet->flags & PACKET_LATER_FRAGMENT) ?
+		       NEXT :
+		       call_new_flow(ctx, hook);
 }
 
 /* Ingress: a client's packets, or replies that must be sent back. */
@@ -68,8 +71,9 @@ INLINE int from_client(context *ctx, int hook)
 	/* half of what XDP sees; at TC rare from pods (hairpins), and too long for an uplink's */
 	if (AT_XDP)
 		return back_to_client(ctx, &packet, now, hook);
-	return hook == HOOK_FROM_POD ? call_new_flow(ctx, hook) :
-				       slow_path(ctx, CALL_REPLY + calls_of(hook));
+	return hook == HOOK_FROM_POD && !(packet.flags & PACKET_LATER_FRAGMENT) ?
+		       call_new_flow(ctx, hook) :
+		       slow_path(ctx, CALL_REPLY + calls_of(hook));
 }
 
 /*

@@ -10,6 +10,7 @@ from ebpf_lb.datapath import clock
 from ebpf_lb.model.values import Family, Protocol
 from ebpf_lb.plan.forwarding import FrontendKind
 from tests.datapath.kernel import NODE, Kernel
+from tests.support.fragments import join, split
 from tests.support.packets import (
     ACK,
     CLIENT_MAC,
@@ -176,6 +177,22 @@ def test_hairpin(kernel: Kernel, world: World, protocol: Protocol) -> None:
     assert back.packet.destination_mac == CLIENT_MAC
     again = kernel.run("pod_ingress", sent.but(flags=ACK))
     assert again.redirected and again.packet.source == NODE[kernel.family]
+
+
+def test_a_hairpin_in_fragments(kernel: Kernel, world: World) -> None:
+    """Both ways, whatever its fragments' order behind the first."""
+    kernel.service(world.vip, 80, [(world.client, 9376)], protocol=Protocol.UDP)
+    sent = first(world, UDP).but(payload=bytes(5000), identification=7)
+    pieces = [kernel.run("pod_ingress", piece) for piece in split(sent, 1480)]
+    assert all(piece.redirected for piece in pieces)
+    there = join(piece.frame for piece in pieces)
+    assert there.valid and (there.source, there.destination_port) == (NODE[kernel.family], 9376)
+    one, *others = split(there.reply(identification=8), 1480)
+    pieces = [kernel.run("pod_ingress", piece) for piece in (one, *reversed(others))]
+    assert all(piece.redirected for piece in pieces)
+    back = join(piece.frame for piece in pieces)
+    assert back.valid
+    assert (back.source, back.source_port, back.destination) == (world.vip, 80, world.client)
 
 
 def test_two_vips_with_one_backend_from_one_client_port(kernel: Kernel, world: World) -> None:

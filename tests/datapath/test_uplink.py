@@ -6,6 +6,7 @@ the kernel.
 
 import ipaddress
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -216,6 +217,26 @@ def test_fragments_of_two_clients_keep_apart(hook: Hook, world: World) -> None:
         assert [packet.payload for packet in whole] == [packet.payload for packet in sent]
         ids |= {parse(frame).identification for frame in there[0]}
     assert len(ids) == 4
+
+
+@pytest.mark.parametrize("identification", [0, 7])
+def test_fragments_with_options_behind_their_header(
+    hook: Hook, world: World, identification: int
+) -> None:
+    """IPv6: there the first one's identification is not looked for; then all keep theirs."""
+    if hook.kernel.family is Family.IPV4:
+        return
+    hook.kernel.service(
+        world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT, protocol=Protocol.UDP
+    )
+    whole = first(world, UDP).but(payload=bytes(2000), fragment=(0, True))
+    head, tail = split(whole.but(identification=identification), 1400)
+    options = bytes([head[54], 0, 1, 4, 0, 0, 0, 0])
+    length = struct.pack("!H", struct.unpack_from("!H", head, 18)[0] + len(options))
+    head = head[:18] + length + head[20:54] + b"\x3c" + head[55:62] + options + head[62:]
+    there = [hook("uplink_ingress", frame) for frame in (head, tail)]
+    assert [one.redirected for one in there] == [True, True]
+    assert there[0].frame[58:62] == there[1].frame[58:62] == head[58:62]
 
 
 def test_a_port_of_the_nodes_own_is_left_to_it(hook: Hook, world: World) -> None:
