@@ -133,7 +133,29 @@ def transport_is_right(frame: bytes, found: Reading) -> bool:
     if found.protocol == SCTP:
         return struct.unpack_from("<I", body, 8)[0] == crc32c(body[:8] + bytes(4) + body[12:])
     pseudo = found.source + found.destination + struct.pack("!II", len(body), found.protocol)
-    return checksum(pseudo + body) == 0
+    return bool(checksum(pseudo + body) == 0)
+
+
+def may_be_partial(frame: bytes, found: Reading) -> bool:
+    """Whether the transport checksum is what a virtual device hands over for another to complete:
+    the sum of the pseudo-header; SCTP's zero."""
+    at = found.transport
+    if at is None or found.protocol not in (TCP, UDP, SCTP):
+        return False
+    if found.protocol == SCTP:
+        return frame[at + 8 : at + 12] == bytes(4)
+    field = at + (16 if found.protocol == TCP else 6)
+    return bytes(frame[field : field + 2]) == pseudo_sum(frame, found)
+
+
+def pseudo_sum(frame: bytes, found: Reading) -> bytes:
+    """Of addresses, protocol and length by the IP header, as it stands in a partial checksum."""
+    pseudo = found.source + found.destination
+    size, header = (4, 40) if found.version == 6 else (2, 0)
+    declared = struct.unpack_from("!H", frame, LINK + size)[0] + header
+    length = declared - (found.transport or 0) + LINK
+    pseudo += struct.pack("!iI", length, found.protocol)
+    return struct.pack("!H", 0xFFFF ^ checksum(pseudo))
 
 
 @dataclass(frozen=True)

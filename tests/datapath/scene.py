@@ -13,10 +13,11 @@ from ebpf_lb.model.values import Family, Protocol, parse_address, parse_network
 from ebpf_lb.plan.forwarding import NO_FLAGS, FrontendFlag, FrontendKind
 from tests.capabilities import BPF_F_TEST_SKB_CHECKSUM_COMPLETE
 from tests.datapath import wires
-from tests.datapath.judge import End
-from tests.datapath.kernel import NODE, Kernel, Tally
+from tests.datapath.judge import REDIRECT, End
+from tests.datapath.kernel import LOOPBACK, NODE, Kernel, Tally
 from tests.datapath.mutation import SEED_VARIABLE, Ends
 from tests.datapath.reference import (
+    LOOPBACK_OUT,
     POD_IN,
     POD_OUT,
     UPLINK_IN,
@@ -28,7 +29,7 @@ from tests.datapath.reference import (
     Ruling,
     Service,
 )
-from tests.support.packets import packed
+from tests.support.packets import UDP, Packet, packed
 
 MTU = 9000  # larger than any frame here: what is too big is for tests of its own
 MACS = {"up0": "020000000011", "up1": "020000000012", "cni0": "020000000013"}
@@ -168,7 +169,7 @@ def _node(family: Family) -> Node:
     pods = parse_network("10.244.0.0/16" if family is Family.IPV4 else "fd00:10:244::/48")
     sources = {"up0": packed(of.node), "up1": packed(of.second), "cni0": packed(of.node)}
     sources |= {POD_IN: packed(of.node), UPLINK_IN: packed(of.node)}
-    sources |= {UPLINK_OUT: packed(of.node), "": packed(of.node)}
+    sources |= {UPLINK_OUT: packed(of.node), LOOPBACK_OUT: packed(of.node), "": packed(of.node)}
     return Node(
         tuple(routes),
         neighbours,
@@ -239,9 +240,14 @@ class Scene:
     tally: Tally
     xdp: bool = False  # runs before TC at an uplink's ingress
 
+    def _interface(self, hook: str) -> int:
+        if hook == LOOPBACK_OUT:
+            return LOOPBACK
+        return self.interfaces["pod0" if hook in (POD_IN, POD_OUT) else "up0"]
+
     def run(self, hook: str, frame: bytes) -> Observed:
         """What a program makes of a frame."""
-        ifindex = self.interfaces["pod0" if hook in (POD_IN, POD_OUT) else "up0"]
+        ifindex = self._interface(hook)
         if hook == UPLINK_IN and self.xdp:
             verdict, got = self.kernel.run_uplink_frame(frame, ifindex, xdp=True)
         else:
@@ -251,7 +257,7 @@ class Scene:
     def run_summed(self, hook: str, frame: bytes) -> Counter[str]:
         """Runs a program on a frame that a device has summed up, and returns what was counted.
         OSError (EBADMSG) if the sum is not true afterwards."""
-        ifindex = self.interfaces["pod0" if hook in (POD_IN, POD_OUT) else "up0"]
+        ifindex = self._interface(hook)
         self.tally.since()
         self.kernel.run_frame(hook, frame, ifindex, flags=BPF_F_TEST_SKB_CHECKSUM_COMPLETE)
         return self.tally.since()
@@ -272,6 +278,14 @@ class Scene:
         """No flow is known any more, here and there."""
         self.kernel.forget_flows()
         self.reference.forget()
+
+
+def _use_loopback(kernel: Kernel) -> None:
+    """As if a flow went by it: else its program looks at nothing but what opens connections."""
+    of = ADDRESSES[kernel.family]
+    packet = Packet(of.node, of.node, 40000, 30081, UDP).frame()
+    assert kernel.run_frame(LOOPBACK_OUT, packet)[0] == REDIRECT
+    kernel.forget_flows()
 
 
 def made(kernel: Kernel, interfaces: dict[str, int], seed: int, rng: random.Random) -> Scene:
@@ -311,5 +325,6 @@ def made(kernel: Kernel, interfaces: dict[str, int], seed: int, rng: random.Rand
                 entry.local,
                 tuple((r.address, r.prefix_length) for r in ranges) if entry.ranges else None,
             )
+    _use_loopback(kernel)
     reference = Reference(_node(family), services, kernel.drop_reasons())
     return Scene(kernel, reference, interfaces, seed, rng, Tally(kernel))

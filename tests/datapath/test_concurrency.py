@@ -6,6 +6,7 @@ takes longer than finding it, so whoever is behind catches up, and then they rac
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import threading
 import time
@@ -22,6 +23,7 @@ from tests.bench.feeder import Feeder, Traffic
 from tests.capabilities import DATAPATH, Capability, needs
 from tests.datapath.kernel import Kernel, kernels
 from tests.datapath.test_pod import WORLDS, World
+from tests.datapath.test_sweep import events
 from tests.support.packets import ACK, FIN, SYN, TCP, UDP
 
 TWO_PROCESSORS = Capability(
@@ -30,6 +32,7 @@ TWO_PROCESSORS = Capability(
 pytestmark = needs(*DATAPATH, TWO_PROCESSORS)
 
 FLOWS = 3000
+HOME = 8  # flows of one client, protocol and port
 # the product's own: so many entries that no flow is pushed out by others
 SETTINGS = Settings()
 CLOSING, SNAT, TURNED = 7, 1 << 29, 1 << 30
@@ -162,6 +165,71 @@ def test_two_vips_with_one_backend_at_once(race: Race, protocol: int) -> None:
     assert all(entry.snat_port != entry.client_port for entry in snated)
     assert kernel.count("NEW") == 2 * FLOWS
     assert set(kernel.counters()) == {"NEW", "ESTABLISHED"}
+
+
+def fill_homes(race: Race, protocol: int, but: int = 0) -> list[str]:
+    """Every client has so many flows that its home is full, but for some; and VIPs for two more."""
+    kernel, world = race.kernel, race.world
+    vips = [str(ipaddress.ip_address(world.vip) + number) for number in range(HOME + 2)]
+    for number, vip in enumerate(vips):
+        backend = (f"{world.backend[:-1]}{number + 1}", 8080)
+        kernel.service(vip, 80, [backend], protocol=Protocol(protocol))
+    for vip in vips[: HOME - but]:
+        race.run(("pod_ingress", race.to(vip, protocol)))
+    return vips[HOME - but :]
+
+
+def snated(race: Race) -> tuple[list[Any], list[Any]]:
+    """Flows that replies do not lead to by themselves, and their signposts."""
+    entries = race.entries()
+    return (
+        [entry for entry in entries if entry.word & SNAT and not entry.word & TURNED],
+        [entry for entry in entries if entry.word & TURNED],
+    )
+
+
+def are_paired(flows: list[Any], signposts: list[Any]) -> None:
+    """Each flow has a port of its own towards its backend, and one signpost for it."""
+
+    def ends(port: int, entry: Any) -> tuple[int, bytes]:
+        return port, bytes(entry.backend)
+
+    seen = Counter(ends(flow.snat_port, flow) for flow in flows)
+    assert set(seen.values()) <= {1}
+    assert seen == Counter(ends(signpost.client_port, signpost) for signpost in signposts)
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_one_new_flow_for_the_overflow_on_two_processors(race: Race, protocol: int) -> None:
+    vip, _ = fill_homes(race, protocol)
+    before = race.kernel.count("NEW")
+    lane = ("pod_ingress", race.to(vip, protocol))
+    race.run(lane, lane)
+    packed = ipaddress.ip_address(vip).packed
+    flows, signposts = snated(race)
+    held = Counter(entry.client_port for entry in flows if bytes(entry.vip) == packed)
+    # a few homes have room: others' flows are spread unevenly
+    assert len(held) > FLOWS * 0.9 and set(held.values()) == {1}
+    are_paired(flows, signposts)
+    assert race.kernel.count("NEW") - before == FLOWS
+    assert set(race.kernel.counters()) == {"NEW", "ESTABLISHED"}
+    assert events(race.kernel)["OVERFLOW"] >= len(held)
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_two_flows_race_for_the_last_place_at_home(race: Race, protocol: int) -> None:
+    """One stays, the other goes to the overflow; no packet is lost, and none has two entries."""
+    vips = fill_homes(race, protocol, but=1)
+    before = race.kernel.count("NEW")
+    race.run(*(("pod_ingress", race.to(vip, protocol)) for vip in vips[:2]))
+    for vip in vips[:2]:
+        packed = ipaddress.ip_address(vip).packed
+        flows = [e for e in race.entries() if not e.word & TURNED and bytes(e.vip) == packed]
+        held = Counter(entry.client_port for entry in flows)
+        assert len(held) == FLOWS and set(held.values()) == {1}
+    are_paired(*snated(race))
+    assert race.kernel.count("NEW") - before == 2 * FLOWS
+    assert set(race.kernel.counters()) == {"NEW", "ESTABLISHED"}
 
 
 def test_both_ends_close_at_once(race: Race) -> None:

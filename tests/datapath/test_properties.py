@@ -16,7 +16,7 @@ from tests.datapath import judge
 from tests.datapath.conftest import SETTINGS
 from tests.datapath.judge import NEXT, REDIRECT, SHOT
 from tests.datapath.kernel import Kernel, loaded
-from tests.datapath.mutation import Mutator, error_about, good_frame, seeded
+from tests.datapath.mutation import SEED_VARIABLE, Mutator, error_about, seeded
 from tests.datapath.reference import (
     HOOKS,
     POD_IN,
@@ -27,21 +27,28 @@ from tests.datapath.reference import (
     Reference,
     Ruling,
 )
-from tests.datapath.scene import ADDRESSES, ENTRIES, Scene, ends, made, surroundings
-from tests.support.packets import SCTP, TCP, UDP, Packet, parse
+from tests.datapath.scene import ADDRESSES, Scene, ends, made, surroundings
+from tests.datapath.test_sweep import events
+from tests.datapath.traffic import (
+    BEGINNINGS,
+    Seen,
+    conversations,
+    datagrams,
+    questions,
+    visit,
+)
+from tests.support.packets import SCTP, parse
 
 pytestmark = needs(*DATAPATH)
 
-ROUNDS, FRAMES = 12, 1300  # of each family; every frame passes four hooks: 124,800 runs, and some
-CONVERSATIONS = 60  # a round
-
-Seen = Counter[tuple[str, str]]
+ROUNDS, FRAMES = 12, 1100  # of each family; every frame passes five hooks: 132,000 runs, and some
+CONVERSATIONS, DATAGRAMS = 60, 12  # a round
 
 
 @pytest.fixture(scope="module")
 def roomy() -> Iterator[dict[Family, Kernel]]:
     """A connection table in which chance leaves no flow without room: the reference knows none."""
-    with loaded("properties", replace(SETTINGS, flows=1 << 14)) as root:
+    with loaded("properties", replace(SETTINGS, flows=1 << 14, fragments=1 << 12)) as root:
         yield {family: Kernel(root, family) for family in Family}
 
 
@@ -59,63 +66,9 @@ def interfaces() -> Iterator[dict[str, int]]:
 
 @pytest.fixture
 def scene(kernel: Kernel, interfaces: dict[str, int]) -> Scene:
-    return made(kernel, interfaces, *seeded(kernel.family.name))
-
-
-def questions(scene: Scene, count: int) -> Iterator[tuple[str, bytes]]:
-    """What clients of all kinds ask of Services, and the hook where that is seen first."""
-    of, rng = ADDRESSES[scene.kernel.family], scene.rng
-    clients = {
-        POD_IN: of.pods,
-        UPLINK_IN: (*of.outside, *of.far),
-        UPLINK_OUT: (of.node, of.second),
-    }
-    for number in range(count):
-        hook = rng.choice((POD_IN, UPLINK_IN, UPLINK_IN, UPLINK_OUT))
-        entry = rng.choice(ENTRIES)
-        protocol = rng.choice((TCP, UDP, SCTP))
-        payload = b"\0\0\0\4" * 6 if protocol == SCTP else rng.randbytes(rng.choice((0, 9, 40)))
-        yield (
-            hook,
-            Packet(
-                rng.choice(clients[hook]),
-                getattr(of, entry.address),
-                rng.choice((30080, 40000 + number, 50000 + number)),
-                entry.port,
-                protocol,
-                payload=payload,
-                ttl=64,
-            ).frame(),
-        )
-
-
-def visit(scene: Scene, seen: Seen, hook: str, frame: bytes) -> tuple[Ruling, Observed]:
-    scene.xdp = scene.rng.random() < 0.5
-    ruling, got = scene.visit(hook, frame)
-    seen[hook, ruling.fate] += 1
-    if got.counted["XDP"]:
-        seen["xdp", ruling.fate] += 1
-    return ruling, got
-
-
-def conversations(scene: Scene, seen: Seen, count: int = CONVERSATIONS) -> list[bytes]:
-    """Frames of conversations through all hooks: questions, answers, and errors about both."""
-    family, rng = scene.kernel.family, scene.rng
-    of = ADDRESSES[family]
-    frames = [good_frame(family, ends(family), rng) for _ in range(count)]
-    for hook, asked in questions(scene, count):
-        ruling, there = visit(scene, seen, hook, asked)
-        frames.append(asked)
-        if ruling.fate != "new flow":
-            continue
-        answer = judge.turned(there.frame)
-        senders = (of.router, rng.choice((of.far[0], of.pods[0])))
-        frames += [answer, *(error_about(there.frame, sender, rng) for sender in senders)]
-        for each in HOOKS:
-            ruling, back = visit(scene, seen, each, answer)
-            if ruling.fate == "restored":
-                frames.append(error_about(back.frame, rng.choice((of.router, *of.outside)), rng))
-    return frames
+    seed, rng = seeded(kernel.family.name)
+    print(f"{SEED_VARIABLE}={seed} repeats it")  # shown with whatever fails
+    return made(kernel, interfaces, seed, rng)
 
 
 def test_whatever_comes(scene: Scene) -> None:
@@ -124,7 +77,8 @@ def test_whatever_comes(scene: Scene) -> None:
     seen: Seen = Counter()
     for _ in range(ROUNDS):
         scene.forget()
-        frames = conversations(scene, seen)
+        frames = conversations(scene, seen, CONVERSATIONS)
+        datagrams(scene, seen, DATAGRAMS)
         for _ in range(FRAMES):
             frame = mutate(scene.rng.choice(frames))
             for hook in scene.rng.sample(HOOKS, len(HOOKS)):
@@ -132,12 +86,13 @@ def test_whatever_comes(scene: Scene) -> None:
     # chance must reach every outcome often, or the test says little
     many, some = ROUNDS * FRAMES // 100, 10
     beginnings = ("passed", "new flow", "translated", "restored", "error", "refused")
-    for hook in (POD_IN, UPLINK_IN, UPLINK_OUT):
+    for hook in BEGINNINGS:
         assert all(seen[hook, fate] > many for fate in beginnings), seen
         for reason in ("NO_LOCAL_ENDPOINTS", "SOURCE_RANGE", "LATER_FRAGMENT", "UNANSWERABLE"):
             assert seen[hook, f"dropped: {reason}"] > some, seen
     assert seen[UPLINK_IN, "expired"] > some, seen
     assert all(seen[POD_OUT, fate] > many for fate in ("passed", "restored", "error")), seen
+    assert events(scene.kernel)["OVERFLOW"] > some
     assert all(seen["xdp", fate] > some for fate in ("new flow", "translated", "restored")), {
         key: count for key, count in seen.items() if key[0] == "xdp"
     }
@@ -168,7 +123,8 @@ def test_a_devices_sum_over_the_packet_stays_true(scene: Scene) -> None:
     family = scene.kernel.family
     mutate = Mutator(family, ends(family), scene.rng)
     seen: Seen = Counter()
-    frames = [f for f in conversations(scene, seen) if (r := judge.read(f)) and r.protocol != SCTP]
+    frames = conversations(scene, seen, CONVERSATIONS)
+    frames = [f for f in frames if (r := judge.read(f)) and r.protocol != SCTP]
     for _ in range(3000):
         frame = mutate(scene.rng.choice(frames))
         found = judge.read(frame)

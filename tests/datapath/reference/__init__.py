@@ -9,6 +9,7 @@ nothing is shared with the programs or the planner.
 from tests.datapath.reference.hooks import (
     HOOKS,
     INGRESS,
+    LOOPBACK_OUT,
     POD_IN,
     POD_OUT,
     UPLINK_IN,
@@ -22,6 +23,7 @@ from tests.datapath.reference.surroundings import Node, Route, Service
 __all__ = [
     "HOOKS",
     "INGRESS",
+    "LOOPBACK_OUT",
     "POD_IN",
     "POD_OUT",
     "UPLINK_IN",

@@ -8,7 +8,15 @@ from dataclasses import replace
 from tests.datapath import judge
 from tests.datapath.judge import NEXT, REDIRECT, Change, End, Reading
 from tests.datapath.reference.flows import Flow, ends_flow
-from tests.datapath.reference.hooks import INGRESS, POD_IN, UPLINK_IN, UPLINK_OUT, Observed, Ruling
+from tests.datapath.reference.hooks import (
+    FROM_NODE,
+    INGRESS,
+    POD_IN,
+    UPLINK_IN,
+    UPLINK_OUT,
+    Observed,
+    Ruling,
+)
 from tests.datapath.reference.known import Known
 from tests.datapath.reference.ways import BY_LOOPBACK, wrong_by_way, wrong_hairpin
 
@@ -53,7 +61,7 @@ def _hidden(known: Known, sent: bytes, found: Reading, got: Observed) -> list[Fl
     if (found.protocol, client, vip) not in known.unseen:
         return []
     masqueraded = ends[1].address in known.node.own
-    of_node = known.unseen[found.protocol, client, vip] == UPLINK_OUT
+    of_node = known.unseen[found.protocol, client, vip] in FROM_NODE
     return [Flow(found.protocol, client, vip, *ends, masqueraded, of_node=of_node)]
 
 
@@ -61,8 +69,10 @@ def _wrong_way_back(
     known: Known, hook: str, sent: bytes, got: Observed, change: Change, flow: Flow
 ) -> str:
     found = judge.read(sent)
-    looped = found is not None and not found.fragment and found.destination in known.ours
-    if flow.masqueraded and (hook in INGRESS or (hook == UPLINK_OUT and looped)):
+    looped = found is not None and found.destination in known.ours
+    if hook == UPLINK_OUT and found is not None and found.fragment:
+        looped = False
+    if flow.masqueraded and (hook in INGRESS or (hook in FROM_NODE and looped)):
         if hook == POD_IN and flow.client.address == flow.backend.address:
             return wrong_hairpin(sent, got, change)
         if not flow.of_node:

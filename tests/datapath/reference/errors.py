@@ -8,7 +8,7 @@ from tests.datapath import judge
 from tests.datapath.judge import NEXT, REDIRECT, Change, End, Quotation, Reading
 from tests.datapath.reference.back import wrong_inwards
 from tests.datapath.reference.flows import Flow
-from tests.datapath.reference.hooks import POD_OUT, UPLINK_OUT, Observed, Ruling
+from tests.datapath.reference.hooks import FROM_NODE, POD_OUT, Observed, Ruling
 from tests.datapath.reference.known import Known
 from tests.datapath.reference.ways import BY_LOOPBACK
 
@@ -68,7 +68,7 @@ def _wrong_error(
     if got.verdict != REDIRECT:
         return "an error was handed on to the stack"
     ways = [known.node.way(towards) or None]
-    if hook == UPLINK_OUT and (known.node.strange(towards) or known.node.strange(outer.source)):
+    if hook in FROM_NODE and (known.node.strange(towards) or known.node.strange(outer.source)):
         ways.append(BY_LOOPBACK)
     faults = [
         judge.wrong_error(sent, got.frame, replace(change, hops=1, macs=macs), inner)

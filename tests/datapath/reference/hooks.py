@@ -10,8 +10,10 @@ from tests.datapath.reference.flows import Flow
 
 POD_IN, POD_OUT = "pod_ingress", "pod_egress"
 UPLINK_IN, UPLINK_OUT = "uplink_ingress", "uplink_egress"
-HOOKS = (POD_IN, POD_OUT, UPLINK_IN, UPLINK_OUT)
+LOOPBACK_OUT = "loopback_egress"
+HOOKS = (POD_IN, POD_OUT, UPLINK_IN, UPLINK_OUT, LOOPBACK_OUT)
 INGRESS = (POD_IN, UPLINK_IN)
+FROM_NODE = (UPLINK_OUT, LOOPBACK_OUT)  # where its own processes ask
 
 
 @dataclass(frozen=True)

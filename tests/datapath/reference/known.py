@@ -9,7 +9,7 @@ from typing import Self
 from tests.datapath import judge
 from tests.datapath.judge import SHOT, End, Reading
 from tests.datapath.reference.flows import Datagram, Flow, datagram_of
-from tests.datapath.reference.hooks import INGRESS, POD_IN, UPLINK_OUT, Observed, Ruling
+from tests.datapath.reference.hooks import FROM_NODE, INGRESS, POD_IN, Observed, Ruling
 from tests.datapath.reference.surroundings import Node, Service, within
 from tests.support.packets import SCTP, TCP, UDP
 
@@ -84,7 +84,7 @@ class Known:
 
     def policy(self, hook: str, found: Reading, service: Service) -> tuple[str, frozenset[End]]:
         """The fate of a new connection, and whom it may reach."""
-        inside = hook in (POD_IN, UPLINK_OUT)
+        inside = hook in (POD_IN, *FROM_NODE)
         if service.ranges is not None and not any(
             within(found.source, *allowed) for allowed in service.ranges
         ):
@@ -99,7 +99,7 @@ class Known:
         """Must the backend see an address of the node?"""
         if hook == POD_IN:
             return backend.address == client.address
-        if hook == UPLINK_OUT:
+        if hook in FROM_NODE:
             return True  # it chose its source by the way to the VIP
         pod = within(client.address, *self.node.pods)
         return backend not in service.local_backends or (service.cluster_ip and not pod)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.datapath import judge
 from tests.datapath.judge import NEXT, Quotation, Reading
-from tests.datapath.reference.hooks import INGRESS, POD_OUT, Observed, Ruling
+from tests.datapath.reference.hooks import INGRESS, POD_OUT, UPLINK_OUT, Observed, Ruling
 from tests.datapath.reference.known import Known
 from tests.support.packets import ICMP, ICMPV6
 
@@ -29,8 +29,8 @@ def _missed(known: Known, hook: str, sent: bytes, found: Reading) -> str:
     if quoted is not None:
         return _missed_error(known, hook, found, quoted)
     ends = known.ends(sent, found)
-    if found.transport is None or ends is None:
-        return ""
+    if ends is None:
+        return ""  # a later fragment, whose first was not seen
     flow = known.flows.get((found.protocol, *ends))
     if hook != POD_OUT and ours:
         if flow is not None and flow.firm:
@@ -44,14 +44,16 @@ def _missed(known: Known, hook: str, sent: bytes, found: Reading) -> str:
             return "a Service's packet passed untranslated"
         if found.destination in known.cluster_ips and not error:
             return "passed for a ClusterIP, and nobody counted it"
-    here = hook not in INGRESS or ours
+    here = hook in (POD_OUT, UPLINK_OUT) or ours
     if here and any(f.firm for f in known.candidates(hook, sent, found)):
         return "a reply was not restored"
     return ""
 
 
 def _missed_error(known: Known, hook: str, outer: Reading, quoted: Quotation) -> str:
-    if not quoted.whole or (hook in INGRESS and outer.destination not in known.ours):
+    if not quoted.whole or (
+        hook not in (POD_OUT, UPLINK_OUT) and outer.destination not in known.ours
+    ):
         return ""
     turned = (quoted.protocol, quoted.destination, quoted.source)
     flow = known.flows.get(turned)

@@ -61,6 +61,8 @@ class Reference(Known):
                 or not claims <= {"ESTABLISHED", "REPLY"}
             ):
                 return Ruling(f"counted as {got.counted}", "?")
+            if found is None or found.fragment or judge.may_be_partial(sent, found):
+                return Ruling("XDP has finished what it cannot", "?")
         if any(count != 1 for count in got.counted.values()) or len(claims) > 1:
             return Ruling(f"counted as {got.counted}", "?")
         if found is None or not claims or claims & {"TRUNCATED", "HEADER_CHAIN"}:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from tests.datapath import judge
 from tests.datapath.judge import NEXT, Change, End, Reading
 from tests.datapath.reference.flows import Flow, datagram_of, ends_flow
-from tests.datapath.reference.hooks import POD_IN, POD_OUT, UPLINK_OUT, Observed, Ruling
+from tests.datapath.reference.hooks import FROM_NODE, POD_IN, POD_OUT, Observed, Ruling
 from tests.datapath.reference.known import Known
 from tests.datapath.reference.ways import BY_LOOPBACK, wrong_by_way, wrong_hairpin
 
@@ -86,7 +86,7 @@ def _begun(
         hairpin = backend.address == client.address
         device = known.node.route(backend.address).device or ""
         address = known.node.sources[hook if hairpin else device]
-    strange = hook == UPLINK_OUT and known.node.strange(client.address)
+    strange = hook in FROM_NODE and known.node.strange(client.address)
     if seen.address != address and not (strange and seen.address in known.node.own):
         return f"the backend sees {seen.address.hex()} and not {address.hex()}"
     others = [
@@ -106,7 +106,7 @@ def _begun(
         )
         # no room beside others of the same tuple: then another port is needed to be found by
         crowded = any(
-            f.protocol == found.protocol and (f.client == client or f.seen == own[2])
+            f.protocol == found.protocol and (f.client in (client, own[2]) or f.seen == own[2])
             for f in known.flows.values()
         )
         if not known.replies.get(own) and not hidden and not crowded:
@@ -121,19 +121,19 @@ def _begun(
         seen,
         masqueraded,
         bridged and not masqueraded and seen == client,
-        hook == UPLINK_OUT,
+        hook in FROM_NODE,
     )
 
 
 def _wrong_way_there(
     known: Known, hook: str, sent: bytes, got: Observed, change: Change, flow: Flow
 ) -> str:
-    if flow.masqueraded or hook == UPLINK_OUT:
+    if flow.masqueraded or hook in FROM_NODE:
         if hook == POD_IN and flow.backend.address == flow.client.address:
             return wrong_hairpin(sent, got, change)
-        hops = 0 if hook == UPLINK_OUT else 1
+        hops = 0 if hook in FROM_NODE else 1
         fault = wrong_by_way(known, sent, got, change, flow.backend.address, hops)
-        if fault and hook == UPLINK_OUT and known.node.strange(flow.client.address):
+        if fault and hook in FROM_NODE and known.node.strange(flow.client.address):
             return judge.wrong_rewrite(sent, got.frame, replace(change, macs=BY_LOOPBACK))
         return fault
     if got.verdict != NEXT:
