@@ -149,6 +149,10 @@ INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset
 		return -1;
 	if (!ports)
 		return 0;
+	if (flags && !before) {
+		bpf_csum_update(ctx, ports);
+		return 0;
+	}
 	if (UNLIKELY(addresses == 0 || addresses == 0xffff))
 		return bpf_l4_csum_replace(ctx, offset, 0, ports, flags) ? -1 : 0;
 	data = (void *)(long)ctx->data;
@@ -156,10 +160,6 @@ INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset
 	if ((void *)(field + 1) > (void *)(long)ctx->data_end)
 		return -1;
 	after = *field;
-	if (flags && !before) {
-		bpf_csum_update(ctx, ports);
-		return 0;
-	}
 	/* added: partial, and done. All ones is zero here, the difference to what was expected. */
 	if (sum_fold16((__u64)before + addresses + (__u16)~after) == 0xffff)
 		return 0;

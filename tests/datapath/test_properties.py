@@ -14,7 +14,7 @@ from ebpf_lb.model.values import Family
 from tests.capabilities import DATAPATH, SUMMED_RUNS, needs
 from tests.datapath import judge
 from tests.datapath.conftest import SETTINGS
-from tests.datapath.judge import NEXT, REDIRECT, SHOT
+from tests.datapath.judge import NEXT, REDIRECT, SHOT, End
 from tests.datapath.kernel import Kernel, loaded
 from tests.datapath.mutation import SEED_VARIABLE, Mutator, error_about, seeded
 from tests.datapath.reference import (
@@ -27,6 +27,7 @@ from tests.datapath.reference import (
     Reference,
     Ruling,
 )
+from tests.datapath.reference.there import crowded
 from tests.datapath.scene import ADDRESSES, Scene, ends, made, surroundings
 from tests.datapath.test_sweep import events
 from tests.datapath.traffic import (
@@ -161,6 +162,11 @@ def samples(scene: Scene) -> dict[tuple[str, str, int], tuple[Reference, bytes, 
         known = before.flows.get(ruling.flow.forward) if ruling.flow else None
         # of a flow without answer, less is certain: it may have been forgotten
         certain = ruling.fate not in ("translated", "restored", "error") or (known and known.firm)
+        if ruling.fate == "new flow" and ruling.flow is not None:
+            flow = ruling.flow
+            own = End(flow.seen.address, flow.client.port)
+            # where another port may be needed, any is as good
+            certain = flow.seen == own and not crowded(before, flow.protocol, flow.client, own)
         if reading is not None and (certain or ruling.fate == "error"):
             found.setdefault((hook, ruling.fate, reading.protocol), (before, frame, got))
         return ruling, got

@@ -104,12 +104,7 @@ def _begun(
             (protocol, end.port) == (found.protocol, client.port)
             for protocol, end, _ in known.unseen
         )
-        # no room beside others of the same tuple: then another port is needed to be found by
-        crowded = any(
-            f.protocol == found.protocol and (f.client in (client, own[2]) or f.seen == own[2])
-            for f in known.flows.values()
-        )
-        if not known.replies.get(own) and not hidden and not crowded:
+        if not known.replies.get(own) and not hidden and not crowded(known, own[0], client, own[2]):
             return "another port although the client's was free"
     bridged = hook == POD_IN and known.node.route(backend.address).device == known.node.bridge
     bridged = bridged and not known.node.strange(client.address)
@@ -122,6 +117,15 @@ def _begun(
         masqueraded,
         bridged and not masqueraded and seen == client,
         hook in FROM_NODE,
+    )
+
+
+def crowded(known: Known, protocol: int, client: End, seen: End) -> bool:
+    """May there be no room beside others of the client's tuple, or of the one that it is seen as?
+    Then another port is needed to be found by."""
+    return any(
+        f.protocol == protocol and (f.client in (client, seen) or f.seen == seen)
+        for f in known.flows.values()
     )
 
 
