@@ -94,7 +94,8 @@ def _begun(
         for f in known.replies.get((found.protocol, backend, seen), [])
         if f.forward != (found.protocol, client, vip)
     ]
-    if any(f.firm for f in others):
+    # of a later fragment, whose flow began with a dropped packet, the port is not known
+    if found.transport is not None and any(f.firm for f in others):
         return "replies look like another flow's"
     if seen.port != client.port:
         if seen.port not in SNAT_PORTS:
