@@ -65,8 +65,14 @@ demo: setup ## three nodes, a Service and its answers; stays up until `make demo
 demo-down: ## take the demo's lab down
 	@if [ -x $(BIN)/ebpf-lb ]; then $(BIN)/ebpf-lb lab down; else echo "nothing is set up here"; fi
 
+# What needs no kernel runs beside what waits for it.
 test: setup check ## everything but `make cluster` and `make bench`
-	@$(PYTEST) tests/unit tests/api tests/oracle tests/datapath tests/lab
+	@log=$$(mktemp); $(PYTEST) tests/unit tests/api tests/oracle >"$$log" 2>&1 & pure=$$!; \
+	failed=0; \
+	$(PYTEST) tests/datapath tests/lab || failed=1; \
+	wait $$pure || failed=1; \
+	cat "$$log"; rm -f "$$log"; \
+	exit $$failed
 
 unit: setup ## pure Python, and the API server's protocol: seconds, no root
 	@$(PYTEST) tests/unit tests/api tests/oracle

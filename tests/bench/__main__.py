@@ -37,6 +37,7 @@ from ebpf_lb.datapath.libbpf import Program
 from ebpf_lb.datapath.loader import ensure_loaded
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
+from tests.bench import writer
 from tests.bench.paths import PORTS, Path, World
 from tests.datapath.kernel import Kernel
 from tests.datapath.node import entered_node
@@ -188,6 +189,8 @@ def main(arguments: list[str]) -> int:
     found = run(QUICK if options.quick else FULL, families)
     over = sum(figure.judgement == "over" for _, figure in found)
     print(f"{len(found)} figures, {over} over budget")
+    for each in writer.lines():
+        print(each, flush=True)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ebpf_lb.model.values import Family
+from tests.bench import writer
 from tests.bench.__main__ import QUICK, run
 from tests.capabilities import DATAPATH, needs
 
@@ -24,3 +25,9 @@ def test_every_line_measures_what_it_names(
         assert -20 < figure.over_empty_ns < 20_000, figure
     printed = capsys.readouterr().out
     assert "established, TCP port change, there" in printed and "instructions:" in printed
+
+
+def test_the_writers_figures() -> None:
+    told = list(writer.lines(services=20, changes=5))
+    assert len(told) == 3 * len(Family)
+    assert all(" ms  budget " in line for line in told)

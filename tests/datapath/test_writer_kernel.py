@@ -1,9 +1,8 @@
-"""The writer on the kernel's own maps; its speed and size at 10,000 Services of 10 endpoints."""
+"""The writer on the kernel's own maps; its size at 10,000 Services of 10 endpoints."""
 
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from statistics import median
 
 import pytest
 
@@ -98,21 +97,11 @@ def test_what_the_kernel_holds_is_what_was_asked(start: Start) -> None:
     assert tuple(found) == asked.cluster
 
 
-def test_budgets_at_ten_thousand_services(start: Start) -> None:
+def test_a_restart_at_ten_thousand_services_is_small(start: Start) -> None:
+    """How long all of it takes, `make bench` tells."""
     writer = start()
-    wanted = [forwarding(writer.family, number) for number in range(SERVICES)]
-    started = time.process_time()  # what others do meanwhile on this machine does not count
-    assert writer.set_all(wanted) == []
-    # both families have a second together, parsing included
-    assert time.process_time() - started < 1
+    assert writer.set_all(forwarding(writer.family, number) for number in range(SERVICES)) == []
     assert writer.stats["backends"] == SERVICES * ENDPOINTS
-    times = []
-    for number in range(500):
-        change = forwarding(writer.family, number, shift=1)
-        started = time.process_time()
-        writer.set(change)
-        times.append(time.process_time() - started)
-    assert median(times) < 0.0003
     del writer
     tracemalloc.start()
     heir = start()

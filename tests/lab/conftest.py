@@ -61,6 +61,27 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
+def native_lab() -> Iterator[Lab]:
+    """Likewise, with native XDP."""
+    with own_lab(Options(xdp="native")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def vxlan_lab() -> Iterator[Lab]:
+    """Likewise, with VXLAN between the nodes and a wire of its own to each pod."""
+    with own_lab(Options(network="vxlan", pods="ptp")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def udp_lab() -> Iterator[Lab]:
+    """Likewise, with tunnels without Ethernet frames."""
+    with own_lab(Options(network="udp", pods="ptp")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
 def cli(lab: Lab) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `ebpf-lb lab …` on the tests' lab, from a folder that is not the project's."""
 

@@ -22,7 +22,7 @@ NODES = ("node1", "node2", "node3")
 BACKENDS = {"echo-1": "node1", "echo-2": "node2", "echo-3": "node3", "echo-4": "node2"}
 REMOVED = "echo-4"
 ROUNDS = 20
-ANOTHER_BUILD = ("EBPF_LB_TCP_SYN_S", "59")  # a setting that is compiled in
+ANOTHER_BUILD = ("EBPF_LB_FRAGMENTS", "4096")  # another map, and all programs anew
 
 
 def echo(port: int = PORT, node_port: int = NODE_PORT, **spec: Any) -> Manifest:
@@ -75,7 +75,7 @@ def restarted(room: Room, change: Callable[[], None]) -> None:
     change()
     for node in NODES:
         room.lab.start_agent(node)
-    room.lab.wait_for_agents(timeout_s=200)  # one of the builds is compiled here
+    room.lab.wait_for_agents(timeout_s=200)
 
 
 @pytest.mark.timeout(600)

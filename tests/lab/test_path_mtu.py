@@ -3,7 +3,6 @@ tunnel in one direction, a client's own link in the other. Nothing may be lost f
 client said may be fragmented may not be lost at all."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,12 +11,9 @@ from typing import Any
 
 import pytest
 
-from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lab.options import Options
 from tests.lab.conftest import Room, room_in
 from tests.support import bulk
 from tests.support.checker import Reaches, expect
-from tests.support.leftovers import leftovers
 from tests.support.manifests import deployment, service
 
 FAMILIES = ("ipv4", "ipv6")
@@ -35,22 +31,17 @@ def room(
 ) -> Iterator[Room]:
     """A tunnel between the nodes, with Ethernet frames and without; the pod is on node1, the client
     asks node2."""
-    lab = Lab(f"t{os.getpid()}m")
-    try:
-        lab.up(Options(nodes=2, network=request.param, pods="ptp"), progress=lambda *_: None)
-        for room in room_in(lab, tmp_path_factory.mktemp("mtu")):
-            web = service("web", protocols=("TCP", "UDP"), type="NodePort")
-            for port in web["spec"]["ports"]:
-                port["nodePort"] = PORT
-            back = service("back", app="web", protocols=["UDP"], type="NodePort")
-            back["spec"]["ports"][0] |= {"nodePort": ANSWERS, "targetPort": ANSWERS}
-            room.apply(deployment("web", node="node1"), web, back)
-            for family in FAMILIES:
-                expect(lab, "client", at(node2(room, family)), Reaches(set(room.pods("web"))))
-            yield room
-    finally:
-        lab.down()
-    assert leftovers(lab.name) == []
+    lab = request.getfixturevalue(f"{request.param}_lab")
+    for room in room_in(lab, tmp_path_factory.mktemp("mtu")):
+        web = service("web", protocols=("TCP", "UDP"), type="NodePort")
+        for port in web["spec"]["ports"]:
+            port["nodePort"] = PORT
+        back = service("back", app="web", protocols=["UDP"], type="NodePort")
+        back["spec"]["ports"][0] |= {"nodePort": ANSWERS, "targetPort": ANSWERS}
+        room.apply(deployment("web", node="node1"), web, back)
+        for family in FAMILIES:
+            expect(lab, "client", at(node2(room, family)), Reaches(set(room.pods("web"))))
+        yield room
 
 
 def node2(room: Room, family: str) -> str:

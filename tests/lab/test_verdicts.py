@@ -26,11 +26,12 @@ from tests.support import sweep
 from tests.support.checker import tries_to_see_all
 from tests.support.manifests import Manifest, deployment
 
+# The labs that other tests use, too, and one of its own.
 LAYOUTS = {
-    "routes-bridge": Options(),
-    "vxlan-ptp": Options(network="vxlan", pods="ptp"),
-    "udp-ptp": Options(network="udp", pods="ptp"),
-    "routes-bridge-xdp": Options(xdp="native"),
+    "routes-bridge": "lab",
+    "vxlan-ptp": "vxlan_lab",
+    "udp-ptp": "udp_lab",
+    "routes-bridge-xdp": "native_lab",
     "vxlan-ptp-xdp": Options(network="vxlan", pods="ptp", xdp="native"),
 }
 ENDPOINTS = {"none": (), "remote": ("far",), "local": ("near",), "both": ("near", "far")}
@@ -285,12 +286,13 @@ class World:
 
 
 @pytest.fixture(scope="module", params=list(LAYOUTS))
-def layout(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Lab]:
-    """The tests' lab, or one of its own for another layout of the network."""
-    if request.param == "routes-bridge":
-        yield lab
+def layout(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A lab of each layout of the network."""
+    shared = LAYOUTS[request.param]
+    if isinstance(shared, str):
+        yield request.getfixturevalue(shared)
         return
-    with own_lab(LAYOUTS[request.param]) as made:
+    with own_lab(shared) as made:
         yield made
 
 

@@ -17,9 +17,8 @@ import pytest
 from pyroute2.ethtool.ioctl import IoctlEthtool
 
 from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lab.options import Options
 from tests.datapath.pinned import XDP, load_program
-from tests.lab.conftest import EBPF_LB, Room, own_lab, room_in, sent_by_xdp
+from tests.lab.conftest import EBPF_LB, Room, room_in, sent_by_xdp
 from tests.support import load, stream
 from tests.support.checker import Reaches, SourceSeen, expect
 from tests.support.manifests import deployment, service
@@ -34,14 +33,10 @@ each_family = pytest.mark.parametrize("family", FAMILIES)
 
 
 @pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+def native(native_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     """A lab with native XDP, and in it `web` and `mirror` on node1, as NodePorts."""
-    with own_lab(Options(xdp="native")) as lab:
-        yield from _served(lab, tmp_path_factory.mktemp("xdp"))
-
-
-def _served(lab: Lab, folder: Path) -> Iterator[Room]:
-    for room in room_in(lab, folder):
+    lab = native_lab
+    for room in room_in(lab, tmp_path_factory.mktemp("xdp")):
         web = service("web", protocols=("TCP", "UDP"), port=PORT, type="LoadBalancer")
         mirror = service(
             "mirror", protocols=("TCP", "UDP"), port=MIRROR_PORT, target_port=MIRROR_PORT,
@@ -103,7 +98,13 @@ def until(wanted: Callable[[], Any], what: Callable[[], Any], within_s: float = 
 def restart(lab: Lab, node: str, mode: str) -> None:
     lab.stop_agent(node)
     lab.start_agent(node, mode)
-    lab.wait_for_agents(only=node)
+    lab.wait_for_agents(timeout_s=200, only=node)  # its programs may have to be compiled
+
+
+def use(lab: Lab, mode: str) -> None:
+    """Node2's agent runs in that mode from here on."""
+    if status(lab, "node2")["xdp"]["mode"] != mode:
+        restart(lab, "node2", mode)
 
 
 @contextmanager
@@ -195,14 +196,15 @@ def test_100_mib_there_and_back_arrive_intact(native: Room, family: str) -> None
     ("size", "count"), [(64, 2000), (1400, 2000), (8000, 200)], ids=["small", "full", "fragments"]
 )
 def test_no_datagram_is_lost(native: Room, family: str, size: int, count: int) -> None:
-    """Fragments are TC's."""
+    """Fragments are TC's, and few others: what goes to a neighbour who is not known, and whose
+    checksum could be an unfinished one by chance."""
     lab = native.lab
     before = sent_by_xdp(lab, "node2", family)
     words = ["ask", address_of(lab, "node2", family), str(MIRROR_NODE_PORT), str(count), str(size)]
     done = lab.exec("client", [*STREAM, *words])
     assert done.returncode == 0, done.stderr
     if size < 1500:
-        assert sent_by_xdp(lab, "node2", family) - before >= 2 * count
+        assert sent_by_xdp(lab, "node2", family) - before >= 2 * count * 0.998
 
 
 @each_family
@@ -250,25 +252,22 @@ def test_switched_under_connections(native: Room) -> None:
     """Off, to generic, which cannot stand beside native, and back: a restart of the agent each, and
     with each another build of all programs. Neither old connections nor new ones notice."""
     lab = native.lab
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(losing_nothing(native))
+    with ExitStack() as stack:
+        stack.enter_context(losing_nothing(native))
+        for family in FAMILIES:
+            stack.enter_context(exchanging(native, family))
+        for mode in ("off", "native", "generic", "native"):
+            restart(lab, "node2", mode)
+            if mode == "off":
+                assert attached(lab, "node2") == ("", "")
+                assert status(lab, "node2")["xdp"] == {"mode": "off", "interfaces": {}}
+                continue
+            assert attached(lab, "node2") == (mode, "xdp_ingress")
             for family in FAMILIES:
-                stack.enter_context(exchanging(native, family))
-            for mode in ("off", "native", "generic", "native"):
-                restart(lab, "node2", mode)
-                if mode == "off":
-                    assert attached(lab, "node2") == ("", "")
-                    assert status(lab, "node2")["xdp"] == {"mode": "off", "interfaces": {}}
-                    continue
-                assert attached(lab, "node2") == (mode, "xdp_ingress")
-                for family in FAMILIES:
-                    before = sent_by_xdp(lab, "node2", family)
-                    time.sleep(0.5)
-                    if mode == "native":  # in generic mode checksums may be the device's to make
-                        assert sent_by_xdp(lab, "node2", family) > before
-    finally:
-        restart(lab, "node2", "native")
+                before = sent_by_xdp(lab, "node2", family)
+                time.sleep(0.5)
+                if mode == "native":  # in generic mode checksums may be the device's to make
+                    assert sent_by_xdp(lab, "node2", family) > before
 
 
 def test_a_foreign_program_stays_and_tc_does_it_all(native: Room, tmp_path: Path) -> None:
@@ -328,41 +327,13 @@ def test_an_uplink_that_comes_later_gets_it_too(native: Room) -> None:
 def test_the_lesson_draws_the_same_way(native: Room, family: str) -> None:
     """No tap on node2 sees what XDP sends back; the wire's other end does."""
     lab = native.lab
+    use(lab, "native")
     run = [EBPF_LB, "lab", "scenario", "run", "cross-node-snat", "--family", family]
     shown = subprocess.run(
         [*run, "--name", lab.name], capture_output=True, text=True, check=True
     ).stdout
     assert shown.count("└ node2 rewrites") == 2
     assert "eth0 in (on the wire)" in shown and "eth0 out (on the wire)" in shown
-
-
-@pytest.mark.parametrize("mode", ["generic", "auto"])
-def test_other_modes(native: Room, mode: str) -> None:
-    """Generic runs on every device; auto leaves veths alone, and says why."""
-    lab = native.lab
-    names = set(native.pods("web"))
-    try:
-        restart(lab, "node2", mode)
-        if mode == "generic":
-            assert eth0(lab, "node2") == {"mode": "generic"}
-            assert attached(lab, "node2") == ("generic", "xdp_ingress")
-        else:
-            assert eth0(lab, "node2")["mode"] == "tc"
-            assert "veth" in eth0(lab, "node2")["reason"]
-            assert status(lab, "node2")["interfaceProblems"] == []
-            assert attached(lab, "node2") == ("", "")
-        for family in FAMILIES:
-            before = sent_by_xdp(lab, "node2", family)
-            for protocol in ("tcp", "udp"):
-                to = web_at(lab, "node2", family, protocol)
-                expect(lab, "client", to, Reaches(names))
-            words = ["both", address_of(lab, "node2", family), str(MIRROR_NODE_PORT), str(10 * MIB)]
-            done = lab.exec("client", [*STREAM, *words])
-            assert done.returncode == 0, done.stderr
-            sent = sent_by_xdp(lab, "node2", family) - before
-            assert (sent > 0) == (mode == "generic")
-    finally:
-        restart(lab, "node2", "native")
 
 
 @contextmanager
@@ -385,21 +356,43 @@ def test_frames_without_their_checksums_are_tcs(native: Room, mode: str) -> None
     what it answers for connections that have ended."""
     lab = native.lab
     by_the_stack = 10
-    try:
-        if mode != "native":
-            restart(lab, "node2", mode)
-        with unfinished_checksums(lab, "node2"):
-            for family in FAMILIES:
-                before = sent_by_xdp(lab, "node2", family)
-                for protocol in ("tcp", "udp"):
-                    to = web_at(lab, "node2", family, protocol)
-                    expect(lab, "client", to, Reaches(set(native.pods("web"))))
-                node = address_of(lab, "node2", family)
-                done = lab.exec("client", [*STREAM, "both", node, str(MIRROR_NODE_PORT), str(MIB)])
-                assert done.returncode == 0, done.stderr
-                assert sent_by_xdp(lab, "node2", family) - before <= by_the_stack
-    finally:
-        restart(lab, "node2", "native")
+    use(lab, mode)
+    with unfinished_checksums(lab, "node2"):
+        for family in FAMILIES:
+            before = sent_by_xdp(lab, "node2", family)
+            for protocol in ("tcp", "udp"):
+                to = web_at(lab, "node2", family, protocol)
+                expect(lab, "client", to, Reaches(set(native.pods("web"))))
+            node = address_of(lab, "node2", family)
+            done = lab.exec("client", [*STREAM, "both", node, str(MIRROR_NODE_PORT), str(MIB)])
+            assert done.returncode == 0, done.stderr
+            assert sent_by_xdp(lab, "node2", family) - before <= by_the_stack
+
+
+@pytest.mark.parametrize("mode", ["generic", "auto"])
+def test_other_modes(native: Room, mode: str) -> None:
+    """Generic runs on every device; auto leaves veths alone, and says why."""
+    lab = native.lab
+    names = set(native.pods("web"))
+    use(lab, mode)
+    if mode == "generic":
+        assert eth0(lab, "node2") == {"mode": "generic"}
+        assert attached(lab, "node2") == ("generic", "xdp_ingress")
+    else:
+        assert eth0(lab, "node2")["mode"] == "tc"
+        assert "veth" in eth0(lab, "node2")["reason"]
+        assert status(lab, "node2")["interfaceProblems"] == []
+        assert attached(lab, "node2") == ("", "")
+    for family in FAMILIES:
+        before = sent_by_xdp(lab, "node2", family)
+        for protocol in ("tcp", "udp"):
+            to = web_at(lab, "node2", family, protocol)
+            expect(lab, "client", to, Reaches(names))
+        words = ["both", address_of(lab, "node2", family), str(MIRROR_NODE_PORT), str(10 * MIB)]
+        done = lab.exec("client", [*STREAM, *words])
+        assert done.returncode == 0, done.stderr
+        sent = sent_by_xdp(lab, "node2", family) - before
+        assert (sent > 0) == (mode == "generic")
 
 
 def test_cleanup_takes_it_off(native: Room) -> None:
