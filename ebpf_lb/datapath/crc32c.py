@@ -4,10 +4,14 @@ A CRC without initial value and final inversion is linear, so what 2^k zero byte
 register is a matrix over GF(2): column b is what becomes of a register with only bit b set.
 """
 
+import functools
+from collections.abc import Sequence
+
 _POLYNOMIAL = 0x82F63B78  # reflected
 
 
-def shift_columns(exponent: int) -> list[int]:
+@functools.cache
+def shift_columns(exponent: int) -> tuple[int, ...]:
     """The 32 columns for 2**exponent zero bytes."""
     columns = []
     for bit in range(32):
@@ -17,10 +21,10 @@ def shift_columns(exponent: int) -> list[int]:
         columns.append(register)
     for _ in range(exponent):  # twice as many bytes: the matrix applied to its own columns
         columns = [apply(columns, column) for column in columns]
-    return columns
+    return tuple(columns)
 
 
-def apply(columns: list[int], register: int) -> int:
+def apply(columns: Sequence[int], register: int) -> int:
     """The register after the zero bytes that `columns` stand for."""
     result = 0
     for bit, column in enumerate(columns):

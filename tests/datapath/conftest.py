@@ -9,8 +9,10 @@ from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 from tests.datapath.kernel import Kernel, loaded
 
-# small tables: a test can read all of them, and fill them
-SETTINGS = Settings(flows=1024, affinity=1024, fragments=64, sockets=1024, xdp=True)
+# small tables: a test can read all of them, and fill them; they are emptied before each test
+SETTINGS = Settings(
+    flows=1024, services=1024, backends=4096, affinity=1024, fragments=64, sockets=1024, xdp=True
+)
 
 
 @pytest.fixture(scope="session")

@@ -115,6 +115,7 @@ class Kernel:
         self.writer = FamilyWriter(self.maps, time.monotonic, clock.ticks_per_second())
         self.writer.adopt()
         self.writer.retain(())
+        self.writer.housekeeping(time.monotonic() + 2)  # what was freed is free at once
         self.forget_flows()
         self._empty(
             ("counters", "service_counters", "flow_events", "census", "reject_bucket"),

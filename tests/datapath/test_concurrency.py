@@ -34,7 +34,7 @@ pytestmark = needs(*DATAPATH, TWO_PROCESSORS)
 FLOWS = 3000
 HOME = 8  # flows of one client, protocol and port
 # the product's own: so many entries that no flow is pushed out by others
-SETTINGS = Settings()
+SETTINGS = Settings(services=1024, backends=4096)
 CLOSING, SNAT, TURNED = 7, 1 << 29, 1 << 30
 
 

@@ -22,6 +22,8 @@ CAPACITY = 64
 # a second each, but for established TCP and SCTP
 SETTINGS = Settings(
     flows=CAPACITY,
+    services=1024,
+    backends=4096,
     affinity=64,
     fragments=64,
     sockets=64,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ebpf_lb.datapath.clock import ticks_per_second
 from ebpf_lb.datapath.dump import View, dump
-from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family, Protocol
 from ebpf_lb.plan.forwarding import FrontendKind
 from tests.capabilities import DATAPATH, needs
 from tests.datapath import test_pod, test_uplink
+from tests.datapath.conftest import SETTINGS as PACKETS
 from tests.datapath.kernel import Kernel, kernels
 from tests.datapath.test_icmp import ends, quotation
 from tests.datapath.test_pod import PROTOCOLS, World
@@ -26,8 +27,8 @@ __all__ = ["hook", "uplink"]  # fixtures
 
 pytestmark = needs(*DATAPATH)
 
-# the product's own: in a small table others would take the places of unanswered flows by chance
-SETTINGS = Settings(xdp=True)
+# in a small table others would take the places of unanswered flows by chance
+SETTINGS = replace(PACKETS, flows=1 << 16)
 HOME = 8
 VIPS = 64
 NEXT_TICK_S = 1.5 / ticks_per_second()

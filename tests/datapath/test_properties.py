@@ -51,7 +51,7 @@ SEED = 1
 @pytest.fixture(scope="module")
 def roomy() -> Iterator[dict[Family, Kernel]]:
     """A connection table in which chance leaves no flow without room: the reference knows none."""
-    with loaded("properties", replace(SETTINGS, flows=1 << 14, fragments=1 << 12)) as root:
+    with loaded("properties", replace(SETTINGS, flows=1 << 16, fragments=1 << 12)) as root:
         yield {family: Kernel(root, family) for family in Family}
 
 

@@ -27,7 +27,7 @@ from tests.support.packets import ACK, RST, SYN, TCP, UDP
 pytestmark = needs(*DATAPATH)
 
 # room for half a million flows, some of which end within a second
-SETTINGS = Settings(flows=1 << 20, udp_s=1, closing_s=1)
+SETTINGS = Settings(flows=1 << 20, services=1024, backends=4096, udp_s=1, closing_s=1)
 PAST_TIMEOUT_S = 1.5
 HALF_A_MILLION = 500_000
 

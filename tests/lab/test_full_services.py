@@ -123,11 +123,9 @@ def slices(room: Room, name: str, pods: int, others: int) -> list[Manifest]:
 
 def is_reported(room: Room, names: set[str], full: str) -> Mapping[str, list[str]]:
     """By the status page, Events, metric and log."""
-    until(
-        lambda: set(not_programmed(room)) >= names and warned(room, f"{full} is full") >= names,
-        f"not all of {names} are reported",
-        within_s=10,
-    )
+    until(lambda: set(not_programmed(room)) >= names, f"/status does not name {names}", 30)
+    said = not_programmed(room)
+    until(lambda: warned(room, f"{full} is full") >= names, f"not all have Events: {said}", 30)
     said = {name: sentences for name, sentences in not_programmed(room).items() if name in names}
     for sentence in (each for sentences in said.values() for each in sentences):
         assert f"{full} is full" in sentence and f"dataPath.{full}" in sentence

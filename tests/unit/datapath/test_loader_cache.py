@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ebpf_lb.datapath.loader import cache
+from ebpf_lb.datapath.loader import cache, source
 from ebpf_lb.datapath.loader.image import Image, ProgramImage
+from ebpf_lb.datapath.loader.programs import STACK, XDP, Unit
+from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
 
@@ -134,3 +136,16 @@ def test_one_compiles_and_the_others_wait_for_it(folder: Path) -> None:
     assert compiler.runs == 1
     assert sorted(compiled for _, compiled in results) == [False, False, False, True]
     assert all(images == made() for images, _ in results)
+
+
+@pytest.mark.parametrize("unit", [STACK, XDP], ids=lambda unit: unit.name)
+def test_only_settings_that_the_code_asks_for_make_the_compiler_run(unit: Unit) -> None:
+    def key(**changes: int) -> str:
+        return source.cache_key(unit, Settings(**changes))
+
+    rooms = ("frontends", "services", "backends", "slots", "affinity", "fragments", "sockets")
+    for name in (*rooms, "source_ranges", "networks", "interfaces"):
+        assert key(**{name: 99}) == key(), name
+        assert source.build_id(Settings(**{name: 99})) != source.build_id(Settings()), name
+    for name in ("flows", "udp_s", "tcp_syn_s", "closing_s"):
+        assert key(**{name: 99}) != key(), name
