@@ -66,6 +66,9 @@ static long (*redirect_neigh)(__u32 ifindex, void *params, int params_bytes,
 
 #define TICK() ((__u32)(bpf_jiffies64() >> TICK_SHIFT))
 
+/* What memory holds is read anew after this, by the compiler and so by the verifier, which knows no values in maps. */
+#define BARRIER() asm volatile("" ::: "memory")
+
 /*
  * The same value, but the verifier forgets what it was: it follows every combination of known values
  * through all code behind, and unrolled loops know very many. `unknown` is any value that it does not

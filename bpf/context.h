@@ -109,7 +109,12 @@ INLINE __u32 ctx_segment_bytes(context *ctx)
 /* In NOTE_MTU, where no MTU is as small: the packet has come to the end of its hops. */
 #define HOPS_ENDED 1
 
-/* What one of our programs leaves to the next about a packet. */
+/*
+ * What one of our programs leaves to the next about a packet: numbers in notes, which at TC stand in
+ * the socket buffer; more than that in `scratch`, of which each CPU has one. It is this packet's until
+ * the last tail call has ended: at ingress, at egress and at XDP bottom halves are off for that long, so
+ * that no other packet's program runs on this CPU in between.
+ */
 enum note {
 	NOTE_ATTEMPT = 0,     /* CALL_NEW_FLOW and CALL_NEW_SNAT_FLOW: see go_on() */
 	NOTE_HOOK = 0,	      /* CALL_FRAGMENT: where it leaves */
@@ -125,9 +130,9 @@ enum note {
 INLINE __u32 ctx_note(context *ctx, enum note which)
 {
 #ifdef XDP
-	struct xdp_notes *notes = xdp_notes_get();
+	struct scratch *scratch = scratch_get();
 
-	return notes ? notes->note[which] : 0;
+	return scratch ? scratch->note[which] : 0;
 #else
 	return ctx->cb[which];
 #endif
@@ -136,10 +141,10 @@ INLINE __u32 ctx_note(context *ctx, enum note which)
 INLINE void ctx_set_note(context *ctx, enum note which, __u32 value)
 {
 #ifdef XDP
-	struct xdp_notes *notes = xdp_notes_get();
+	struct scratch *scratch = scratch_get();
 
-	if (notes)
-		notes->note[which] = value;
+	if (scratch)
+		scratch->note[which] = value;
 #else
 	ctx->cb[which] = value;
 #endif

@@ -11,10 +11,9 @@
 #include "packet.h"
 
 enum client_kind {
-	CLIENT_POD,	  /* a pod of this node */
-	CLIENT_NODE,	  /* a process of this node */
-	CLIENT_OTHER_POD, /* a pod of another node */
-	CLIENT_OUTSIDE,	  /* anyone else */
+	CLIENT_POD,    /* a pod of this node */
+	CLIENT_NODE,   /* a process of this node */
+	CLIENT_REMOTE, /* anyone else, in by an uplink or tunnel: outside, or a pod of another node */
 };
 
 /* Instead of a backend's number: it is the one that the packet is for anyway, no Service's. */
@@ -28,19 +27,6 @@ enum action {
 	ACTION_TRANSLATE, /* to verdict.address and verdict.port */
 	ACTION_REJECT,	  /* answer at once: RST or ICMP port unreachable */
 	ACTION_DROP,	  /* silence */
-};
-
-struct verdict {
-	addr address;
-	__be16 port;
-	__u16 service_id;
-	__u32 backend_id;
-	__u32 affinity_timeout; /* ticks; 0: none */
-	__u8 action;
-	__u8 reason;
-	__u8 backend_flags;
-	__u8 masquerade;    /* the backend must see an address of this node */
-	__u8 keep_affinity; /* a choice by policy Local, which must not replace the cluster's */
 };
 
 /* Is this address one of those that we translate from, or masquerade with? No: not a Service's. */
@@ -114,26 +100,25 @@ INLINE struct frontend *frontend_of(const struct packet *packet)
 	return frontend_get(&key);
 }
 
+INLINE int is_pod(const addr *address)
+{
+	struct network_key key = {};
+
+	key.prefix_length = sizeof(addr) * 8;
+	key.address = *address;
+	return in_pod_networks(&key);
+}
+
 /* A ClusterIP is for the cluster's own: others are masqueraded where we know who is which. */
-INLINE int masquerade_for_cluster_ip(int client)
+INLINE int masquerade_for_cluster_ip(const struct packet *packet, int client)
 {
 	struct config *config = config_get();
 
 	if (!config)
 		return 0;
-	if (client == CLIENT_OUTSIDE && config->flags & CONFIG_POD_NETWORKS_KNOWN)
-		return 1;
-	return config->flags & CONFIG_MASQUERADE_ALL;
-}
-
-/* Who is it that comes in by an uplink? */
-INLINE int remote_client(const struct packet *packet)
-{
-	struct network_key key = {};
-
-	key.prefix_length = sizeof(addr) * 8;
-	key.address = packet->source;
-	return in_pod_networks(&key) ? CLIENT_OTHER_POD : CLIENT_OUTSIDE;
+	return config->flags & CONFIG_MASQUERADE_ALL ||
+	       (client == CLIENT_REMOTE && config->flags & CONFIG_POD_NETWORKS_KNOWN &&
+		!is_pod(&packet->source));
 }
 
 INLINE int decide(const struct packet *packet, int client, __u32 now, struct verdict *verdict)
@@ -168,7 +153,7 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 	 * node that asks this one by its address asks from outside: sent on to a third node without
 	 * masquerading, as the policy wants it, it would get its answer past us, from a stranger.
 	 */
-	if (kind != FRONTEND_CLUSTER_IP && client < CLIENT_OTHER_POD)
+	if (kind != FRONTEND_CLUSTER_IP && client != CLIENT_REMOTE)
 		local = 0;
 
 	__u64 region = local ? READ_ONCE(service->local) : READ_ONCE(service->cluster);
@@ -207,13 +192,13 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 		verdict->masquerade = 1;
 	/* The node's own processes have its address already. */
 	if (kind == FRONTEND_CLUSTER_IP && client != CLIENT_NODE &&
-	    masquerade_for_cluster_ip(client))
+	    masquerade_for_cluster_ip(packet, client))
 		verdict->masquerade = 1;
 	/*
 	 * In by an uplink and out to another node: the reply would bypass this one, which alone can
 	 * restore its source. (To a backend here, the client's address is kept: replies cross us anyway.)
 	 */
-	if (client >= CLIENT_OTHER_POD && !(verdict->backend_flags & BACKEND_ON_NODE))
+	if (client == CLIENT_REMOTE && !(verdict->backend_flags & BACKEND_ON_NODE))
 		verdict->masquerade = 1;
 	return verdict_is(verdict, ACTION_TRANSLATE, REASON_NEW);
 }

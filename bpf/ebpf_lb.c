@@ -59,6 +59,11 @@ int pod_new_snat(struct __sk_buff *skb)
 	return new_snat_flow(skb, HOOK_FROM_POD);
 }
 
+int pod_first(struct __sk_buff *skb)
+{
+	return translate_first(skb, HOOK_FROM_POD);
+}
+
 int pod_reply(struct __sk_buff *skb)
 {
 	return reply_from_client(skb, HOOK_FROM_POD);
@@ -74,12 +79,17 @@ int uplink_new_snat(struct __sk_buff *skb)
 	return new_snat_flow(skb, HOOK_FROM_OUTSIDE);
 }
 
+int uplink_first(struct __sk_buff *skb)
+{
+	return translate_first(skb, HOOK_FROM_OUTSIDE);
+}
+
 int uplink_reply(struct __sk_buff *skb)
 {
 	return reply_from_client(skb, HOOK_FROM_OUTSIDE);
 }
 
-int node_established(struct __sk_buff *skb)
+int node_egress(struct __sk_buff *skb)
 {
 	return from_node(skb);
 }
@@ -92,6 +102,11 @@ int node_new_flow(struct __sk_buff *skb)
 int node_new_snat(struct __sk_buff *skb)
 {
 	return new_snat_flow(skb, HOOK_FROM_NODE);
+}
+
+int node_first(struct __sk_buff *skb)
+{
+	return translate_first(skb, HOOK_FROM_NODE);
 }
 
 int node_reply(struct __sk_buff *skb)

@@ -37,6 +37,11 @@ int l3_new_snat(struct __sk_buff *skb)
 	return new_snat_flow(skb, HOOK_FROM_OUTSIDE);
 }
 
+int l3_first(struct __sk_buff *skb)
+{
+	return translate_first(skb, HOOK_FROM_OUTSIDE);
+}
+
 int l3_reply(struct __sk_buff *skb)
 {
 	return reply_from_client(skb, HOOK_FROM_OUTSIDE);
@@ -55,6 +60,11 @@ int l3_node_flow(struct __sk_buff *skb)
 int l3_node_snat(struct __sk_buff *skb)
 {
 	return new_snat_flow(skb, HOOK_FROM_NODE);
+}
+
+int l3_node_first(struct __sk_buff *skb)
+{
+	return translate_first(skb, HOOK_FROM_NODE);
 }
 
 int l3_node_reply(struct __sk_buff *skb)

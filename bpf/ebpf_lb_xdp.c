@@ -36,6 +36,11 @@ int xdp_new_snat(struct xdp_md *ctx)
 	return new_snat_flow(ctx, HOOK_FROM_OUTSIDE);
 }
 
+int xdp_first(struct xdp_md *ctx)
+{
+	return translate_first(ctx, HOOK_FROM_OUTSIDE);
+}
+
 /* For measurements: what a run costs by itself. */
 
 int xdp_empty(struct xdp_md *ctx)

@@ -29,7 +29,7 @@ struct new_flow {
 	__u64 bits; /* service_id, source, SNAT, BRIDGED, as in word */
 };
 
-/* Bits: what several entries have to say is put together. */
+/* flow_create() returns one of them. Bits: what several entries have to say is put together. */
 enum flow_created {
 	FLOW_CREATED = 0,
 	FLOW_TABLE_FULL = 1,
@@ -38,6 +38,7 @@ enum flow_created {
 		4, /* another flow of this client has this backend: only SNAT can tell replies apart */
 	FLOW_OVERFLOWS =
 		8, /* no room at home beside this client's other flows: needs SNAT as well */
+	FLOW_UNDECIDED = 16, /* a rival that may yet withdraw: to be met again (never returned) */
 };
 
 /* Whether a flow may live in the overflow: only SNATed ones, whose replies find it there. */
@@ -45,8 +46,6 @@ enum flow_homes {
 	FLOW_AT_HOME = 0,
 	FLOW_ANYWHERE = 1,
 };
-
-#define NO_PLACE 0xffffffffU
 
 /* Dispensability of an entry that holds nothing any more. */
 #define FLOW_VACANT 0xffffffffU
@@ -66,10 +65,16 @@ INLINE __u32 flow_dispensable(__u64 word, __u32 now)
 }
 
 /*
- * Best place in a set, if it is better than `best`. Packed as dispensability, how many of its set
- * are vacant, and place: so that of two sets with room the emptier one is filled, and both are full
- * as late as can be (Azar et al., Balanced Allocations, STOC'94).
+ * Places compared: dispensability, how many of its set are vacant, and place. So that of two sets with
+ * room the emptier one is filled, and both are full as late as can be (Azar et al., Balanced
+ * Allocations, STOC'94).
  */
+INLINE __u64 flow_candidate(__u32 dispensable, __u32 choice, int slot)
+{
+	return (__u64)dispensable << 8 | (7 - (choice * 4 + slot));
+}
+
+/* Best place in a set, if it is better than `best`. */
 INLINE __u64 flow_room(__u32 set, __u32 choice, __u32 now, __u64 best)
 {
 	struct flow_set *entries = flow_set_get(set);
@@ -80,8 +85,8 @@ INLINE __u64 flow_room(__u32 set, __u32 choice, __u32 now, __u64 best)
 		return forget(best, now);
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
-		__u64 dispensable = flow_dispensable(READ_ONCE(entries->entry[i].word), now);
-		__u64 candidate = dispensable << 8 | (7 - (choice * 4 + i));
+		__u32 dispensable = flow_dispensable(READ_ONCE(entries->entry[i].word), now);
+		__u64 candidate = flow_candidate(dispensable, choice, i);
 
 		found = forget(candidate > found ? candidate : found, now);
 		vacant = forget(vacant + (dispensable == FLOW_VACANT), now);
@@ -115,39 +120,86 @@ INLINE int flow_rivalry(struct flow *flow, __u64 word, const struct new_flow *ne
 	return RIVAL_KIN;
 }
 
-INLINE __u64 flow_contend_one(struct flow *flow, __u32 here, __u32 place,
-			      const struct new_flow *new, __u64 protocol, __u32 now)
+/* What an entry that still lives has to say before anything of the new flow stands. */
+INLINE __u64 flow_oppose(struct flow *flow, __u64 word, const struct new_flow *new, __u64 protocol)
 {
-	__u64 word = READ_ONCE(flow->word);
-
-	if (here == place || flow_expired(word, now))
-		return FLOW_CREATED;
-
 	int rival = flow_rivalry(flow, word, new, protocol);
 
 	if (rival == RIVAL_NONE)
 		return FLOW_CREATED;
 	if (rival == RIVAL_KIN)
-		return place == NO_PLACE ? FLOW_OVERFLOWS : FLOW_CREATED;
-	if (flow_state(word) != FLOW_TENTATIVE)
-		return rival == RIVAL_CLASH && place == NO_PLACE ? FLOW_CLASH : FLOW_CONTENDED;
-	/* It may yet withdraw. With ours in place we shall meet it again. */
-	if (place == NO_PLACE)
+		return FLOW_OVERFLOWS;
+	if (flow_state(word) == FLOW_TENTATIVE)
+		return FLOW_UNDECIDED;
+	return rival == RIVAL_CLASH ? FLOW_CLASH : FLOW_CONTENDED;
+}
+
+/*
+ * Looks through one of the two sets at home, once for both: what stands against the new flow, and the
+ * best place for it. `seen` gets the words that were judged.
+ */
+INLINE __u64 flow_survey(__u32 set, __u32 choice, const struct new_flow *new, __u64 protocol,
+			 __u32 now, __u64 *seen, __u64 *best)
+{
+	struct flow_set *entries = flow_set_get(set);
+	__u64 result = FLOW_CREATED;
+	__u64 found = 0;
+	__u64 vacant = 0;
+
+	if (!entries)
+		return forget(FLOW_TABLE_FULL, now);
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		struct flow *flow = &entries->entry[i];
+		__u64 word = READ_ONCE(flow->word);
+		__u32 dispensable = forget(flow_dispensable(word, now), now);
+		__u64 candidate = flow_candidate(dispensable, choice, i);
+
+		seen[choice * 4 + i] = word;
+		if (dispensable != FLOW_VACANT)
+			result = forget(result | flow_oppose(flow, word, new, protocol), now);
+		found = forget(candidate > found ? candidate : found, now);
+		vacant = forget(vacant + (dispensable == FLOW_VACANT), now);
+	}
+	found |= vacant << 4;
+	*best = forget(found > *best ? found : *best, now);
+	return result;
+}
+
+/* Do the words of a set differ from those that were judged? */
+INLINE __u64 flow_changed(__u32 set, const __u64 *seen)
+{
+	struct flow_set *entries = flow_set_get(set);
+	__u64 changed = 0;
+
+	if (!entries)
+		return 1;
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		changed |= READ_ONCE(entries->entry[i].word) ^ seen[i];
+	return changed;
+}
+
+/* What an entry has to say to what stands at `place`, TENTATIVE. */
+INLINE __u64 flow_contend_one(struct flow *flow, __u32 here, __u32 place,
+			      const struct new_flow *new, __u64 protocol, __u32 now)
+{
+	__u64 word = READ_ONCE(flow->word);
+	int expired = forget(flow_expired(word, now), now);
+
+	if (here == place || expired || flow_rivalry(flow, word, new, protocol) <= RIVAL_KIN)
 		return FLOW_CREATED;
-	if (here > place &&
+	if (flow_state(word) == FLOW_TENTATIVE && here > place &&
 	    __sync_val_compare_and_swap(&flow->word, word, flow_freed(word)) == word)
 		return FLOW_CREATED;
 	return FLOW_CONTENDED;
 }
 
-/*
- * Looks through a set for rivals of what stands at `place` (NO_PLACE: nothing stands yet). Returns
- * FLOW_CREATED if there is none that matters. FLOW_OVERFLOWS: the client has other flows there.
- */
-INLINE int flow_contend(__u32 set, __u32 place, const struct new_flow *new, __u32 now)
+/* Looks through a set for rivals of what stands at `place`. Returns FLOW_CREATED if none has won. */
+INLINE __u64 flow_contend(__u32 set, __u32 place, const struct new_flow *new, __u64 protocol,
+			  __u32 now)
 {
 	struct flow_set *entries = flow_set_get(set);
-	__u64 protocol = flow_protocol_bits(new->packet->protocol);
 	__u64 result = FLOW_CREATED;
 
 	if (!entries)
@@ -186,36 +238,56 @@ INLINE __u64 flow_publish(struct flow *flow, __u64 old, const struct new_flow *n
 	return tentative;
 }
 
-/* Creates a flow. What the SNATed ones need besides is new_flow.h's. */
+/*
+ * Creates a flow. What the SNATed ones need besides is new_flow.h's.
+ *
+ * The home is judged once, before. Once the flow stands there, its words are looked at again: what has
+ * not changed has been judged, since an entry's content changes with its word only. Rivals that came
+ * meanwhile show, and only then all are judged anew.
+ */
 INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct flow_ref *ref)
 {
 	const struct packet *packet = new->packet;
+	struct scratch *scratch = scratch_get();
 	__u64 home = flow_home(&packet->source, packet->source_port, packet->protocol);
-	__u32 first, second, over_first, over_second;
-	int result;
+	__u64 protocol = flow_protocol_bits(packet->protocol);
+	__u32 first, second, over_first = 0, over_second = 0;
+	__u64 best = 0;
+	__u64 result;
+	int over = 0;
 
+	if (!scratch)
+		return FLOW_TABLE_FULL;
 	flow_sets(home, &first, &second);
-	result = flow_contend(first, NO_PLACE, new, now) | flow_contend(second, NO_PLACE, new, now);
-	if (result & ~FLOW_OVERFLOWS)
-		return result & ~FLOW_OVERFLOWS;
+	result = flow_survey(first, 0, new, protocol, now, scratch->seen, &best) |
+		 flow_survey(second, 1, new, protocol, now, scratch->seen, &best);
+	if (UNLIKELY(result & FLOW_TABLE_FULL))
+		return FLOW_TABLE_FULL;
+	if (UNLIKELY(result & FLOW_CONTENDED))
+		return FLOW_CONTENDED;
+	if (UNLIKELY(result & FLOW_CLASH))
+		return FLOW_CLASH;
 
-	__u64 best = flow_room(second, 1, now, flow_room(first, 0, now, 0));
-	__u32 set = forget(best & 4 ? first : second, now) & (FLOW_SETS - 1);
+	__u32 set = best & 4 ? first : second;
 
-	if (UNLIKELY(result == FLOW_OVERFLOWS && best >> 8 != FLOW_VACANT)) {
+	if (UNLIKELY(result & FLOW_OVERFLOWS && best >> 8 != FLOW_VACANT)) {
 		if (homes == FLOW_AT_HOME)
 			return FLOW_OVERFLOWS;
 		flow_sets(flow_overflow(packet), &over_first, &over_second);
 
-		__u64 over = flow_room(over_second, 1, now, flow_room(over_first, 0, now, 0));
+		__u64 room = flow_room(over_second, 1, now, flow_room(over_first, 0, now, 0));
 
-		if (over > best) {
-			best = over;
-			set = forget(best & 4 ? over_first : over_second, now) & (FLOW_SETS - 1);
+		if (room > best) {
+			best = room;
+			set = best & 4 ? over_first : over_second;
+			over = 1;
 			flow_note_overflow(home, now);
 			count_flow_event(FLOW_EVENT_OVERFLOW);
 		}
 	}
+	best = forget(best, now);
+	set = forget(set, now) & (FLOW_SETS - 1);
+	over = forget(over, now);
 	if (best >> 8 == 0)
 		return FLOW_TABLE_FULL;
 
@@ -226,13 +298,16 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 
 	__u32 slot = 3 - (best & 3);
 	struct flow *flow = &entries->entry[slot];
-	__u64 old = READ_ONCE(flow->word);
+	__u64 *judged = &scratch->seen[7 - (best & 7)];
+	__u64 old = *judged;
 
-	/* as when it was chosen: since then another CPU may have put this very flow there */
-	if (flow_dispensable(old, now) != best >> 8 ||
-	    (!flow_expired(old, now) &&
-	     flow_rivalry(flow, old, new, flow_protocol_bits(packet->protocol)) > RIVAL_KIN))
-		return FLOW_CONTENDED;
+	if (UNLIKELY(over)) {
+		old = READ_ONCE(flow->word);
+		/* as when it was chosen: since then another CPU may have put this very flow there */
+		if (flow_dispensable(old, now) != best >> 8 ||
+		    (!flow_expired(old, now) && flow_rivalry(flow, old, new, protocol) > RIVAL_KIN))
+			return FLOW_CONTENDED;
+	}
 
 	__u64 tentative = flow_publish(flow, old, new, now);
 	__u32 place = flow_place(set, slot);
@@ -242,11 +317,17 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 	if (UNLIKELY(best >> 8 != FLOW_VACANT))
 		count_flow_event(flow_state(old) == FLOW_NEW ? FLOW_EVENT_EVICTED_NEW :
 							       FLOW_EVENT_EVICTED_CLOSING);
-	result = flow_contend(first, place, new, now) | flow_contend(second, place, new, now);
+	if (!over)
+		*judged = tentative;
+	result &= FLOW_UNDECIDED;
+	result |= flow_changed(first, scratch->seen) | flow_changed(second, scratch->seen + 4);
+	if (UNLIKELY(result))
+		result = flow_contend(first, place, new, protocol, now) |
+			 flow_contend(second, place, new, protocol, now);
 	if (!(new->bits &FLOW_TURNED) && UNLIKELY(flow_may_overflow(home, now))) {
 		flow_sets(flow_overflow(packet), &over_first, &over_second);
-		result |= flow_contend(over_first, place, new, now) |
-			  flow_contend(over_second, place, new, now);
+		result |= flow_contend(over_first, place, new, protocol, now) |
+			  flow_contend(over_second, place, new, protocol, now);
 	}
 	if (result != FLOW_CREATED) {
 		__sync_val_compare_and_swap(&flow->word, tentative, flow_freed(tentative));

@@ -40,7 +40,7 @@ INLINE int back_to_client(context *ctx, struct packet *packet, __u32 now, int ho
 	/* a pod's others have come by CALL_NEW_FLOW, which looks for this by itself */
 	return hook == HOOK_FROM_POD && !(packet->flags & PACKET_LATER_FRAGMENT) ?
 		       NEXT :
-		       call_new_flow(ctx, hook);
+		       call_new_flow(ctx, packet, hook);
 }
 
 /* Ingress: a client's packets, or replies that must be sent back. */
@@ -62,17 +62,18 @@ INLINE int from_client(context *ctx, int hook)
 	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
 		return slow_path(ctx, CALL_ICMP_ERROR + hook);
 	if (UNLIKELY(parsed == PARSE_OTHER || !knows_ports(&packet)))
-		return call_new_flow(ctx, hook);
+		return call_new_flow(ctx, &packet, hook);
 
 	__u32 now = TICK();
 
+	forget_kind(&packet, now);
 	if (LIKELY(flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags)))
 		return translate_to_backend(ctx, &packet, &ref, now, hook);
 	/* half of what XDP sees; at TC rare from pods (hairpins), and too long for an uplink's */
 	if (AT_XDP)
 		return back_to_client(ctx, &packet, now, hook);
 	return hook == HOOK_FROM_POD && !(packet.flags & PACKET_LATER_FRAGMENT) ?
-		       call_new_flow(ctx, hook) :
+		       call_new_flow(ctx, &packet, hook) :
 		       slow_path(ctx, CALL_REPLY + calls_of(hook));
 }
 
@@ -91,11 +92,7 @@ INLINE int opens_directly(context *ctx)
 
 	if (read_packet(ctx, &packet) != PARSE_OK)
 		return NEXT;
-	reply.source = packet.destination;
-	reply.source_port = packet.destination_port;
-	reply.destination = packet.source;
-	reply.destination_port = packet.source_port;
-	reply.protocol = packet.protocol;
+	turn_round(&packet, &reply);
 	if (flow_lookup(&reply, 0, TICK(), &ref) && !(ref.word & FLOW_TURNED) &&
 	    flow_reused(ref.word, packet.flags))
 		flow_close(&ref);
@@ -106,10 +103,12 @@ INLINE int opens_directly(context *ctx)
 INLINE int reply_from_client(context *ctx, int hook)
 {
 	struct packet packet;
+	__u32 now = TICK();
 
 	if (read_packet(ctx, &packet) != PARSE_OK || !knows_ports(&packet))
 		return NEXT;
-	return back_to_client(ctx, &packet, TICK(), hook);
+	forget_kind(&packet, now);
+	return back_to_client(ctx, &packet, now, hook);
 }
 
 /* Egress: replies to a client. */
@@ -129,10 +128,11 @@ INLINE int to_client(context *ctx, int hook)
 	}
 	if ((hook == HOOK_TO_OUTSIDE && UNLIKELY(may_be_ours(&packet.destination))) ||
 	    UNLIKELY(may_collide(ctx, &packet)))
-		return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
+		return slow_path(ctx, CALL_FROM_NODE);
 
 	__u32 now = TICK();
 
+	forget_kind(&packet, now);
 	if (LIKELY(parsed == PARSE_OK) && flow_lookup(&packet, 0, now, &ref))
 		return translate_reply(ctx, &packet, &ref, now, hook);
 	return hook == HOOK_TO_OUTSIDE ? next_but_for_services(ctx, &packet) : NEXT;
@@ -186,7 +186,7 @@ INLINE int fragment_leaves(context *ctx)
 		return NEXT;
 	if (!may_be_ours(&packet.destination) && !may_collide(ctx, &packet))
 		return next_but_for_services(ctx, &packet);
-	return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
+	return slow_path(ctx, CALL_FROM_NODE);
 }
 
 /*
@@ -210,14 +210,14 @@ INLINE int over_loopback(context *ctx)
 			return slow_path(ctx, CALL_ICMP_ERROR + HOOK_TO_OUTSIDE);
 		if (parsed == PARSE_OK && knows_ports(&packet)) {
 			if (flow_lookup(&packet, 1, now, &ref))
-				return slow_path(ctx, CALL_ESTABLISHED + CALLS_OF_NODE);
+				return slow_path(ctx, CALL_FROM_NODE);
 			if (flow_lookup(&packet, 0, now, &ref))
 				return slow_path(ctx, CALL_REPLY + CALLS_OF_NODE);
 		}
 	} else if (packet.protocol == IPPROTO_TCP && !(packet.flags & PACKET_SYN)) {
 		return NEXT;
 	}
-	return frontend_of(&packet) ? call_new_flow(ctx, HOOK_FROM_NODE) : NEXT;
+	return frontend_of(&packet) ? call_new_flow(ctx, &packet, HOOK_FROM_NODE) : NEXT;
 }
 
 /*
@@ -229,8 +229,12 @@ INLINE int from_node(context *ctx)
 	struct packet packet;
 	struct flow_ref ref;
 	__u32 now = TICK();
+	int parsed = read_packet(ctx, &packet);
 
-	if (read_packet(ctx, &packet) == PARSE_OK && knows_ports(&packet)) {
+	if (parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN)
+		return unreadable(ctx, parsed);
+	if (parsed == PARSE_OK && knows_ports(&packet)) {
+		forget_kind(&packet, now);
 		if (flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags))
 			return translate_to_backend(ctx, &packet, &ref, now, HOOK_FROM_NODE);
 		/* to a client that only shares its filter bit with an address of ours */
@@ -241,5 +245,5 @@ INLINE int from_node(context *ctx)
 		    !may_be_ours(&packet.destination))
 			return NEXT;
 	}
-	return call_new_flow(ctx, HOOK_FROM_NODE);
+	return call_new_flow(ctx, &packet, HOOK_FROM_NODE);
 }

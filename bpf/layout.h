@@ -254,9 +254,49 @@ struct crc32c_shift {
 	__u32 column[32];
 };
 
-/* See enum note. */
-struct xdp_notes {
-	__u32 note[4];
+/* What a program has read of a packet: see packet.h. A tuple is always as on the wire at this hook. */
+struct packet {
+	addr source;
+	addr destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 flags;
+	__u16 l4_offset; /* from the first byte of the link header */
+	__be32 fragment_id;
+};
+
+/* What becomes of a new connection: see decide.h. */
+struct verdict {
+	addr address;
+	__be16 port;
+	__u16 service_id;
+	__u32 backend_id;
+	__u32 affinity_timeout; /* ticks; 0: none */
+	__u8 action;
+	__u8 reason;
+	__u8 backend_flags;
+	__u8 masquerade;    /* the backend must see an address of this node */
+	__u8 keep_affinity; /* a choice by policy Local, which must not replace the cluster's */
+	__u8 pad[3];
+};
+
+/*
+ * What programs leave each other about one packet, from one tail call to the next; nothing in it
+ * outlives the packet. See context.h.
+ */
+struct scratch {
+	__u64 seen[8];	     /* flow_create(): the words of a flow's home when it was looked through */
+	__u64 flow_word;     /* the flow that was found or made, as in struct flow_ref */
+	__u32 flow_set;
+	__u32 flow_slot;
+	__u32 note[4];	     /* XDP's, see enum note */
+	struct packet packet;
+	struct verdict verdict;
+	struct way way;	     /* towards the backend, as far as it is known */
+#if FAMILY == 6
+	__u32 pad;
+#endif
 };
 
 struct token_bucket {

@@ -74,8 +74,8 @@ BPF_F_TABLE("array:" PIN "/config", u32, struct config, config, 1, 0);
 BPF_F_TABLE("array:" PIN "/crc32c_shifts", u32, struct crc32c_shift, crc32c_shifts, 16, 0);
 /* Programs take a token for each REJECT's answer. One bucket for the whole node. */
 BPF_F_TABLE("array:" PIN_NODE "/reject_bucket", u32, struct token_bucket, reject_bucket, 1, 0);
-/* XDP programs' scratch (context.h): what they leave each other about one packet. */
-BPF_F_TABLE("percpu_array:" PIN "/xdp_notes", u32, struct xdp_notes, xdp_notes, 1, 0);
+/* Programs' scratch (context.h): what they leave each other about one packet. One entry. */
+BPF_F_TABLE("percpu_array:" PIN "/scratch", u32, struct scratch, scratch, 1, 0);
 /* Programs write and read: the tick at which a flow last used loopback. */
 BPF_F_TABLE("array:" PIN "/loopback_used", u32, u32, loopback_used, 1, 0);
 /* The slow paths of one unit's programs (enum slow_path); XDP programs have an array of their own. */
@@ -236,11 +236,11 @@ INLINE struct token_bucket *reject_bucket_get(void)
 	return reject_bucket.lookup(&index);
 }
 
-INLINE struct xdp_notes *xdp_notes_get(void)
+INLINE struct scratch *scratch_get(void)
 {
 	__u32 index = 0;
 
-	return xdp_notes.lookup(&index);
+	return scratch.lookup(&index);
 }
 
 INLINE __u32 *loopback_used_get(void)

@@ -2,10 +2,10 @@
 /*
  * A packet to one of our addresses that belongs to no flow: decide, remember, translate.
  *
- * Runs behind tail calls: first without SNAT, then, where that is needed, with it; the flow that
- * stands in the end is left to the program for established flows, as if it had always been there.
- * Whatever does not succeed at once (another CPU was faster, a source port is taken) is tried again
- * by calling the program anew.
+ * Runs behind tail calls, each of which finds in `scratch` what is known by then: first the packet;
+ * where SNAT is needed, the verdict; in the end the flow, by which the packet is translated like any
+ * later one. Whatever does not succeed at once (another CPU was faster, a source port is taken) is
+ * tried again by calling the program anew.
  */
 #pragma once
 
@@ -41,11 +41,8 @@ INLINE int create_signpost(const struct packet *packet, const struct verdict *ve
 	struct packet turned;
 	struct new_flow new;
 
-	turned.source = *source;
-	turned.source_port = port;
-	turned.destination = packet->source;
-	turned.destination_port = packet->source_port;
-	turned.protocol = packet->protocol;
+	packet_between(&turned, source, port, &packet->source, packet->source_port,
+		       packet->protocol);
 	new.packet = &turned;
 	new.backend = &verdict->address;
 	new.backend_port = verdict->port;
@@ -76,17 +73,6 @@ INLINE int go_on(context *ctx, __u32 program, __u32 another_port, __u32 reason)
 	return slow_path(ctx, program);
 }
 
-INLINE int refuse(context *ctx, __u32 reason, int hook)
-{
-	if (AT_XDP)
-		return NEXT; /* TC will decide the same */
-	ctx_set_note(ctx, NOTE_REASON, reason);
-	ctx_set_note(ctx, NOTE_MTU, 0);
-	/* the node's own socket hears it as if it had come in from there */
-	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
-	return slow_path(ctx, CALL_REJECT);
-}
-
 /* The node's own connection must leave from another port, to where it goes anyway. */
 INLINE void decide_other_port(const struct packet *packet, struct verdict *verdict)
 {
@@ -99,36 +85,19 @@ INLINE void decide_other_port(const struct packet *packet, struct verdict *verdi
 	verdict->keep_affinity = 0;
 }
 
-/*
- * Else the verifier follows each kind of verdict by itself through all that comes after. (At XDP, where
- * only one kind goes on, the stack has no room for what this costs.)
- */
-INLINE void forget_verdict(struct verdict *verdict, __u32 now)
-{
-	if (AT_XDP)
-		return;
-	verdict->backend_id = forget(verdict->backend_id, now);
-	verdict->backend_flags = forget(verdict->backend_flags, now);
-	verdict->affinity_timeout = forget(verdict->affinity_timeout, now);
-	verdict->keep_affinity = forget(verdict->keep_affinity, now);
-	verdict->masquerade = forget(verdict->masquerade, now);
-}
-
-/* What is the same for flows with and without SNAT: anything but TRANSLATE ends here. */
-#define DECIDED_TO_TRANSLATE (-2)
-
+/* Anything but TRANSLATE ends here; that is GO_ON. */
 INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 now,
 		     struct verdict *verdict)
 {
 	int client = hook == HOOK_FROM_POD  ? CLIENT_POD :
 		     hook == HOOK_FROM_NODE ? CLIENT_NODE :
-					      remote_client(packet);
+					      CLIENT_REMOTE;
 
 	switch (decide(packet, client, now, verdict)) {
 	case ACTION_TRANSLATE:
 		break;
 	case ACTION_REJECT:
-		return refuse(ctx, verdict->reason, hook);
+		return refuse(ctx, verdict->reason, 0, hook);
 	case ACTION_DROP:
 		return drop(ctx, verdict->reason);
 	default:
@@ -138,8 +107,9 @@ INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 
 			return next_but_for_services(ctx, packet);
 		decide_other_port(packet, verdict);
 	}
-	forget_verdict(verdict, now);
-	return DECIDED_TO_TRANSLATE;
+	/* read again from here on: else the verifier follows each kind of verdict by itself */
+	BARRIER();
+	return GO_ON;
 }
 
 /* The source port for masquerading is taken, or has no room. */
@@ -162,14 +132,23 @@ INLINE void flow_from_verdict(const struct packet *packet, const struct verdict 
 	new->bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT;
 }
 
-/* The flow stands. Its packet takes the way of all later ones. */
-INLINE int resume(context *ctx, const struct packet *packet, const struct verdict *verdict,
-		  __u32 now, int hook)
+/* The flow is there: its packet is translated like all later ones. */
+INLINE int translate_by(context *ctx, struct scratch *scratch, const struct flow_ref *ref, int hook)
 {
-	decided(packet, verdict, now);
+	scratch->flow_word = ref->word;
+	scratch->flow_set = ref->set;
+	scratch->flow_slot = ref->slot;
+	return slow_path(ctx, CALL_TRANSLATE + calls_of(hook));
+}
+
+/* It has come to be as decided. */
+INLINE int created_by(context *ctx, struct scratch *scratch, const struct flow_ref *ref, __u32 now,
+		      int hook)
+{
+	decided(&scratch->packet, &scratch->verdict, now);
 	count_packet(ctx, REASON_NEW);
-	count_service(verdict->service_id, 1, 0, 0);
-	return slow_path(ctx, CALL_ESTABLISHED + calls_of(hook));
+	count_service(scratch->verdict.service_id, 1, 0, 0);
+	return translate_by(ctx, scratch, ref, hook);
 }
 
 INLINE void keep_way(const struct flow_ref *ref, const struct way *way)
@@ -182,42 +161,46 @@ INLINE void keep_way(const struct flow_ref *ref, const struct way *way)
 
 INLINE int new_flow(context *ctx, int hook)
 {
-	struct packet packet;
-	struct verdict verdict;
+	struct scratch *scratch = scratch_get();
 	struct flow_ref ref;
 	struct new_flow new;
-	struct way way = {};
 	__u32 now = TICK();
-	int parsed = read_packet(ctx, &packet);
 
-	if (parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN)
-		return unreadable(ctx, parsed);
-	if (packet.flags & PACKET_LATER_FRAGMENT)
-		return later_fragment_alone(ctx, &packet);
-	if (parsed == PARSE_OK && flow_lookup(&packet, 1, now, &ref)) {
-		if (!flow_reused(ref.word, packet.flags))
+	if (!scratch)
+		return drop(ctx, REASON_SLOW_PATH);
+
+	struct packet *packet = &scratch->packet;
+	struct verdict *verdict = &scratch->verdict;
+	struct way *way = &scratch->way;
+	int named = has_ports(packet->protocol);
+
+	if (packet->flags & PACKET_LATER_FRAGMENT)
+		return later_fragment_alone(ctx, packet);
+	/* at the first attempt, whoever called had looked */
+	if (ctx_note(ctx, NOTE_ATTEMPT) && named && flow_lookup(packet, 1, now, &ref)) {
+		if (!flow_reused(ref.word, packet->flags))
 			/* another CPU was faster */
-			return slow_path(ctx, CALL_ESTABLISHED + calls_of(hook));
+			return translate_by(ctx, scratch, &ref, hook);
 		flow_close(&ref);
-	} else if (hook == HOOK_FROM_POD && parsed == PARSE_OK &&
-		   flow_lookup(&packet, 0, now, &ref)) {
+	} else if (hook == HOOK_FROM_POD && named && flow_lookup(packet, 0, now, &ref)) {
 		return slow_path(ctx, CALL_REPLY + calls_of(hook));
 	}
 
-	int result = decide_on(ctx, &packet, hook, now, &verdict);
+	int result = decide_on(ctx, packet, hook, now, verdict);
 
-	if (result != DECIDED_TO_TRANSLATE)
+	if (result != GO_ON)
 		return result;
-	if (verdict.masquerade || hook == HOOK_FROM_NODE)
+	if (verdict->masquerade || hook == HOOK_FROM_NODE)
 		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook),
-			     verdict.backend_id == BACKEND_ITSELF ? ANOTHER_PORT : 0,
+			     verdict->backend_id == BACKEND_ITSELF ? ANOTHER_PORT : 0,
 			     REASON_CONTENTION);
 	if (AT_XDP)
 		return NEXT;
-	flow_from_verdict(&packet, &verdict, &new);
+	flow_from_verdict(packet, verdict, &new);
+	way->ifindex = 0;
 	if (hook == HOOK_FROM_POD)
-		new.bits |= forget(find_bridged_way(ctx, &packet.source, &verdict.address,
-						    packet.protocol, &way) ?
+		new.bits |= forget(find_bridged_way(ctx, &packet->source, &verdict->address,
+						    packet->protocol, way) ?
 					   FLOW_BRIDGED :
 					   0,
 				   now);
@@ -228,18 +211,19 @@ INLINE int new_flow(context *ctx, int hook)
 		/* the client's own port is what clashes */
 		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), ANOTHER_PORT,
 			     REASON_CONTENTION);
-	if (created & FLOW_TABLE_FULL)
+	if (created == FLOW_TABLE_FULL)
 		return drop(ctx, REASON_FLOW_TABLE_FULL);
 	if (created != FLOW_CREATED)
 		return go_on(ctx, CALL_NEW_FLOW + calls_of(hook), 0, REASON_CONTENTION);
-	way.backend_id = verdict.backend_id;
-	keep_way(&ref, &way);
-	return resume(ctx, &packet, &verdict, now, hook);
+	way->backend_id = verdict->backend_id;
+	keep_way(&ref, way);
+	return created_by(ctx, scratch, &ref, now, hook);
 }
 
 /*
  * The number of the address to masquerade with: that of the interface which the packet leaves by.
- * A hairpin leaves by the one it came from. `way`: for keep_way(), if all is known of it.
+ * A hairpin leaves by the one it came from. 0: there is no way. `way`: for keep_way(); its interface
+ * is 0 where not all is known of it, or where the packet is for the node itself.
  */
 INLINE __u32 masquerade_source(context *ctx, const struct packet *packet,
 			       const struct verdict *verdict, int hook, struct way *way)
@@ -250,13 +234,17 @@ INLINE __u32 masquerade_source(context *ctx, const struct packet *packet,
 	if (!same_address(&packet->source, &verdict->address)) {
 		__u32 size = ANY_SIZE;
 		int route = find_way(ctx, &packet->source, &verdict->address, packet->protocol,
-				     ctx_interface(ctx), &size, way);
+				     ifindex, &size, way);
 
-		if (route == ROUTE_NONE)
+		if (route == ROUTE_NONE) {
+			if (hook != HOOK_FROM_NODE)
+				return 0;
 			/* a process of the node's that asks another one of its own may have any of them */
-			return hook == HOOK_FROM_NODE ? NODE_SOURCE_ID : 0;
+			way->ifindex = 0;
+			return NODE_SOURCE_ID;
+		}
 		ifindex = way->ifindex;
-		if (route == ROUTE_UNKNOWN)
+		if (route != ROUTE_NEIGHBOUR || !may_be_kept(ctx, ifindex, size))
 			way->ifindex = 0;
 	}
 	interface = interface_get(ifindex);
@@ -269,76 +257,90 @@ INLINE __u32 masquerade_source(context *ctx, const struct packet *packet,
  */
 INLINE int new_snat_flow(context *ctx, int hook)
 {
-	struct packet packet;
-	struct verdict verdict;
+	struct scratch *scratch = scratch_get();
 	struct flow_ref ref;
 	struct flow_ref signpost;
 	struct new_flow new;
-	struct way unknown = {};
-	struct way way = {};
 	addr source;
 	__u32 source_id = 0;
 	__u32 now = TICK();
 
-	if (read_packet(ctx, &packet) != PARSE_OK)
+	if (!scratch)
 		return drop(ctx, REASON_SLOW_PATH);
 
-	int result = decide_on(ctx, &packet, hook, now, &verdict);
+	struct packet *packet = &scratch->packet;
+	struct verdict *verdict = &scratch->verdict;
+	struct way *way = &scratch->way;
 
-	if (result != DECIDED_TO_TRANSLATE)
-		return result;
-	if (AT_XDP && !verdict.masquerade)
-		return NEXT;
-	flow_from_verdict(&packet, &verdict, &new);
-	new.snat_port = forget(snat_candidate(ctx, &packet), now);
-	source = packet.source;
+	way->ifindex = 0;
+	flow_from_verdict(packet, verdict, &new);
+	new.snat_port = forget(snat_candidate(ctx, packet), now);
+	source = packet->source;
 	/*
 	 * The node's own socket chose its source by the way to the VIP. The backend shall see what it
 	 * would have seen, had the socket asked for the backend itself: in a tunnel, and past a strict
 	 * reverse-path filter, any other source is a stranger's.
 	 */
-	if (verdict.masquerade || hook == HOOK_FROM_NODE) {
+	if (AT_XDP || hook == HOOK_FROM_NODE || verdict->masquerade) {
 		struct snat_source *found;
 
-		source_id = masquerade_source(ctx, &packet, &verdict, hook, &way);
-		if (AT_XDP && way.ifindex != ctx_interface(ctx))
+		source_id = masquerade_source(ctx, packet, verdict, hook, way);
+		if (AT_XDP && way->ifindex != ctx_interface(ctx))
 			return NEXT;
 		found = source_id ? snat_source_get(source_id) : 0;
 		if (found)
 			source = found->address;
-		else if (way.ifindex)
+		else if (way->ifindex)
 			return drop(ctx, REASON_NO_SNAT_SOURCE);
 		/*
 		 * To the node itself: not masqueraded, as kube-proxy's rules for packets on their way
 		 * out do not see such. Nor need it be, for the reply starts out here.
 		 */
-		if (found && node_socket_exists(ctx, packet.protocol, &source, new.snat_port,
-						&verdict.address, verdict.port))
+		if (found && node_socket_exists(ctx, packet->protocol, &source, new.snat_port,
+						&verdict->address, verdict->port))
 			return try_another_port(ctx, hook, REASON_SNAT_PORTS);
 	}
-	new.bits |= FLOW_SNAT | forget((__u64)source_id << FLOW_SOURCE_SHIFT, now);
+	source_id = forget(source_id, now);
+	BARRIER();
+	new.bits |= FLOW_SNAT | (__u64)source_id << FLOW_SOURCE_SHIFT;
 
-	int created = create_signpost(&packet, &verdict, &source, new.snat_port, now, &signpost);
+	int created = create_signpost(packet, verdict, &source, new.snat_port, now, &signpost);
 
 	if (created != FLOW_CREATED)
 		/* another port has another home */
 		return try_another_port(ctx, hook,
-					created & FLOW_TABLE_FULL ? REASON_FLOW_TABLE_FULL :
-								    REASON_SNAT_PORTS);
+					created == FLOW_TABLE_FULL ? REASON_FLOW_TABLE_FULL :
+								     REASON_SNAT_PORTS);
 	created = flow_create(&new, FLOW_ANYWHERE, now, &ref);
 	if (created != FLOW_CREATED) {
 		flow_close(&signpost);
 		/* from the start: what was contended may stand by now */
-		return created & FLOW_TABLE_FULL ?
+		return created == FLOW_TABLE_FULL ?
 			       drop(ctx, REASON_FLOW_TABLE_FULL) :
 			       go_on(ctx, CALL_NEW_FLOW + calls_of(hook), 0, REASON_CONTENTION);
 	}
 	write_signpost(&signpost, &ref, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
 	if (source_id)
-		note_masqueraded(&verdict.address);
-	if (!AT_XDP) /* known as well, but dear to verify: two kinds of ways from here on */
-		way = unknown;
-	way.backend_id = verdict.backend_id;
-	keep_way(&ref, &way);
-	return resume(ctx, &packet, &verdict, now, hook);
+		note_masqueraded(&verdict->address);
+	way->backend_id = verdict->backend_id;
+	keep_way(&ref, way);
+	return created_by(ctx, scratch, &ref, now, hook);
+}
+
+/* The first packet of a flow that new_flow() or new_snat_flow() made, or came upon. */
+INLINE int translate_first(context *ctx, int hook)
+{
+	struct scratch *scratch = scratch_get();
+	struct flow_set *entries = scratch ? flow_set_get(scratch->flow_set) : 0;
+	struct packet packet;
+	struct flow_ref ref;
+
+	if (!entries)
+		return drop(ctx, REASON_SLOW_PATH);
+	packet = scratch->packet;
+	ref.set = scratch->flow_set;
+	ref.slot = scratch->flow_slot & 3;
+	ref.word = scratch->flow_word;
+	ref.flow = &entries->entry[ref.slot];
+	return translate_to_backend(ctx, &packet, &ref, TICK(), hook);
 }

@@ -89,11 +89,7 @@ INLINE int collides(context *ctx, const struct packet *packet, __u32 now)
 	if (!may_collide(ctx, packet) ||
 	    !(packet->protocol == IPPROTO_UDP || packet->flags & PACKET_SYN))
 		return 0;
-	reply.source = packet->destination;
-	reply.source_port = packet->destination_port;
-	reply.destination = packet->source;
-	reply.destination_port = packet->source_port;
-	reply.protocol = packet->protocol;
+	turn_round(packet, &reply);
 	if (!flow_lookup(&reply, 0, now, &ref) || !(ref.word & FLOW_TURNED))
 		return 0;
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base.h"
+#include "layout.h"
 
 enum packet_flag {
 	PACKET_SYN = 1, /* TCP: opens a connection (SYN without ACK) */
@@ -17,17 +18,6 @@ enum packet_flag {
 	PACKET_ACK = 64,
 	PACKET_BY_STACK =
 		128, /* IPv4: the kernel is to fragment it, or has to the first of its datagram */
-};
-
-struct packet {
-	addr source;
-	addr destination;
-	__be16 source_port;
-	__be16 destination_port;
-	__u8 protocol;
-	__u8 flags;
-	__u16 l4_offset; /* from the first byte of the link header */
-	__be32 fragment_id;
 };
 
 enum parse_result {
@@ -221,6 +211,32 @@ INLINE int parse(void *data, void *data_end, struct packet *packet)
 }
 
 #endif
+
+/* A packet that is not there, with these ends: what a flow is looked up by. */
+INLINE void packet_between(struct packet *packet, const addr *source, __be16 source_port,
+			   const addr *destination, __be16 destination_port, __u8 protocol)
+{
+	packet->source = *source;
+	packet->source_port = source_port;
+	packet->destination = *destination;
+	packet->destination_port = destination_port;
+	packet->protocol = protocol;
+}
+
+/* The answer to a packet. */
+INLINE void turn_round(const struct packet *packet, struct packet *answer)
+{
+	packet_between(answer, &packet->destination, packet->destination_port, &packet->source,
+		       packet->source_port, packet->protocol);
+}
+
+/* Of whatever kind it is: else the verifier follows each by itself through all that comes after. */
+INLINE void forget_kind(struct packet *packet, __u32 now)
+{
+	packet->protocol = forget(packet->protocol, now);
+	packet->flags = forget(packet->flags, now);
+	packet->l4_offset = forget(packet->l4_offset, now);
+}
 
 /* Bytes of transport header and payload, by what the IP header says (the frame may be padded). */
 INLINE __u32 transport_bytes(void *data, void *data_end, const struct packet *packet)

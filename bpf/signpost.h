@@ -64,11 +64,8 @@ INLINE int keep_signpost(const struct packet *packet, const struct flow_ref *ref
 	struct flow_ref signpost;
 	__u32 state;
 
-	reply.source = destination->address;
-	reply.source_port = destination->port;
-	reply.destination = source->address;
-	reply.destination_port = source->port;
-	reply.protocol = packet->protocol;
+	packet_between(&reply, &destination->address, destination->port, &source->address,
+		       source->port, packet->protocol);
 	if (!flow_lookup(&reply, 0, now, &signpost) || !(signpost.word & FLOW_TURNED))
 		return 0;
 	state = packet->flags & (PACKET_FIN | PACKET_RST) ?

@@ -19,9 +19,9 @@ enum hook {
 
 /* Indices in `calls`, of which XDP has its own. The first four exist for each hook at which connections begin. */
 enum slow_path {
-	CALL_NEW_FLOW = 0,
-	CALL_NEW_SNAT_FLOW = 1,
-	CALL_ESTABLISHED = 2,
+	CALL_NEW_FLOW = 0,	/* `scratch` has: the packet */
+	CALL_NEW_SNAT_FLOW = 1, /* and the verdict */
+	CALL_TRANSLATE = 2,	/* and the flow */
 	CALL_REPLY = 3,
 	CALLS_OF_POD = 0,
 	CALLS_OF_OUTSIDE = 4,
@@ -33,6 +33,7 @@ enum slow_path {
 	CALL_ICMP_ERROR = 16, /* and the hook's number */
 	CALL_DIRECT = 24,
 	CALL_BIG_REPLY = 25,
+	CALL_FROM_NODE = 26,
 };
 
 INLINE __u32 calls_of(int hook)
@@ -53,6 +54,9 @@ INLINE __u32 calls_of(int hook)
 #define SEND_TOO_BIG (SEND_NEIGHBOUR | SEND_INWARDS)
 /* Its ifindex, in every network namespace. */
 #define LOOPBACK 1
+
+/* Among what a program may return: no end yet. */
+#define GO_ON (-2)
 
 /* Enough for any headers that are followed. */
 #define PULL_BYTES 128
@@ -137,13 +141,39 @@ INLINE int slow_path(context *ctx, __u32 index)
 	return drop(ctx, REASON_SLOW_PATH);
 }
 
-/* A packet without flow: its first attempt to get one. */
-INLINE int call_new_flow(context *ctx, int hook)
+/*
+ * A packet for which no flow was found, or one that is over: its first attempt to get one. Whoever calls
+ * has looked for it, or knows that there is none.
+ */
+INLINE int call_new_flow(context *ctx, const struct packet *packet, int hook)
 {
+	struct scratch *scratch = scratch_get();
+
+	if (!scratch)
+		return drop(ctx, REASON_SLOW_PATH);
+	scratch->packet = *packet;
 	ctx_set_note(ctx, NOTE_ATTEMPT, 0);
 	call_slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
 	/* called once too often: what had been created for this packet was gone again each time */
 	return AT_XDP ? NEXT : drop(ctx, REASON_CONTENTION);
+}
+
+/* As refuse(), or it may yet go another way (CALL_BIG_REPLY). */
+INLINE int answer_by(context *ctx, __u32 program, __u32 reason, __u32 mtu, int hook)
+{
+	if (AT_XDP)
+		return NEXT; /* TC will decide the same */
+	ctx_set_note(ctx, NOTE_REASON, reason);
+	ctx_set_note(ctx, NOTE_MTU, mtu);
+	/* the node's own socket hears it as if it had come in from there */
+	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
+	return slow_path(ctx, program);
+}
+
+/* The packet is not sent on but answered. `mtu`: as in NOTE_MTU. */
+INLINE int refuse(context *ctx, __u32 reason, __u32 mtu, int hook)
+{
+	return answer_by(ctx, CALL_REJECT, reason, mtu, hook);
 }
 
 /* A packet that could not be read to the end. Passed: it may be somebody else's business. */

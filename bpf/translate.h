@@ -61,25 +61,50 @@ INLINE int still_serves(const struct flow_ref *ref)
 	       same_address(&backend->address, &ref->flow->backend);
 }
 
-/* Its sender must hear how much the way takes (CALL_REJECT), unless it goes another (CALL_BIG_REPLY). */
-INLINE int too_big(context *ctx, __u32 mtu, int hook, __u32 program)
+/*
+ * The way of a packet whose source becomes the node's, or that the node sends: `where`, as flow_way() has
+ * said it at XDP. Returns GO_ON, or how the packet ends.
+ */
+INLINE int choose_way(context *ctx, struct packet *packet, const struct flow_ref *ref,
+		      struct endpoint_change *source, const struct endpoint_change *destination,
+		      int tick, __u32 now, int hook, __u32 *where)
 {
-	ctx_set_note(ctx, NOTE_REASON, REASON_TOO_BIG);
-	ctx_set_note(ctx, NOTE_MTU, mtu);
-	/* the node's own socket hears it as if it had come in from there */
-	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
-	return slow_path(ctx, program);
-}
+	int from_node = hook == HOOK_FROM_NODE;
+	int by_loopback = from_node && ctx_interface(ctx) == LOOPBACK;
 
-/* Its sender must hear that it did not get through; at XDP such packets go on to TC. */
-INLINE int answer_expired(context *ctx, int hook)
-{
-	if (AT_XDP)
-		return drop(ctx, REASON_HOP_LIMIT);
-	ctx_set_note(ctx, NOTE_REASON, REASON_HOP_LIMIT);
-	ctx_set_note(ctx, NOTE_MTU, HOPS_ENDED);
-	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
-	return slow_path(ctx, CALL_REJECT);
+	if (by_loopback)
+		use_loopback(now);
+	if (!AT_XDP && LIKELY(!(packet->flags & PACKET_BY_STACK)))
+		*where = flow_way(ctx, ref, packet, &packet->source, &destination->address, tick);
+	if (!AT_XDP && UNLIKELY(*where >= SEND_TOO_BIG)) {
+		if (by_loopback && let_be_fragmented(ctx, packet))
+			*where = 0; /* the kernel forwards it, from loopback */
+		else if (from_node || !may_be_fragmented(ctx, packet))
+			return refuse(ctx, REASON_TOO_BIG, *where & ~SEND_TOO_BIG, hook);
+		else
+			packet->flags |= PACKET_BY_STACK;
+	}
+	if (!AT_XDP && UNLIKELY(packet->flags & PACKET_BY_STACK)) {
+		/* from its client, or it would be a martian: see masquerade_fragment() */
+		if (!(packet->flags & PACKET_LATER_FRAGMENT))
+			note_for_kernel(packet, &destination->address, destination->port,
+					flow_source_id(ref->word), source->port);
+		source->wanted = 0;
+		*where = 0;
+		return GO_ON;
+	}
+	if (from_node && !*where) {
+		/* to a process of its own, or to be forwarded */
+		*where = take_loopback(ctx);
+		use_loopback(now);
+		return GO_ON;
+	}
+	if (!*where)
+		return drop(ctx, REASON_NO_ROUTE);
+	if (!from_node && !pass_hop(ctx))
+		return refuse(ctx, REASON_HOP_LIMIT, HOPS_ENDED, hook);
+	take_way(ctx, ref, *where);
+	return GO_ON;
 }
 
 /* client -> VIP, where the client's packets come in. */
@@ -94,7 +119,7 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 
 	if (packet->protocol == IPPROTO_UDP && tick && !still_serves(ref)) {
 		flow_close(ref);
-		return call_new_flow(ctx, hook);
+		return call_new_flow(ctx, packet, hook);
 	}
 	destination.address = ref->flow->backend;
 	destination.port = ref->flow->backend_port;
@@ -102,7 +127,7 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 	if (UNLIKELY(ref->word & FLOW_SNAT) && !snat_change(ref, &source))
 		return drop(ctx, REASON_NO_SNAT_SOURCE);
 	if (UNLIKELY(!flow_unchanged(ref)))
-		return call_new_flow(ctx, hook);
+		return call_new_flow(ctx, packet, hook);
 	if (AT_XDP) {
 		if (flow_source_id(ref->word))
 			where = flow_way(ctx, ref, packet, &packet->source, &destination.address,
@@ -115,7 +140,7 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 	    flow_state(ref->word) == FLOW_NEW) {
 		/* other flows took its place: no reply can come, but a new attempt may hear one */
 		flow_close(ref);
-		return call_new_flow(ctx, hook);
+		return call_new_flow(ctx, packet, hook);
 	}
 	flow_touch(ref, packet->flags, 1, now);
 	if (hook == HOOK_FROM_POD && UNLIKELY(source.wanted) &&
@@ -127,38 +152,14 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 		   same_address(&destination.address, &packet->destination)) {
 		/* only its own port changes: it is on its way already */
 	} else if (hook == HOOK_FROM_NODE || flow_source_id(ref->word)) {
-		if (hook == HOOK_FROM_NODE && ctx_interface(ctx) == LOOPBACK)
-			use_loopback(now);
-		if (!AT_XDP && LIKELY(!(packet->flags & PACKET_BY_STACK)))
-			where = flow_way(ctx, ref, packet, &packet->source, &destination.address,
-					 tick);
-		if (!AT_XDP && UNLIKELY(where >= SEND_TOO_BIG)) {
-			if (hook == HOOK_FROM_NODE && ctx_interface(ctx) == LOOPBACK &&
-			    let_be_fragmented(ctx, packet))
-				where = 0; /* the kernel forwards it, from loopback */
-			else if (hook == HOOK_FROM_NODE || !may_be_fragmented(ctx, packet))
-				return too_big(ctx, where & ~SEND_TOO_BIG, hook, CALL_REJECT);
-			else
-				packet->flags |= PACKET_BY_STACK;
-		}
-		if (!AT_XDP && UNLIKELY(packet->flags & PACKET_BY_STACK)) {
-			/* from its client, or it would be a martian: see masquerade_fragment() */
-			if (!(packet->flags & PACKET_LATER_FRAGMENT))
-				note_for_kernel(packet, &destination.address, destination.port,
-						flow_source_id(ref->word), source.port);
-			source.wanted = 0;
-			where = 0;
-		} else if (hook == HOOK_FROM_NODE && !where) {
-			/* to a process of its own, or to be forwarded */
-			where = take_loopback(ctx);
-			use_loopback(now);
-		} else if (!where) {
-			return drop(ctx, REASON_NO_ROUTE);
-		} else if (hook != HOOK_FROM_NODE && !pass_hop(ctx)) {
-			return answer_expired(ctx, hook);
-		} else {
-			take_way(ctx, ref, where);
-		}
+		int chosen = choose_way(ctx, packet, ref, &source, &destination, tick, now, hook,
+					&where);
+
+		if (chosen != GO_ON)
+			return chosen;
+		/* what was chosen makes no difference to the verifier any more */
+		where = forget(where, now);
+		source.wanted = forget(source.wanted, now);
 	} else if (LINK_HEADER_BYTES && ref->word & FLOW_BRIDGED) {
 		take_bridged_way(ctx, packet, ref, &destination.address, tick);
 	}
@@ -227,9 +228,10 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 		if (!where)
 			return drop(ctx, REASON_NO_ROUTE);
 		if (!AT_XDP && UNLIKELY(where >= SEND_TOO_BIG || packet->flags & PACKET_BY_STACK))
-			return too_big(ctx, where & ~SEND_TOO_BIG, hook, CALL_BIG_REPLY);
+			return answer_by(ctx, CALL_BIG_REPLY, REASON_TOO_BIG, where & ~SEND_TOO_BIG,
+					 hook);
 		if (!(where & SEND_INWARDS) && !pass_hop(ctx))
-			return answer_expired(ctx, hook);
+			return refuse(ctx, REASON_HOP_LIMIT, HOPS_ENDED, hook);
 		if (is_there(ctx, where, hook))
 			where = 0;
 		else

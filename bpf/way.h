@@ -59,14 +59,13 @@ INLINE int find_way(context *ctx, const addr *source, const addr *destination, _
 		    __u32 ifindex, __u32 *size, struct way *way)
 {
 	struct bpf_fib_lookup fib = {};
-
-	fib.tot_len = *size > 0xffff ? 0xffff : *size;
+	/* at XDP the kernel does not know it by itself */
+	__u32 bytes = AT_XDP ? ctx_bytes(ctx) : *size;
 
 	fib.family = ADDRESS_FAMILY;
 	fib.l4_protocol = protocol;
 	fib.ifindex = ifindex;
-	if (AT_XDP) /* at TC the kernel knows it by itself */
-		fib.tot_len = ctx_bytes(ctx);
+	fib.tot_len = bytes > 0xffff ? 0xffff : bytes;
 #if FAMILY == 4
 	fib.ipv4_src = source->word[0];
 	fib.ipv4_dst = destination->word[0];
@@ -205,6 +204,12 @@ INLINE __u32 device_mtu(context *ctx, __u32 ifindex)
 	return bpf_check_mtu(ctx, ifindex, &mtu, 0, 0) < 0 ? 0 : mtu;
 }
 
+/* A route narrower than its device is asked for each packet. `size`: what the way takes. */
+INLINE int may_be_kept(context *ctx, __u32 ifindex, __u32 size)
+{
+	return LIKELY(size >= device_mtu(ctx, ifindex));
+}
+
 /*
  * The way towards `destination` that is kept beside the flow, asked for anew where it is time to.
  * Nothing else is changed: the packet may still go elsewhere.
@@ -217,7 +222,6 @@ INLINE __u32 flow_way(context *ctx, const struct flow_ref *ref, const struct pac
 	struct way *place = way_of(ref->set, ref->slot);
 	int big = ctx_bytes(ctx) > ANY_LINK_BYTES;
 	__u32 size = UNLIKELY(big) ? datagram_bytes(ctx, packet) : ANY_SIZE;
-	__u32 mtu;
 
 	if (!place)
 		return 0;
@@ -234,18 +238,19 @@ INLINE __u32 flow_way(context *ctx, const struct flow_ref *ref, const struct pac
 			place->ifindex = 0;
 			return found.ifindex | SEND_NEIGHBOUR;
 		}
-		mtu = device_mtu(ctx, found.ifindex);
+
+		int kept = may_be_kept(ctx, found.ifindex, size);
+
 		if (route == ROUTE_LAYER_3)
 			found.ifindex |= SEND_NEIGHBOUR;
 		found.backend_id = place->backend_id;
 		*place = found;
-		/* a route narrower than its device: asked for each packet */
-		if (UNLIKELY(size < mtu))
+		if (!kept)
 			place->ifindex = 0;
 		return found.ifindex;
 	}
 	if (big) {
-		mtu = device_mtu(ctx, place->ifindex & SEND_IFINDEX);
+		__u32 mtu = device_mtu(ctx, place->ifindex & SEND_IFINDEX);
 
 		if (UNLIKELY(mtu && size > mtu))
 			return SEND_TOO_BIG | mtu;

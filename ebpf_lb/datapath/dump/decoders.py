@@ -328,6 +328,11 @@ def _calls(view: View) -> Iterator[Row]:
             yield {"index": index, "program": program.info().name, "id": number}
 
 
+def _scratch(view: View) -> Iterator[Row]:
+    """Nothing: what a program left there was about a packet that is gone."""
+    yield from ()
+
+
 def _any(view: View, name: str) -> Iterator[Row]:
     """A map without a decoder of its own: its fields as they are, empty elements left out."""
     single = view.layout.map(name).max_entries == 1
@@ -364,5 +369,6 @@ _DECODERS: dict[str, Callable[[View], Iterator[Row]]] = {
     "names": _names,
     "counters": _counters,
     "service_counters": _service_counters,
+    "scratch": _scratch,
     "calls": _calls,
 }

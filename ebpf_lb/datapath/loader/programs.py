@@ -65,15 +65,15 @@ _TC_PROGRAMS = (
 _TC_SLOW_PATHS = {
     0: "pod_new_flow",
     1: "pod_new_snat",
-    2: "pod_ingress",
+    2: "pod_first",
     3: "pod_reply",
     4: "uplink_new_flow",
     5: "uplink_new_snat",
-    6: "uplink_ingress",
+    6: "uplink_first",
     7: "uplink_reply",
     8: "node_new_flow",
     9: "node_new_snat",
-    10: "node_established",
+    10: "node_first",
     11: "node_reply",
     12: "answer_refusal",
     13: "sctp_checksum",
@@ -84,6 +84,7 @@ _TC_SLOW_PATHS = {
     19: "uplink_out_err",
     24: "opens_direct",
     25: "big_reply",
+    26: "node_egress",
 }
 _CGROUP_PROGRAMS = {
     "connect4": CgroupHook.INET4_CONNECT,
@@ -98,16 +99,16 @@ _CGROUP_PROGRAMS = {
 _XDP_SLOW_PATHS = {
     4: "xdp_new_flow",
     5: "xdp_new_snat",
-    6: "xdp_ingress",
+    6: "xdp_first",
 }
 _LAYER_3_SLOW_PATHS = {
     4: "l3_new_flow",
     5: "l3_new_snat",
-    6: "l3_ingress",
+    6: "l3_first",
     7: "l3_reply",
     8: "l3_node_flow",
     9: "l3_node_snat",
-    10: "l3_node",
+    10: "l3_node_first",
     11: "l3_node_reply",
     12: "l3_refusal",
     13: "l3_sctp",
@@ -116,6 +117,7 @@ _LAYER_3_SLOW_PATHS = {
     19: "l3_out_err",
     24: "l3_direct",
     25: "l3_big_reply",
+    26: "l3_node",
 }
 
 
@@ -129,7 +131,8 @@ def _stack_programs(family: Family) -> dict[str, Kind]:
 
 
 def _xdp_programs(flags: int) -> dict[Family, dict[str, Kind]]:
-    kinds = dict.fromkeys((*_XDP_SLOW_PATHS.values(), "xdp_empty"), Kind(_XDP, flags=flags))
+    names = ("xdp_ingress", *_XDP_SLOW_PATHS.values(), "xdp_empty")
+    kinds = dict.fromkeys(names, Kind(_XDP, flags=flags))
     return dict.fromkeys(Family, kinds)
 
 
@@ -154,7 +157,8 @@ LAYER_3 = Unit(
     "l3",
     "ebpf_lb_l3.c",
     dict.fromkeys(
-        Family, dict.fromkeys(("l3_egress", *_LAYER_3_SLOW_PATHS.values()), Kind(_SCHED_CLS))
+        Family,
+        dict.fromkeys(("l3_ingress", "l3_egress", *_LAYER_3_SLOW_PATHS.values()), Kind(_SCHED_CLS)),
     ),
     _LAYER_3_SLOW_PATHS,
     macros={"LINK_HEADER_BYTES": 0},

@@ -128,7 +128,7 @@ def test_every_struct_comes_back(family: Family) -> None:
         for field in struct.fields:
             if field.padding:
                 data = data[: field.offset] + bytes(field.size) + data[field.offset + field.size :]
-        if struct.name in ("service_name", "service_networks", "flow_set", "way_set"):
+        if struct.name in ("service_name", "service_networks", "flow_set", "way_set", "scratch"):
             continue  # a text ends at its first zero; nested ones are made from their parts
         assert struct.pack(**struct.unpack(data)._asdict()) == data
 
