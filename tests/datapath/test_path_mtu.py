@@ -107,21 +107,45 @@ def test_joined_packets_are_judged_one_by_one(hook: Hook, world: World) -> None:
     is_told(hook("uplink_ingress", joined, MTU - headers + 1), joined, MTU)
 
 
-def test_a_route_may_be_narrower_than_its_device(hook: Hook, world: World) -> None:
-    """Where its own MTU is locked, which is when the kernel's forwarding looks at it."""
-    sent, _ = opened(hook, world, UDP)
+@pytest.fixture
+def narrow_route(hook: Hook, world: World) -> Iterator[None]:
+    """To the backend. Locked, which is when the kernel's forwarding looks at it."""
     version6 = hook.kernel.family is Family.IPV6
-    change = ["ip", *(["-6"] if version6 else []), "route", "replace", world.remote_pod]
+    route = ["ip", "-6" if version6 else "-4", "route"]
     way = ["via", "fd30::12" if version6 else "172.30.0.12"]
-    subprocess.run([*change, *way, "mtu", "lock", "1350"], check=True)
-    try:
-        hook.kernel.forget_ways()
-        small = hook("uplink_ingress", sent)
-        assert small.redirected and small.packet.destination_mac == mac(NODE2_MAC)
-        big = of_size(sent.but(dont_fragment=True), 1351)
-        is_told(hook("uplink_ingress", big), big, 1350)
-    finally:
-        subprocess.run(["ip", *(["-6"] if version6 else []), "route", "del", world.remote_pod])
+    subprocess.run([*route, "replace", world.remote_pod, *way, "mtu", "lock", "1350"], check=True)
+    yield
+    subprocess.run([*route, "del", world.remote_pod], check=True)
+
+
+def test_a_route_may_be_narrower_than_its_device(
+    hook: Hook, world: World, narrow_route: None
+) -> None:
+    sent, _ = opened(hook, world, UDP)
+    small = hook("uplink_ingress", sent)
+    assert small.redirected and small.packet.destination_mac == mac(NODE2_MAC)
+    big = of_size(sent.but(dont_fragment=True), 1351)
+    is_told(hook("uplink_ingress", big), big, 1350)
+
+
+def test_also_of_a_flow_that_begins_with_too_much(
+    hook: Hook, world: World, narrow_route: None
+) -> None:
+    serve_at_node_port(hook.kernel, world, UDP)
+    big = of_size(first(world, UDP).but(dont_fragment=True), 1351)
+    is_told(hook("uplink_ingress", big), big, 1350)
+    small = hook("uplink_ingress", first(world, UDP))
+    assert small.redirected and small.packet.destination_mac == mac(NODE2_MAC)
+
+
+def test_a_route_that_has_become_narrow(
+    hook: Hook, world: World, request: pytest.FixtureRequest
+) -> None:
+    sent, _ = opened(hook, world, UDP)
+    request.getfixturevalue("narrow_route")
+    hook.kernel.forget_ways()
+    big = of_size(sent.but(dont_fragment=True), 1351)
+    is_told(hook("uplink_ingress", big), big, 1350)
 
 
 def test_an_ipv6_link_takes_1280(hook: Hook, world: World) -> None:
