@@ -2,18 +2,22 @@
 
 import json
 import sys
+from collections import Counter
+
+import pytest
 
 from ebpf_lb.lab.cluster import Lab
 from tests.lab.conftest import Room
 from tests.lab.test_outside import balanced, given, nodes_of, until
-from tests.support.manifests import Manifest, deployment
+from tests.support.manifests import Manifest, deployment, pod
 
 # One socket a source port, each asks who is there: {port: name}
 ASK = """
 import json, socket, sys
 found = {}
-for port in range(41000, 41060):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+for port in range(41000, 41000 + int(sys.argv[2])):
+    family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
         asking.settimeout(2)
         asking.bind(("", port))
         asking.connect((sys.argv[1], 80))
@@ -22,24 +26,28 @@ for port in range(41000, 41060):
 print(json.dumps(found))
 """
 
+ASKING = [sys.executable, "-I", "-S", "-c", ASK]
 
-def asked(lab: Lab, address: str, node: str) -> dict[str, str]:
+
+def asked(lab: Lab, address: str, node: str, ports: int = 60) -> dict[str, str]:
     """Who answers to each source port, by a node."""
     lab.route(address, node)
     nodes_of(lab, address, {node})
-    done = lab.exec("client", [sys.executable, "-I", "-S", "-c", ASK, address], check=True)
+    done = lab.exec("client", [*ASKING, address, str(ports)], check=True)
     found: dict[str, str] = json.loads(done.stdout)
     return found
 
 
-def maglev(manifest: Manifest) -> Manifest:
-    annotations = {"ebpf-lb.io/algorithm": "maglev"}
+def annotated(manifest: Manifest, **annotations: str) -> Manifest:
+    annotations = {f"ebpf-lb.io/{name}": value for name, value in annotations.items()}
     return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
 
 
-def test_nodes_agree_and_little_moves(room: Room) -> None:
-    room.apply(deployment("web", replicas=4), maglev(balanced("web")))
-    address = given(room, "web")[0]
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_nodes_agree_and_little_moves(room: Room, family: str) -> None:
+    web = annotated(balanced("web"), algorithm="maglev")
+    room.apply(deployment("web", replicas=4), web)
+    address = next(a for a in given(room, "web") if (":" in a) == (family == "ipv6"))
     everybody = set(room.pods("web"))
     until(lambda: set(asked(room.lab, address, "node1").values()) == everybody, "not all answer")
     first, second = (asked(room.lab, address, node) for node in ("node1", "node2"))
@@ -51,4 +59,15 @@ def test_nodes_agree_and_little_moves(room: Room) -> None:
     assert set(third.values()) == left
     stayed = [port for port, name in first.items() if name in left]
     assert sum(third[port] != first[port] for port in stayed) <= 4
+    room.lab.route(address, None)
+
+
+def test_shares_follow_the_weights(room: Room) -> None:
+    """Three to one: of 240, 180 and 60, give or take more than four standard deviations."""
+    web = annotated(balanced("web"), weights="node1=3")
+    room.apply(*(pod(node, "web", node=node) for node in ("node1", "node2")), web)
+    address = given(room, "web")[0]
+    until(lambda: len(set(asked(room.lab, address, "node3").values())) == 2, "not all answer")
+    found = Counter(asked(room.lab, address, "node3", ports=240).values())
+    assert 150 <= found["node1"] <= 210
     room.lab.route(address, None)
