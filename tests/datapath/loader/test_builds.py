@@ -19,7 +19,7 @@ from ebpf_lb.datapath.loader import (
 )
 from ebpf_lb.datapath.loader.image import Image
 from ebpf_lb.datapath.loader.programs import LAYER_3, STACK, XDP, Unit
-from ebpf_lb.datapath.pins import Pins
+from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 from tests.capabilities import DATAPATH, needs
@@ -40,6 +40,15 @@ from tests.datapath.loader.small import (
 pytestmark = needs(*DATAPATH)
 
 
+def calls_lead_to(unit: Unit, family: Family, build: Build, folder: Path) -> None:
+    """The array of tail calls in a folder holds the very programs that are pinned."""
+    with Map.open(folder / "calls") as calls:
+        for index, (whose, name) in unit.calls(family).items():
+            with Program.open(build.programs(whose) / name) as program:
+                called = int.from_bytes(calls.lookup(struct.pack("=I", index)) or b"", "little")
+                assert called == program.info().id, name
+
+
 def test_a_build_is_whole_and_current(root: Path, sources: Path) -> None:
     loaded = ensure_loaded(root, SETTINGS, sources)
     assert loaded.changed
@@ -52,11 +61,7 @@ def test_a_build_is_whole_and_current(root: Path, sources: Path) -> None:
             scope = None if spec.scope is Scope.NODE else family
             with Map.open(loaded.build.maps(scope) / name) as table:
                 assert (table.key_size, table.value_size) == (spec.key_size, spec.value_size)
-        with Map.open(loaded.build.maps(family) / "calls") as calls:
-            for index, name in STACK.slow_paths.items():
-                with Program.open(loaded.build.programs(family) / name) as program:
-                    called = int.from_bytes(calls.lookup(struct.pack("=I", index)) or b"", "little")
-                    assert called == program.info().id, name
+        calls_lead_to(STACK, family, loaded.build, loaded.build.maps(family))
 
 
 def test_unchanged_nothing_is_compiled_or_loaded(root: Path, sources: Path) -> None:
@@ -110,12 +115,10 @@ def test_xdp_is_a_unit_of_its_own(
     for family in Family:
         pinned = {path.name for path in wanted.build.programs(family).iterdir()}
         assert pinned == set(STACK.programs[family]) | XDP_NAMES
-        with Map.open(wanted.build.calls(family, "xdp") / "calls") as calls:
-            for index, (whose, name) in XDP.calls(family).items():
-                with Program.open(wanted.build.programs(whose) / name) as program:
-                    called = int.from_bytes(calls.lookup(struct.pack("=I", index)) or b"", "little")
-                    assert called == program.info().id, name
-                    assert (program.info().type, program.info().name) == (6, name[:15])
+        calls_lead_to(XDP, family, wanted.build, wanted.build.calls(family, "xdp"))
+        for whose, name in XDP.calls(family).values():
+            with Program.open(wanted.build.programs(whose) / name) as program:
+                assert (program.info().type, program.info().name) == (6, name[:15])
     assert XDP.calls(Family.IPV4)[15] == (Family.IPV6, "xdp_ingress")
     (wanted.build.calls(Family.IPV6, "xdp") / "calls").unlink()
     assert ensure_loaded(root, replace(SETTINGS, xdp=True), sources).changed
@@ -130,11 +133,7 @@ def test_programs_without_link_header_are_added_on_demand(root: Path, sources: P
     ensure_layer_3(loaded.build, SETTINGS, sources)
     assert (map_ids(loaded.build), program_ids(loaded.build)) == before
     for family in Family:
-        with Map.open(loaded.build.calls(family, "l3") / "calls") as calls:
-            for index, name in LAYER_3.slow_paths.items():
-                with Program.open(loaded.build.programs(family) / name) as program:
-                    called = int.from_bytes(calls.lookup(struct.pack("=I", index)) or b"", "little")
-                    assert called == program.info().id, name
+        calls_lead_to(LAYER_3, family, loaded.build, loaded.build.calls(family, "l3"))
         with Program.open(loaded.build.programs(family) / "l3_ingress") as program:
             assert program.test_run(bytes(64)).retval == 0  # LINK_HEADER_BYTES
             first = program.info().id
@@ -152,12 +151,7 @@ def test_an_interrupted_addition_is_made_again(root: Path, sources: Path) -> Non
     lost.unlink()
     ensure_layer_3(loaded.build, SETTINGS, sources)
     for family in Family:
-        with (
-            Map.open(loaded.build.calls(family, "l3") / "calls") as calls,
-            Program.open(loaded.build.programs(family) / "l3_ingress") as program,
-        ):
-            called = int.from_bytes(calls.lookup(struct.pack("=I", 6)) or b"", "little")
-            assert called == program.info().id
+        calls_lead_to(LAYER_3, family, loaded.build, loaded.build.calls(family, "l3"))
     assert lost.exists()
 
 
