@@ -40,9 +40,9 @@ from tests.datapath.loader.small import (
 pytestmark = needs(*DATAPATH)
 
 
-def calls_lead_to(unit: Unit, family: Family, build: Build, folder: Path) -> None:
-    """The array of tail calls in a folder holds the very programs that are pinned."""
-    with Map.open(folder / "calls") as calls:
+def calls_lead_to(unit: Unit, family: Family, build: Build) -> None:
+    """The array of tail calls holds the very programs that are pinned."""
+    with Map.open(build.calls(family, unit.name) / "calls") as calls:
         for index, (whose, name) in unit.calls(family).items():
             with Program.open(build.programs(whose) / name) as program:
                 called = int.from_bytes(calls.lookup(struct.pack("=I", index)) or b"", "little")
@@ -61,7 +61,7 @@ def test_a_build_is_whole_and_current(root: Path, sources: Path) -> None:
             scope = None if spec.scope is Scope.NODE else family
             with Map.open(loaded.build.maps(scope) / name) as table:
                 assert (table.key_size, table.value_size) == (spec.key_size, spec.value_size)
-        calls_lead_to(STACK, family, loaded.build, loaded.build.maps(family))
+        calls_lead_to(STACK, family, loaded.build)
 
 
 def test_unchanged_nothing_is_compiled_or_loaded(root: Path, sources: Path) -> None:
@@ -115,7 +115,7 @@ def test_xdp_is_a_unit_of_its_own(
     for family in Family:
         pinned = {path.name for path in wanted.build.programs(family).iterdir()}
         assert pinned == set(STACK.programs[family]) | XDP_NAMES
-        calls_lead_to(XDP, family, wanted.build, wanted.build.calls(family, "xdp"))
+        calls_lead_to(XDP, family, wanted.build)
         for whose, name in XDP.calls(family).values():
             with Program.open(wanted.build.programs(whose) / name) as program:
                 assert (program.info().type, program.info().name) == (6, name[:15])
@@ -133,7 +133,7 @@ def test_programs_without_link_header_are_added_on_demand(root: Path, sources: P
     ensure_layer_3(loaded.build, SETTINGS, sources)
     assert (map_ids(loaded.build), program_ids(loaded.build)) == before
     for family in Family:
-        calls_lead_to(LAYER_3, family, loaded.build, loaded.build.calls(family, "l3"))
+        calls_lead_to(LAYER_3, family, loaded.build)
         with Program.open(loaded.build.programs(family) / "l3_ingress") as program:
             assert program.test_run(bytes(64)).retval == 0  # LINK_HEADER_BYTES
             first = program.info().id
@@ -151,7 +151,7 @@ def test_an_interrupted_addition_is_made_again(root: Path, sources: Path) -> Non
     lost.unlink()
     ensure_layer_3(loaded.build, SETTINGS, sources)
     for family in Family:
-        calls_lead_to(LAYER_3, family, loaded.build, loaded.build.calls(family, "l3"))
+        calls_lead_to(LAYER_3, family, loaded.build)
     assert lost.exists()
 
 
