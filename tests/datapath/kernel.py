@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from ebpf_lb.datapath import clock, layout
 from ebpf_lb.datapath.libbpf import Map, Program
 from ebpf_lb.datapath.loader import ensure_loaded
@@ -35,6 +37,9 @@ from ebpf_lb.plan.forwarding import (
     Table,
 )
 from tests.support.packets import Packet, parse
+
+only_ipv4 = pytest.mark.parametrize("kernel", [Family.IPV4], indirect=True, ids=["ipv4"])
+"""For what IPv6 does not have, such as routers that fragment."""
 
 TC_NEXT, TC_SHOT, TC_REDIRECT = 0xFFFFFFFF, 2, 7
 XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3

@@ -16,7 +16,7 @@ from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.capabilities import DATAPATH, RAW_SOCKETS, TUN, needs
 from tests.datapath import layer3
 from tests.datapath.conftest import SETTINGS
-from tests.datapath.kernel import Kernel
+from tests.datapath.kernel import Kernel, only_ipv4
 from tests.datapath.layer3 import BEYOND, MTU, POD, TUNNEL, UPLINK, Node
 from tests.datapath.test_icmp import ends, quotation
 from tests.datapath.test_node import OTHER_NODE_MAC, POD_MAC, ROUTER_MAC, UPLINK_MAC, WORLDS, World
@@ -277,11 +277,10 @@ class TestClientsAtTheUplink:
         sent = asked(world.outside, world, UDP, payload=bytes(1400), dont_fragment=True)
         is_told(only(node.by(UPLINK, sent), UPLINK), sent, MTU)
 
+    @only_ipv4
     def test_the_kernel_fragments_what_may_be(
         self, kernel: Kernel, node: Node, world: World
     ) -> None:
-        if kernel.family is Family.IPV6:
-            return  # no router does
         serve(kernel, world, world.far_pod, UDP)
         sent = asked(world.outside, world, UDP, payload=bytes(range(200)) * 7)
         there = node.frames_by(UPLINK, sent)

@@ -8,7 +8,7 @@ import pytest
 
 from ebpf_lb.model.values import Family, Protocol
 from ebpf_lb.plan.forwarding import FrontendKind
-from tests.datapath.kernel import Result
+from tests.datapath.kernel import Result, only_ipv4
 from tests.datapath.node import serve_at_node_port
 from tests.datapath.test_icmp import ends, quotation
 from tests.datapath.test_pod import PROTOCOLS
@@ -179,19 +179,17 @@ def test_a_reset_that_is_too_big_is_no_cause_for_an_answer(
     assert hook.kernel.count("UNANSWERABLE") == 1
 
 
+@only_ipv4
 class TestMayBeFragmented:
     """IPv4 without DF: only the kernel can do it, and to it the packet must not seem the node's."""
 
     @pytest.fixture(autouse=True)
-    def only_ipv4(self, hook: Hook, world: World, narrow: None) -> None:
-        if hook.kernel.family is Family.IPV4:
-            self.sent, self.answer = opened(hook, world, UDP)
+    def flow(self, hook: Hook, world: World, narrow: None) -> None:
+        self.sent, self.answer = opened(hook, world, UDP)
 
     def test_the_kernel_fragments_what_is_masqueraded_afterwards(
         self, hook: Hook, world: World
     ) -> None:
-        if hook.kernel.family is Family.IPV6:
-            return
         big = of_size(self.sent, 1500)
         there = hook("uplink_ingress", big)
         assert there.passed and there.packet.valid
@@ -215,8 +213,6 @@ class TestMayBeFragmented:
         self, hook: Hook, world: World
     ) -> None:
         """The kernel puts them together first where it tracks connections."""
-        if hook.kernel.family is Family.IPV6:
-            return
         big = of_size(self.sent, 3200)
         there = [hook("uplink_ingress", piece) for piece in split(big, 1480)]
         assert len(there) == 3 and all(piece.passed for piece in there)
@@ -225,8 +221,6 @@ class TestMayBeFragmented:
         )
 
     def test_if_all_fit_none_does(self, hook: Hook, world: World) -> None:
-        if hook.kernel.family is Family.IPV6:
-            return
         big = of_size(self.sent, 3200)
         there = [hook("uplink_ingress", piece) for piece in split(big, 1376)]
         assert all(piece.redirected for piece in there)
@@ -234,8 +228,6 @@ class TestMayBeFragmented:
 
     def test_the_kernel_fragments_replies_too(self, hook: Hook, world: World) -> None:
         """To it they come in from the node itself, which only loopback takes."""
-        if hook.kernel.family is Family.IPV6:
-            return
         big = of_size(self.answer, 1500)
         back = hook("uplink_ingress", big)
         assert back.redirected and back.packet.valid
@@ -257,8 +249,6 @@ class TestMayBeFragmented:
         self, hook: Hook, world: World, protocol: Protocol
     ) -> None:
         """A strict reverse-path filter takes them where they are."""
-        if hook.kernel.family is Family.IPV6:
-            return
         hook.kernel.service(
             "203.0.113.5",
             80,
@@ -280,8 +270,6 @@ class TestMayBeFragmented:
     def test_if_the_first_fragment_of_a_reply_does_not_fit_all_go_that_way(
         self, hook: Hook, world: World
     ) -> None:
-        if hook.kernel.family is Family.IPV6:
-            return
         big = of_size(self.answer, 3200)
         back = [hook("uplink_ingress", piece) for piece in split(big, 1480)]
         assert len(back) == 3 and all(piece.redirected for piece in back)
@@ -290,8 +278,6 @@ class TestMayBeFragmented:
         assert whole.valid and (whole.source, whole.destination) == (world.node, world.client)
 
     def test_if_all_fragments_of_a_reply_fit_none_does(self, hook: Hook, world: World) -> None:
-        if hook.kernel.family is Family.IPV6:
-            return
         back = [hook("uplink_ingress", piece) for piece in split(of_size(self.answer, 3200), 1376)]
         assert all(piece.redirected for piece in back)
         assert {piece.packet.destination_mac for piece in back} == {mac(ROUTER_MAC)}
