@@ -138,15 +138,21 @@ each_family = pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 each_way = pytest.mark.parametrize("way", ["pod", "outside"])
 
 
+def two_pods(room: Room) -> tuple[str, str]:
+    """Behind the Service, on two nodes, and a client; their names."""
+    room.apply(
+        pod("web-1", "web", node="node1"),
+        pod("web-2", "web", node="node2"),
+        deployment("client", node="node1"),
+    )
+    return "web-1", "web-2"
+
+
 @each_family
 @each_way
 def test_flows_follow_those_who_serve(room: Room, stack: ExitStack, way: str, family: str) -> None:
     """All that may happen to endpoints, to one socket after another's answers."""
-    pods = {"web-1": "node1", "web-2": "node2"}
-    room.apply(
-        *(pod(name, "web", node=node) for name, node in pods.items()),
-        deployment("client", node="node1"),
-    )
+    pods = two_pods(room)
     for name in pods:
         serve(room, stack, name, PORT, name)
         serve(room, stack, name, OTHER_PORT, f"{name}-moved")
@@ -159,7 +165,7 @@ def test_flows_follow_those_who_serve(room: Room, stack: ExitStack, way: str, fa
         life(room, name).set_ready(True)
     first = one.hears(*pods)
     # its own one leaves, though it would still answer
-    [second] = pods.keys() - {first}
+    [second] = set(pods) - {first}
     life(room, first).set_ready(False)
     one.hears(second)
     # the last one goes, and somebody comes
@@ -190,11 +196,7 @@ def test_flows_follow_those_who_serve(room: Room, stack: ExitStack, way: str, fa
 @each_way
 def test_tcp_stays(room: Room, stack: ExitStack, way: str, family: str) -> None:
     """Connections held while their backends leave, alive, and while the Service's port moves."""
-    pods = {"web-1": "node1", "web-2": "node2"}
-    room.apply(
-        *(pod(name, "web", node=node) for name, node in pods.items()),
-        deployment("client", node="node1"),
-    )
+    pods = two_pods(room)
     for name in pods:
         server = stack.enter_context(
             running(room, f"{room.namespace}/{name}", [*TALK, "serve", str(PORT), name])
