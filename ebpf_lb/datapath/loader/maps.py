@@ -93,9 +93,9 @@ def provide(
                 found[name] = opened.enter_context(Map.open(pinned_at(spec, family, old)))
         _pin(family, settings, specs, wanted, found, new)
         _copy(family, wanted, found, old, new)
-    with Map.open(new.maps(family) / "flow_seed") as seed_map:
-        if not int.from_bytes(seed_map.lookup(_ZERO) or b"", "little"):
-            fresh = random.SystemRandom().getrandbits(64) | 1
+    if not seed(family, new):
+        fresh = random.SystemRandom().getrandbits(64) | 1
+        with Map.open(new.maps(family) / "flow_seed") as seed_map:
             seed_map.update(_ZERO, fresh.to_bytes(8, "little"))
 
 
@@ -114,17 +114,22 @@ def _pin(
             for name in (*together, *others):
                 kept.pop(name, None)
     for name, spec in specs.items():
-        type_, key_size, value_size, entries, flags = wanted[name]
         for unit in units(settings):
             path = pinned_at(spec, family, new, unit)
             if path.exists():
                 continue  # shared with another unit, or with the other family
-            path.parent.mkdir(parents=True, exist_ok=True)
             if name in kept:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 kept[name].pin(path)
-                continue
-            with Map.create(MapType(type_), key_size, value_size, entries, flags, name) as made:
-                made.pin(path)
+            else:
+                _make(name, wanted[name], path)
+
+
+def _make(name: str, wanted: Shape, path: Path) -> None:
+    type_, key_size, value_size, entries, flags = wanted
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Map.create(MapType(type_), key_size, value_size, entries, flags, name) as made:
+        made.pin(path)
 
 
 def _copy(
@@ -154,11 +159,8 @@ def provide_calls(
         if spec.scope is not Scope.CALLS:
             continue
         path = pinned_at(spec, family, build, unit)
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # of an attempt that was interrupted
-        type_, key_size, value_size, entries, flags = shape(spec, sizes)
-        with Map.create(MapType(type_), key_size, value_size, entries, flags, spec.name) as made:
-            made.pin(path)
+        _make(spec.name, shape(spec, sizes), path)
 
 
 def seed(family: Family, build: Build) -> int:

@@ -28,9 +28,10 @@ def move(old: FamilyMaps, new: FamilyMaps) -> None:
     found = read_back(old)
     room = _Room(old, new, found.unserved)
     for record in _sorted(found):
-        if room.take(record):
+        frontends = room.take(record)
+        if frontends is not None:
             _copy(record, old, new)
-            for key, value in room.frontends(record).items():
+            for key, value in frontends.items():
                 new.frontends.update(key, value)
 
 
@@ -52,26 +53,27 @@ class _Room:
         self._kind_of = value.raw("service_id", "kind", "flags").unpack
         self._pack_key = key.raw("address", "port", "protocol").pack
         self._address_bytes = layout.family.address_bytes
-        self._unserved = unserved  # of them, those that are not in the new maps yet
+        self._unserved = unserved
         self._lookup = old.frontends.lookup
 
-    def take(self, record: Record) -> bool:
-        """Whether the Service port fits, which it then has taken."""
+    def take(self, record: Record) -> dict[bytes, bytes] | None:
+        """The frontends of a Service port that fits, which it then has taken; else None."""
         slots, backends = self._new.slots.max_entries, self._new.backends.max_entries
-        frontends = len(self.frontends(record))
+        frontends = self._frontends(record)
         fits = (
             record.id < self._new.services.count
             and all(sum(region_of(word)) <= slots for word in (record.cluster, record.local))
             and max(unpack_ids(record.backends), default=0) < backends
-            and frontends <= self._frontends_left
+            and len(frontends) <= self._frontends_left
             and len(record.ranges) <= self._ranges_left
         )
-        if fits:
-            self._frontends_left -= frontends
-            self._ranges_left -= len(record.ranges)
-        return fits
+        if not fits:
+            return None
+        self._frontends_left -= len(frontends)
+        self._ranges_left -= len(record.ranges)
+        return frontends
 
-    def frontends(self, record: Record) -> dict[bytes, bytes]:
+    def _frontends(self, record: Record) -> dict[bytes, bytes]:
         """Its entries, and those for its ClusterIPs' other ports."""
         entries = self._packing.unpack(record.frontends)
         for key, value in list(entries.items()):
