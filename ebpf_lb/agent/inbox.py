@@ -18,6 +18,13 @@ class NetworkChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class HooksChanged:
+    """Somebody, perhaps we, changed what is at these interfaces' TC hooks; None: at any."""
+
+    interfaces: frozenset[int] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Wake:
     """Says nothing; ends a wait."""
 

@@ -8,12 +8,12 @@ again. Nothing is taken out of the maps before every kind of object was listed c
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ebpf_lb.agent.config import Config
-from ebpf_lb.agent.inbox import Inbox, NetworkChanged, Wake
+from ebpf_lb.agent.inbox import HooksChanged, Inbox, NetworkChanged, Wake
 from ebpf_lb.agent.metrics.counters import Metrics
 from ebpf_lb.agent.network import roles
 from ebpf_lb.agent.network.attachments import Attachments
@@ -41,6 +41,14 @@ NODES = "nodes"
 _SOURCES = frozenset({resources.ENDPOINT_SLICES.name, resources.ENDPOINTS.name})
 
 
+class Check(Protocol):
+    """What is looked at every second. `problem`: a sentence, "" while all is well."""
+
+    @property
+    def problem(self) -> str: ...
+    def check(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the loop works with."""
@@ -56,6 +64,7 @@ class Parts:
     log: Any
     report_conflict: Callable[[ObjectKey, str], None] = lambda key, sentence: None
     sweep: Callable[[], None] = lambda: None
+    checks: Sequence[Check] = ()
 
 
 class Loop:
@@ -147,6 +156,8 @@ class Loop:
             case NetworkChanged(facts):
                 self._facts = facts
                 self._parts.attachments.apply(self._look_around())
+            case HooksChanged(interfaces):
+                self._parts.attachments.suspect(interfaces)
             case Problem():
                 self._parts.metrics.watch_problems.labels(event.resource.name).inc()
                 about = {"object": str(event.key)} if event.key else {}
@@ -344,6 +355,9 @@ class Loop:
         self._parts.sweep()
         if attachments.failed:
             attachments.retry()
+        attachments.restore()
+        for one in self._parts.checks:
+            one.check()
         if self._parts.health_checks.failed:
             self._parts.health_checks.retry()
         if self.complete:
@@ -365,6 +379,7 @@ class Loop:
             "notProgrammed": sorted({one.sentence for one in list(programmer.refused.values())}),
             "conflicts": sorted({text for all_ in list(self._conflicts.values()) for text in all_}),
             "staleSocketProblem": self._parts.stale_sockets.problem,
+            "hookProblems": [one.problem for one in self._parts.checks if one.problem],
             "serviceNetworkProblems": list(self._parts.service_networks.problems),
             "interfaces": self._parts.attachments.attached(Role.POD),
             "uplinks": self._parts.attachments.attached(Role.UPLINK),

@@ -12,16 +12,18 @@ from ebpf_lb.agent.config import Config
 from ebpf_lb.agent.host import process
 from ebpf_lb.agent.host.bpffs import ensure_bpffs
 from ebpf_lb.agent.host.conntrack import Conntrack, raise_limits
-from ebpf_lb.agent.inbox import Inbox, NetworkChanged
+from ebpf_lb.agent.inbox import HooksChanged, Inbox, NetworkChanged
 from ebpf_lb.agent.loop import Loop, Parts
 from ebpf_lb.agent.metrics.counters import Metrics
 from ebpf_lb.agent.metrics.maps import MapCollector
 from ebpf_lb.agent.metrics.parts import (
     HealthCheckCollector,
+    HookCollector,
     ProgrammerCollector,
     StaleSocketCollector,
     XdpCollector,
 )
+from ebpf_lb.agent.network import hook_changes
 from ebpf_lb.agent.network.attachments import Attachments, SourceNumbers
 from ebpf_lb.agent.network.interfaces import Network
 from ebpf_lb.agent.network.layer_3 import OnDemand, wanted
@@ -33,11 +35,12 @@ from ebpf_lb.agent.servers import pages
 from ebpf_lb.agent.servers.health_checks import HealthCheckServers
 from ebpf_lb.agent.servers.healthz import Health
 from ebpf_lb.agent.upkeep import neighbours
+from ebpf_lb.agent.upkeep.build_pins import BuildPins
+from ebpf_lb.agent.upkeep.socket_hooks import SocketHooks
 from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets, translated_sockets
 from ebpf_lb.agent.upkeep.sweeper import Sweeper
 from ebpf_lb.datapath import clock as datapath_clock
 from ebpf_lb.datapath.accept_local import SETTING, accept_local
-from ebpf_lb.datapath.attach.cgroup import attach_cgroup, remove_links
 from ebpf_lb.datapath.attach.tc import TrafficControl
 from ebpf_lb.datapath.attach.xdp import XdpControl
 from ebpf_lb.datapath.dump import View
@@ -87,17 +90,20 @@ def run(config: Config, warnings: Sequence[str] = ()) -> None:
 def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: Writers) -> None:
     inbox = Inbox(time.monotonic)
     network = Network()
-    # new maps serve nobody, or not everybody: until they are filled, what runs at the hooks stays
-    empty = not any(writer.names() for writer in writers.values())
-    late = loaded.apart or (loaded.changed and empty)
+    # New maps serve nobody: until they are filled, what runs at the hooks stays. But not what lost
+    # its pins, and with them its slow paths: it would drop even our connection to the API server.
+    late = loaded.apart
     _set_node_tables(config, writers)
     control = TrafficControl(config.filter_preference)
     for role in Role:
         if role.has_programs:
             control.use(loaded.build, role.value)
 
+    build_pins = BuildPins(loaded.build, log)
+
     def load_layer_3() -> None:
         compiled = ensure_layer_3(loaded.build, config.settings)
+        build_pins.hold()
         log.info("loaded programs for devices without Ethernet header", compiled=compiled)
 
     hooks = OnDemand(control, load_layer_3, lambda: control.use(loaded.build, LAYER_3_PROGRAMS))
@@ -109,11 +115,12 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     xdp = XdpUplinks(xdp_control, config.xdp, log)
     sources = _snat_sources(loaded.build)
     _accept_local(config, log)
+    sockets = SocketHooks(loaded.build, Pins(config.bpffs).links, config.cgroup, log)
 
     def take_over() -> None:
         """The programs of this build are everywhere: nothing needs an older one."""
         if late:
-            _attach_sockets(config, loaded.build, log)
+            sockets.attach()
         for build_id in retire_old_builds(config.bpffs):
             log.info("retired", build=build_id)
         process.give_memory_back()
@@ -153,6 +160,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
             log=log,
             report_conflict=report("AddressConflict"),
             sweep=Sweeper(sweeps(loaded.build), log).step,
+            checks=(build_pins, sockets),
         ),
         inbox,
         network.facts,
@@ -168,12 +176,14 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     metrics.registry.register(HealthCheckCollector(health_checks))
     metrics.registry.register(XdpCollector(xdp))
     metrics.registry.register(StaleSocketCollector(stale_sockets))
+    metrics.registry.register(HookCollector({"tc": attachments, "xdp": xdp, "cgroup": sockets}))
     if not late:
-        _attach_sockets(config, loaded.build, log)
+        sockets.attach()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
     neighbours.keep_asking(lambda: attachments.uplinks)
     network.follow(lambda facts: inbox.put(NetworkChanged(facts)))
+    hook_changes.follow(lambda interfaces: inbox.put(HooksChanged(interfaces)))
     watchers = _watch(config, client, inbox)
     pages.serve(config, state, metrics.page, loop.status, log)
     log.info(
@@ -241,17 +251,6 @@ def _accept_local(config: Config, log: Any) -> None:
             setting=str(SETTING),
             error=error.strerror,
         )
-
-
-def _attach_sockets(config: Config, build: Build, log: Any) -> None:
-    if config.cgroup is None:
-        log.warning(
-            "no cgroup of version 2: the node's own processes are served at TC, packet by packet"
-        )
-        remove_links(Pins(config.bpffs).links)
-        return
-    links = attach_cgroup(build, Pins(config.bpffs).links, config.cgroup)
-    log.debug("attached", cgroup=str(config.cgroup), links=links)
 
 
 def _watch(config: Config, client: ApiClient, inbox: Inbox) -> list[Watcher]:

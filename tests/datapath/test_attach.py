@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from ebpf_lb.cli.main import main
 from ebpf_lb.datapath.accept_local import SETTING, accept_local
-from ebpf_lb.datapath.attach.cgroup import attach_cgroup
+from ebpf_lb.datapath.attach.cgroup import attach_cgroup, lost_links
 from ebpf_lb.datapath.attach.errors import AttachError
 from ebpf_lb.datapath.attach.tc import PREFERENCE, Direction, TrafficControl
 from ebpf_lb.datapath.libbpf import CgroupHook, Link, Program
@@ -169,6 +169,28 @@ def test_an_interface_that_has_gone(node: Pins, ifindex: int) -> None:
         assert control.detach(ifindex + 1000) == 0
 
 
+def test_what_somebody_removed_is_missing(node: Pins, ifindex: int) -> None:
+    everything = [
+        "ipv4/pod_ingress", "ipv4/pod_egress", "ipv6/pod_ingress", "ipv6/pod_egress",
+    ]  # fmt: skip
+    with TrafficControl() as control:
+        control.use(pin_programs(node, "one"))
+        assert sorted(control.missing(ifindex)) == sorted(everything)
+        control.attach(ifindex)
+        assert control.missing(ifindex) == []
+        tc(*f"filter del dev d0 ingress pref {PREFERENCE}".split())
+        assert control.missing(ifindex) == ["ipv4/pod_ingress"]
+        control.attach(ifindex)
+        tc("qdisc", "replace", "dev", "d0", "clsact")
+        assert control.missing(ifindex) == []
+        tc("qdisc", "del", "dev", "d0", "clsact")
+        assert sorted(control.missing(ifindex)) == sorted(everything)
+        control.attach(ifindex)
+        assert control.missing(ifindex) == []
+        subprocess.run(["ip", "link", "del", "d0"], check=True)
+        assert control.missing(ifindex) == [], "its end is no loss"
+
+
 def test_somebody_elses_ingress_qdisc_is_named(node: Pins, ifindex: int) -> None:
     tc("qdisc", "add", "dev", "d0", "ingress")
     with TrafficControl() as control:
@@ -224,6 +246,18 @@ def test_another_cgroup_and_a_program_that_has_gone(node: Pins, cgroup: Path) ->
             assert link.info().cgroup_id == other.stat().st_ino
     finally:
         other.rmdir()
+
+
+def test_links_that_somebody_removed_are_lost_and_made_again(node: Pins, cgroup: Path) -> None:
+    build = pin_cgroup_programs(node, "one")
+    names = attach_cgroup(build, node.links, cgroup)
+    assert lost_links(node.links, names) == []
+    (node.links / "ipv4-connect4").unlink()
+    with Link.open(node.links / "ipv6-connect6") as link:
+        link.detach()
+    assert lost_links(node.links, names) == ["ipv4-connect4", "ipv6-connect6"]
+    assert attach_cgroup(build, node.links, cgroup) == names
+    assert lost_links(node.links, names) == []
 
 
 def test_a_folder_that_is_no_cgroup(node: Pins, tmp_path: Path) -> None:

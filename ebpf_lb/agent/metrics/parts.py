@@ -107,6 +107,30 @@ class XdpCollector(Collector):
         yield metric
 
 
+class Restoring(Protocol):
+    """What is asked here of whatever keeps programs at their hooks."""
+
+    @property
+    def restored(self) -> int: ...
+
+
+class HookCollector(Collector):
+    """Programs that somebody else took off their hooks. `keepers`: by kind of hook."""
+
+    def __init__(self, keepers: Mapping[str, Restoring]) -> None:
+        self._keepers = keepers
+
+    def collect(self) -> Iterator[Metric]:
+        metric = CounterMetricFamily(
+            "ebpf_lb_hooks_restored",
+            "Times that programs somebody had removed from an interface or a cgroup were put back.",
+            labels=["hook"],
+        )
+        for hook, keeper in self._keepers.items():
+            metric.add_metric([hook], keeper.restored)
+        yield metric
+
+
 class SocketsClosed(Protocol):
     """What is asked of the StaleSockets here."""
 

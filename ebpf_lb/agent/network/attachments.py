@@ -21,6 +21,7 @@ class Control(Protocol):
     """What is asked of `datapath.attach.tc.TrafficControl`."""
 
     def attach(self, ifindex: int, role: str = "pod") -> bool: ...
+    def missing(self, ifindex: int, role: str = "pod") -> list[str]: ...
     def detach(self, ifindex: int) -> int: ...
     def ahead_of_us(self, ifindex: int) -> Iterable[Any]: ...
 
@@ -75,6 +76,9 @@ class Attachments:
         self._wanted: Mapping[int, Interface] = {}
         self._done: dict[int, Interface] = {}
         self._failed: dict[int, str] = {}
+        self._suspects: set[int] = set()
+        self.restored = 0
+        """How often programs that somebody had removed were attached again."""
         self._pod_networks: tuple[Network, ...] | None = None
         self._attaching = False
 
@@ -114,7 +118,7 @@ class Attachments:
         self._wanted = view.interfaces
         if not self._attaching:
             return
-        for index in self._done.keys() - view.interfaces.keys():
+        for index in (self._done.keys() | self._failed.keys()) - view.interfaces.keys():
             self._forget(index)
         self.retry()
 
@@ -125,6 +129,32 @@ class Attachments:
                 self._set_up(interface)
         for index in self._failed.keys() - self._wanted.keys():
             del self._failed[index]
+
+    def suspect(self, interfaces: Iterable[int] | None) -> None:
+        """Something changed at the TC hooks of these, of any for None: `restore` shall look."""
+        self._suspects.update(self._done if interfaces is None else interfaces)
+
+    def restore(self) -> None:
+        """Attaches again what somebody removed: filters, or clsact with all that was in it. To be
+        called every second or so, and not at each change: whoever removes them does so one by one,
+        and perhaps again and again."""
+        suspects, self._suspects = self._suspects, set()
+        for index in suspects & self._done.keys():
+            interface = self._done[index]
+            if not interface.role.has_programs:
+                continue
+            missing = self._control.missing(index, interface.programs)
+            if not missing:
+                continue
+            del self._done[index]
+            self._set_up(interface)
+            if index in self._done:  # else it is said why not, and tried again
+                self.restored += 1
+                self._log.warning(
+                    "our programs had been removed from an interface and are attached again",
+                    interface=interface.name,
+                    programs=missing,
+                )
 
     def _set_up(self, interface: Interface) -> None:
         before = self._done.get(interface.index)
@@ -168,14 +198,14 @@ class Attachments:
             )
 
     def _forget(self, index: int) -> None:
-        interface = self._done.pop(index)
+        interface = self._done.pop(index, None)
         self._failed.pop(index, None)
-        if interface.role.has_programs:
+        if interface is None or interface.role.has_programs:
             self._control.detach(index)  # it may be there still, as something else
         self._xdp.forget(index)
         for writer in self._writers.values():
             writer.delete_interface(index)
-        self._log.debug("forgotten", interface=interface.name)
+        self._log.debug("forgotten", interface=interface.name if interface else index)
 
     def _set_pod_networks(self, networks: tuple[Network, ...] | None) -> None:
         """Unknown ones stay as they are: at a restart the Node object comes a little later."""

@@ -45,6 +45,9 @@ class OnDemand:
         self._loading = Future()
         self._run()
 
+    def missing(self, ifindex: int, role: str = "pod") -> list[str]:
+        return self._control.missing(ifindex, role)
+
     def detach(self, ifindex: int) -> int:
         return self._control.detach(ifindex)
 

@@ -25,6 +25,7 @@ class Control(Protocol):
 
     def attach(self, ifindex: int, mode: Mode) -> bool: ...
     def detach(self, ifindex: int) -> int: ...
+    def holds(self, ifindex: int) -> bool: ...
     def ours(self) -> Iterable[int]: ...
 
 
@@ -45,6 +46,8 @@ class XdpUplinks:
         self._mode = mode
         self._log = log
         self._served: dict[int, Served] = {}
+        self.restored = 0
+        """How often a program that somebody had removed was attached again."""
 
     def retain(self, interfaces: Iterable[Interface]) -> None:
         """Takes our programs off all interfaces but those of these that may have one: what earlier
@@ -74,13 +77,21 @@ class XdpUplinks:
             )
             return
         mode = Mode.GENERIC if self._mode == GENERIC else Mode.NATIVE
+        served = Served(interface.name, mode.value)
         try:
+            removed = self._served.get(index) == served and not self._control.holds(index)
             if not self._control.attach(index, mode):
                 return  # gone; its disappearance is on the way to us
         except (AttachError, OSError) as error:
             self._note(index, Served(interface.name, TC, str(error)))
         else:
-            self._note(index, Served(interface.name, mode.value))
+            self._note(index, served)
+            if removed:
+                self.restored += 1
+                self._log.warning(
+                    "our XDP program had been removed and is attached again",
+                    interface=interface.name,
+                )
 
     def forget(self, index: int) -> None:
         """One that has gone, or is no uplink any more."""

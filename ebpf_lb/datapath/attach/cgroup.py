@@ -61,6 +61,12 @@ def attach_cgroup(build: Build, links: Path, cgroup: Path) -> list[str]:
     return attached
 
 
+def lost_links(links: Path, names: Collection[str]) -> list[str]:
+    """Those of these names that no longer run at any cgroup: their pin, their attachment or the
+    cgroup itself was removed."""
+    return [name for name in names if not _runs(links / name)]
+
+
 def remove_links(links: Path, but: Collection[str] = ()) -> None:
     """Ends all pinned links except those of these names."""
     for pin in sorted(links.iterdir()) if links.exists() else ():
@@ -73,6 +79,14 @@ def remove_link(pin: Path) -> None:
     with Link.open(pin) as link:
         link.detach()
     pin.unlink()
+
+
+def _runs(pin: Path) -> bool:
+    try:
+        with Link.open(pin) as link:
+            return link.info().cgroup_id != 0
+    except FileNotFoundError:
+        return False
 
 
 def _attach(program: Program, hook: CgroupHook, pin: Path, cgroup_fd: int, cgroup_id: int) -> None:

@@ -108,6 +108,17 @@ class TrafficControl:
             ) from error
         return True
 
+    def missing(self, ifindex: int, role: str = "pod") -> list[str]:
+        """The names of this role's programs that are not where `attach` puts them, whoever took
+        them off; none if the interface has gone."""
+        there = {(one.direction, one.preference, one.name) for one in self.filters(ifindex)}
+        lacking = [
+            f"{family.directory}/{program.name}"
+            for (direction, family), program in self._programs[role].items()
+            if (direction, self._preference_of(family), _NAME_PREFIX + program.name) not in there
+        ]
+        return lacking if _exists(ifindex) else []
+
     def filters(self, ifindex: int) -> list[Filter]:
         """All filters at both hooks, in the order in which they run; none if it has gone."""
         return [found for hook in Direction for found in self._filters(ifindex, hook)]
@@ -191,6 +202,14 @@ class TrafficControl:
             found = _parse_filter(message, ifindex, direction)
             if found is not None:
                 yield found
+
+
+def _exists(ifindex: int) -> bool:
+    try:
+        socket.if_indextoname(ifindex)
+    except OSError:
+        return False
+    return True
 
 
 def suppress_gone() -> Any:

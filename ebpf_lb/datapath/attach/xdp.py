@@ -126,6 +126,10 @@ class XdpControl:
         """Removes our programs; how many they were."""
         return sum(self._remove(ifindex, one) for one in self.attached(ifindex) if one.ours)
 
+    def holds(self, ifindex: int) -> bool:
+        """Is a program of ours on the interface?"""
+        return any(one.ours for one in self.attached(ifindex))
+
     def attached(self, ifindex: int) -> list[Attached]:
         """All XDP programs on an interface; none if it has gone."""
         try:

@@ -23,7 +23,14 @@ from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
-__all__ = ["Loaded", "LoaderError", "ensure_layer_3", "ensure_loaded", "retire_old_builds"]
+__all__ = [
+    "Loaded",
+    "LoaderError",
+    "ensure_layer_3",
+    "ensure_loaded",
+    "program_arrays",
+    "retire_old_builds",
+]
 
 _LOG_LINES = 20
 
@@ -115,6 +122,11 @@ def retire_old_builds(bpffs: Path) -> list[str]:
             shutil.rmtree(folder)
             retired.append(folder.name)
     return retired
+
+
+def program_arrays(build: Build) -> list[Path]:
+    """Where those of all units that are loaded are pinned."""
+    return sorted(build.path.glob("*/*/calls"))
 
 
 def _current(pins: Pins) -> str | None:

@@ -167,18 +167,25 @@ class Control:
         self.gone: set[int] = set()
         self.refusing: set[int] = set()
         self.foreign: list[Any] = []
+        self.lost: dict[int, list[str]] = {}
+        self.looks: list[int] = []
 
     def attach(self, ifindex: int, role: str = "pod") -> bool:
         if ifindex in self.refusing:
             raise AttachError(f"Cannot attach to {ifindex}.")
         if ifindex in self.gone:
             return False
+        self.lost.pop(ifindex, None)
         self.calls.append(f"attach {role} {ifindex}")
         return True
 
     def detach(self, ifindex: int) -> int:
         self.calls.append(f"detach {ifindex}")
         return 4
+
+    def missing(self, ifindex: int, role: str = "pod") -> list[str]:
+        self.looks.append(ifindex)
+        return self.lost.get(ifindex, [])
 
     def ahead_of_us(self, ifindex: int) -> list[Any]:
         return self.foreign
@@ -211,6 +218,9 @@ class Xdp:
         if there:
             self.calls.append(f"xdp off {ifindex}")
         return int(there is not None)
+
+    def holds(self, ifindex: int) -> bool:
+        return ifindex in self.on
 
     def ours(self) -> list[int]:
         return list(self.on)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ebpf_lb.agent.inbox import NetworkChanged
+from ebpf_lb.agent.inbox import HooksChanged, NetworkChanged
 from ebpf_lb.agent.network.attachments import SourceNumbers
 from ebpf_lb.agent.network.roles import Address, Link
 from ebpf_lb.datapath.attach.tc import Direction
@@ -156,6 +156,51 @@ def test_one_that_cannot_be_attached_is_reported_once_and_tried_again(agent: Age
     agent.second()
     assert attach_calls(agent) == ["attach pod 5"]
     assert agent.loop.status()["interfaceProblems"] == []
+
+
+def test_the_entry_of_one_that_could_not_be_attached_goes_with_it(agent: Agent) -> None:
+    agent.control.refusing.add(5)
+    agent.tell(NetworkChanged(facts(VETH4, VETH5)))
+    assert 5 in agent.writer.entries
+    agent.tell(NetworkChanged(facts(VETH4)))
+    assert 5 not in agent.writer.entries
+    assert agent.loop.status()["interfaceProblems"] == []
+
+
+@pytest.mark.parametrize("heard", [frozenset({4}), None], ids=["which", "that-something"])
+def test_what_somebody_removed_is_attached_again(
+    agent: Agent, heard: frozenset[int] | None
+) -> None:
+    agent.control.lost[4] = ["ipv4/pod_ingress"]
+    agent.second()
+    assert agent.control.looks == [], "nothing was heard, so nothing is looked at"
+    agent.tell_now(HooksChanged(heard))
+    agent.second()
+    assert attach_calls(agent) == ["attach pod 4"]
+    [line] = agent.log.of("our programs had been removed from an interface and are attached again")
+    assert line == {"interface": "veth4", "programs": ["ipv4/pod_ingress"]}
+    assert agent.attachments.restored == 1
+    agent.second()
+    assert attach_calls(agent) == [], "once"
+
+
+def test_where_it_cannot_be_attached_again_it_is_said_and_tried_until_it_can(agent: Agent) -> None:
+    agent.control.lost[4] = ["ipv4/pod_ingress"]
+    agent.control.refusing.add(4)
+    agent.tell_now(HooksChanged(frozenset({4})))
+    agent.second()
+    assert agent.loop.status()["interfaceProblems"] == ["Cannot attach to 4."]
+    assert agent.attachments.restored == 0
+    agent.control.refusing.clear()
+    agent.second()
+    assert attach_calls(agent) == ["attach pod 4"]
+    assert agent.loop.status()["interfaceProblems"] == []
+
+
+def test_a_change_at_an_interface_that_is_nothing_to_us(agent: Agent) -> None:
+    agent.tell_now(HooksChanged(frozenset({77})))
+    agent.second()
+    assert agent.control.looks == []
 
 
 def test_entries_of_interfaces_that_went_while_no_agent_ran() -> None:

@@ -107,6 +107,9 @@ def test_one_that_somebody_took_off_comes_back() -> None:
     agent.xdp.on.pop(7)
     agent.tell(NetworkChanged(facts(WAN, more=(OF_WAN,))))
     assert xdp_calls(agent) == ["xdp native 7"]
+    [line] = agent.log.of("our XDP program had been removed and is attached again")
+    assert line == {"interface": "wan0"}
+    assert agent.loop._parts.xdp.restored == 1
 
 
 def test_our_own_doing_is_no_reason_for_more() -> None:
@@ -115,6 +118,7 @@ def test_our_own_doing_is_no_reason_for_more() -> None:
     seen = {**ALL.links, 7: replace(WAN, xdp=(1,)), 2: replace(ETH0, xdp=(1,))}
     agent.tell(NetworkChanged(Facts(seen, ALL.addresses, ALL.default_routes)))
     assert not [call for call in agent.writer.calls if "tach" in call or "xdp" in call]
+    assert agent.loop._parts.xdp.restored == 0
 
 
 def test_uplinks_come_change_and_go() -> None:

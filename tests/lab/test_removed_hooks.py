@@ -1,0 +1,113 @@
+"""Somebody removes our programs from a node's interfaces, from its cgroup, or their pins: the agent
+puts back what it can, and says so.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ebpf_lb.lab.cluster import Lab
+from tests.lab.conftest import Room, room_in
+from tests.lab.small_node import NODE, counted, page, restart
+from tests.support.checker import Reaches, expect
+from tests.support.manifests import deployment, service
+
+WITHIN_S = 60
+NODE_PORT = 31097
+
+
+@pytest.fixture(scope="module")
+def web(shared_room: Room) -> Room:
+    """`web` on node1, and an asker on the node."""
+    made = service("web", type="NodePort")
+    made["spec"]["ports"][0]["nodePort"] = NODE_PORT
+    shared_room.apply(deployment("web", node="node1"), deployment("asker", node=NODE), made)
+    return shared_room
+
+
+def until(done: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not done():
+        assert time.monotonic() < deadline, f"{what} within {WITHIN_S} s"
+        time.sleep(0.2)
+
+
+def restored(lab: Lab, hook: str) -> float:
+    return counted(lab, "ebpf_lb_hooks_restored_total", hook=hook)
+
+
+def after(lab: Lab, hook: str, *words: str) -> None:
+    """Runs that on the node, and waits until something was put back at that kind of hook."""
+    before = restored(lab, hook)
+    lab.exec(NODE, list(words), check=True)
+    until(lambda: restored(lab, hook) > before, f"the agent notices `{' '.join(words)}`")
+
+
+def reached(room: Room) -> None:
+    """By the client outside, a pod of the node, and the node itself."""
+    pods = Reaches(set(room.pods("web")))
+    node = next(a for a in room.lab.node(NODE).addresses if ":" not in a)
+    vip = room.lab.client.get(f"/api/v1/namespaces/{room.namespace}/services/web")
+    cluster_ip = f"{vip['spec']['clusterIP']}:80/tcp"
+    expect(room.lab, "client", f"{node}:{NODE_PORT}/tcp", pods, within_s=WITHIN_S)
+    for source in (room.pod("asker"), NODE):
+        expect(room.lab, source, cluster_ip, pods, within_s=WITHIN_S)
+
+
+def interface_of(room: Room, app: str) -> str:
+    """The node's end of a pod's wire."""
+    peer = room.lab.exec(room.pod(app), ["cat", "/sys/class/net/eth0/iflink"], check=True)
+    links = room.lab.exec(NODE, ["ip", "-j", "link"], check=True).stdout
+    return str(next(x["ifname"] for x in json.loads(links) if x["ifindex"] == int(peer.stdout)))
+
+
+def test_filters_and_clsact(web: Room) -> None:
+    lab, wire = web.lab, interface_of(web, "asker")
+    reached(web)
+    after(lab, "tc", "tc", "filter", "del", "dev", "eth0", "ingress")
+    after(lab, "tc", "tc", "qdisc", "del", "dev", wire, "clsact")
+    reached(web)
+    assert json.loads(page(lab, "/status"))["interfaceProblems"] == []
+
+
+def test_cgroup_links(web: Room) -> None:
+    lab = web.lab
+    pin = "links/ipv4-connect4"
+    after(lab, "cgroup", "sh", "-c", f"rm $EBPF_LB_BPFFS/{pin}")
+    lab.exec(NODE, ["sh", "-c", f"test -e $EBPF_LB_BPFFS/{pin}"], check=True)
+    reached(web)
+
+
+def test_pins(web: Room) -> None:
+    """Forwarding goes on, and the next agent, which has to load anew, reaches the API server."""
+    lab = web.lab
+    folder = lab.exec(NODE, ["sh", "-c", "echo $EBPF_LB_BPFFS"], check=True).stdout.strip()
+    shutil.rmtree(folder, ignore_errors=True)  # the folder itself is none of ours to remove
+    try:
+        reached(web)
+        until(
+            lambda: "what is pinned" in str(json.loads(page(lab, "/status"))["hookProblems"]),
+            "the agent says that its pins are gone",
+        )
+    finally:
+        restart(lab)
+    reached(web)
+    assert json.loads(page(lab, "/status"))["hookProblems"] == []
+    assert Path(folder, "links", "ipv4-connect4").exists()
+
+
+@pytest.fixture
+def native_room(native_lab: Lab, tmp_path: Path) -> Iterator[Room]:
+    yield from room_in(native_lab, tmp_path)
+
+
+def test_xdp(native_room: Room) -> None:
+    lab = native_room.lab
+    after(lab, "xdp", "ip", "link", "set", "dev", "eth0", "xdp", "off")
+    shown = lab.exec(NODE, ["ip", "link", "show", "dev", "eth0"], check=True).stdout
+    assert "xdp_ingress" in shown
+    assert json.loads(page(lab, "/status"))["xdp"]["interfaces"]["eth0"] == {"mode": "native"}
