@@ -13,6 +13,7 @@ import pytest
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.options import Options
 from ebpf_lb.lab.scenarios import catalog
+from ebpf_lb.lab.scenarios import run as running
 from tests.lab.conftest import EBPF_LB, own_lab
 
 Cli = Callable[..., Any]
@@ -89,6 +90,23 @@ def test_all_are_listed_and_shown(cli: Cli) -> None:
         assert scenario.title in listed
         shown = cli("scenario", "show", name).stdout
         assert scenario.title in shown and "kind: Service" in shown
+
+
+def test_one_that_is_being_run_is_left_alone(lab: Lab, cli: Cli) -> None:
+    hairpin = catalog.load("hairpin")
+    with running.prepared(lab, hairpin):
+        done = cli("scenario", "run", "hairpin")
+        assert done.returncode == 1
+        assert "scenario hairpin is being run in lab" in done.stderr
+        assert lab.client.get(f"/api/v1/namespaces/{hairpin.namespace}/pods")["items"]
+    assert cli("scenario", "run", "hairpin").returncode == 0
+
+
+def test_a_drawing_that_cannot_be_written_is_refused_before_the_run(cli: Cli) -> None:
+    done = cli("scenario", "run", "hairpin", "-o", "/nonexistent/way.svg")
+    assert done.returncode == 2
+    assert "nothing can be written into /nonexistent" in done.stderr
+    assert done.stdout == "" and "applying" not in done.stderr
 
 
 def test_an_unknown_one_is_explained(cli: Cli) -> None:

@@ -1,5 +1,6 @@
 """`ebpf-lb lab scenario list | show | run`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def run(lab: Lab, name: str, output: Path | None, family: str | None, keep: bool
     from ebpf_lb.lab.scenarios import run as running
 
     found = catalog.load(name)
+    if output is not None and not os.access(output.parent, os.W_OK):
+        raise click.BadParameter(f"nothing can be written into {output.parent}", param_hint="-o")
     version = int(family.removeprefix("ipv")) if family else int(lab.options.families[0])
 
     def progress(sentence: str) -> None:

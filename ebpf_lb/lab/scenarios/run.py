@@ -1,5 +1,6 @@
 """Runs a scenario in a lab: manifests, one real connection, what was captured of it."""
 
+import fcntl
 import json
 import sys
 import time
@@ -54,6 +55,13 @@ def prepared(
     """The scenario's objects are there meanwhile, in a namespace of their own. Raises
     ScenarioError, and what applying raises."""
     _check(lab, scenario)
+    with _alone(lab, scenario):
+        yield from _prepared(lab, scenario, keep, progress)
+
+
+def _prepared(
+    lab: Lab, scenario: Scenario, keep: bool, progress: Callable[[str], None]
+) -> Iterator[None]:
     namespace = scenario.namespace
     client = lab.client
     _make_namespace(client, namespace)
@@ -81,6 +89,21 @@ def record(lab: Lab, scenario: Scenario, version: int) -> list[Recording]:
     finally:
         if pinned:
             lab.route(asked.address, None)
+
+
+@contextmanager
+def _alone(lab: Lab, scenario: Scenario) -> Iterator[None]:
+    """Two runs of one scenario in a lab would remove each other's objects. Scenarios of other names
+    do not meet. The kernel lets go of the lock with the process."""
+    with (lab.names.dir / f"scenario-{scenario.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ScenarioError(
+                f"scenario {scenario.name} is being run in lab {lab.name!r} already: wait until it "
+                "has ended"
+            ) from None
+        yield
 
 
 def _make_namespace(client: Client, name: str) -> None:
