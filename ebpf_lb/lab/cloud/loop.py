@@ -20,7 +20,7 @@ from ebpf_lb.lab.cloud.addresses import (
 )
 from ebpf_lb.lab.cloud.health import INTERVAL_S, Health
 from ebpf_lb.lab.cloud.router import Router
-from ebpf_lb.lab.cloud.ways import Check, Target, Way, checks, targets, ways
+from ebpf_lb.lab.cloud.ways import Check, Target, Way, checks, own_addresses, targets, ways
 from ebpf_lb.lab.objects.client import ApiError, Client, Json
 from ebpf_lb.lab.objects.follow import follow
 
@@ -196,7 +196,8 @@ class Cloud:
     # --- routes
 
     def _ways(self) -> dict[str, Way]:
-        return ways(self._services, self._targets, self._health.healthy, self._pins)
+        own = own_addresses(self._objects[_NODES].values())
+        return ways(self._services, self._targets, self._health.healthy, self._pins, own)
 
     def _routes(self, found: dict[str, Way]) -> dict[str, tuple[str, ...]]:
         by_name = {target.name: target for target in self._targets}

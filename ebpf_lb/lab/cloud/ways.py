@@ -57,9 +57,19 @@ def targets(nodes: Iterable[Json]) -> list[Target]:
             or conditions.get("Ready") != "True"
         ):
             continue
-        internal = [a for a in status.get("addresses") or () if a["type"] == "InternalIP"]
-        found.append(Target(metadata["name"], tuple(a["address"] for a in internal)))
+        found.append(Target(metadata["name"], _addresses(node)))
     return sorted(found, key=lambda target: target.name)
+
+
+def own_addresses(nodes: Iterable[Json]) -> frozenset[str]:
+    """Of all nodes. As externalIPs, too, they lead to their node as they always do: its link knows
+    the way, and everything else that is sent to the node comes the same one."""
+    return frozenset(address for node in nodes for address in _addresses(node))
+
+
+def _addresses(node: Json) -> tuple[str, ...]:
+    known = (node.get("status") or {}).get("addresses") or ()
+    return tuple(a["address"] for a in known if a["type"] == "InternalIP")
 
 
 def checks(services: Iterable[Json], usable: Iterable[Target]) -> set[Check]:
@@ -78,14 +88,16 @@ def ways(
     usable: Iterable[Target],
     healthy: Collection[tuple[str, int]],
     pins: Mapping[str, str],
+    own: Collection[str] = (),
 ) -> dict[str, Way]:
-    """Address -> way. healthy: (node, healthCheckNodePort) that answered 200."""
+    """Address -> way. healthy: (node, healthCheckNodePort) that answered 200. own: nodes' own
+    addresses, which need none."""
     eligible: dict[str, set[str]] = {}
     everyone = {target.name for target in usable}
     for service in services:
         port = _health_port(service)
         nodes = {n for n in everyone if (n, port) in healthy} if port else everyone
-        for address in external_addresses(service):
+        for address in set(external_addresses(service)).difference(own):
             eligible[address] = eligible.get(address, everyone) & nodes
     return {
         address: Way((pins[address],), pinned=True)

@@ -4,7 +4,16 @@ import threading
 from typing import Any
 
 from ebpf_lb.lab.cloud.health import Health
-from ebpf_lb.lab.cloud.ways import EXCLUDED, Check, Target, Way, checks, targets, ways
+from ebpf_lb.lab.cloud.ways import (
+    EXCLUDED,
+    Check,
+    Target,
+    Way,
+    checks,
+    own_addresses,
+    targets,
+    ways,
+)
 
 NODES = [Target(name, (f"172.30.0.{n}", f"fd30::{n}")) for n, name in enumerate("abc", start=1)]
 
@@ -49,6 +58,13 @@ def test_only_ready_nodes_that_nobody_excluded() -> None:
 
 def test_policy_cluster_uses_all_nodes() -> None:
     assert ways([service("172.29.0.1")], NODES, (), {}) == {"172.29.0.1": Way(("a", "b", "c"))}
+
+
+def test_a_nodes_own_address_leads_to_that_node_whatever_services_have_it() -> None:
+    own = own_addresses([node("unready", "False")])
+    assert own == {"172.30.0.1", "fd30::1"}
+    both = service("172.29.0.1", externalIPs=["172.30.0.1", "FD30::1"])
+    assert ways([both], NODES, (), {}, own) == {"172.29.0.1": Way(("a", "b", "c"))}
 
 
 def test_policy_local_uses_the_nodes_that_say_they_are_healthy() -> None:
