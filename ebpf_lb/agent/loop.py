@@ -307,6 +307,7 @@ class Loop:
         # not before the Services: what has an address in these networks must be known
         self._parts.service_networks.apply(self._primary, self._pod_networks)
         self._latency.programmed()
+        self.complete = True  # not before programs run and guards stand: /healthz says so
         written = programmer.writes - writes
         if written:
             programmer.note_changes()
@@ -340,7 +341,6 @@ class Loop:
     def _complete(self) -> None:
         """Every Service is in the maps: whatever else is in them is gone from the cluster."""
         self._parts.programmer.retain()
-        self.complete = True
         if self._attach_late:
             self._parts.attachments.begin(self._look_around())
         self._when_complete()

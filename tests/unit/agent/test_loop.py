@@ -328,6 +328,22 @@ def test_new_and_empty_maps_are_filled_before_programs_use_them() -> None:
     assert "attach pod 5" in calls
 
 
+def test_it_is_not_complete_before_programs_use_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks /healthz meanwhile, from another thread, hears so."""
+    agent = Agent(late=True)
+    complete: list[bool] = []
+    attach = agent.control.attach
+
+    def noting(ifindex: int, role: str = "pod") -> bool:
+        complete.append(agent.loop.complete)
+        return attach(ifindex, role)
+
+    monkeypatch.setattr(agent.control, "attach", noting)
+    agent.tell(*lists(web()))
+    assert complete and not any(complete)
+    assert agent.loop.complete
+
+
 def test_the_node_object(agent: Agent) -> None:
     assert agent.loop.eligible
     doomed = Node("node1", taints=frozenset({AUTOSCALER_TAINT}))
