@@ -168,6 +168,13 @@ def test_node_ports_stay_over_updates_and_go_with_the_type() -> None:
     assert asked.spec["ports"][0]["nodePort"] == number
 
 
+def test_a_health_check_port_that_is_asked_for_is_not_chosen_for_a_port_as_well() -> None:
+    local = {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
+    [chosen] = create(registry(), **local).spec["ports"]
+    [other] = create(registry(), healthCheckNodePort=chosen["nodePort"], **local).spec["ports"]
+    assert other["nodePort"] != chosen["nodePort"]
+
+
 def test_load_balancer() -> None:
     made = registry()
     spec = create(made, type="LoadBalancer", externalTrafficPolicy="Local").spec

@@ -214,3 +214,18 @@ def test_a_namespace_goes_with_all_that_is_in_it() -> None:
     assert cluster.store.get(NAMESPACE, "", "blue") is None
     assert cluster.pods(active=False) == []
     assert cluster.store.objects(SERVICE, "blue") == []
+
+
+def test_a_namespace_shortens_the_grace_of_a_pod_that_terminates() -> None:
+    cluster = Cluster()
+    cluster.create(NAMESPACE, {"metadata": {"name": "blue"}}, "")
+    cluster.create(DEPLOYMENT, deployment(replicas=1), "blue")
+    cluster.settle()
+    [pod] = cluster.store.objects(POD, "blue")
+    cluster.registry.delete(POD, "blue", pod.name, DeleteOptions(grace_s=365 * 24 * 3600))
+    cluster.registry.delete(NAMESPACE, "", "blue")
+    cluster.settle(kubelet=False)
+    [metadata] = [one.metadata for one in cluster.store.objects(POD, "blue")]
+    assert metadata["deletionGracePeriodSeconds"] == 30
+    cluster.settle()
+    assert cluster.store.get(NAMESPACE, "", "blue") is None

@@ -20,7 +20,8 @@ class NamespaceController(Controller):
         kinds = sorted((kind for kind in KINDS if kind.namespaced), key=lambda kind: kind is POD)
         for kind in kinds:
             for stored in self.store.objects(kind, name):
-                if not stored.terminating:
+                # a pod that terminates for longer than its own grace period has that much from now
+                if not stored.terminating or kind is POD:
                     self.registry.delete(kind, name, stored.name)
         if not any(self.store.objects(kind, name) for kind in kinds):
             self.registry.finish_namespace(namespace)

@@ -134,6 +134,8 @@ class ServiceStrategy(Strategy):
                     return [bad_value(field, number, str(error))]
                 mine.add((port["protocol"], number))
                 by_port[port["port"]] = number
+        if has_health_check_port(spec) and (asked := spec.get("healthCheckNodePort")):
+            mine.add(("TCP", asked))  # not to be chosen for one of its ports
         try:
             if has_node_ports(spec):
                 for port in ports:
