@@ -21,7 +21,8 @@ from ebpf_lb.lab.options import DEFAULT_NAME, Options
 
 NAMESPACE, NAME = "default", "hostnames"
 TRIES = 40  # that one of three pods is missed by chance: three times in ten million
-_READY_WITHIN_S = 20
+_READY_WITHIN_S = 60
+_ANSWER_S = 10  # SYNs that were lost are sent again after 1, 3 and 7 s
 
 
 class DemoError(UserError):
@@ -123,7 +124,7 @@ def _columns(lab: Lab, pods: dict[str, str]) -> Iterator[Column]:
 
 def ask(lab: Lab, host: str, url: str, tries: int) -> list[str]:
     """Who answered: a new connection for each try, up to the first that got no answer."""
-    options = ["-sg", "--fail-early", "--max-time", "2", "-H", "Connection: close", "-w", "\\n"]
+    options = ["-sg", "--fail-early", f"-m{_ANSWER_S}", "-H", "Connection: close", "-w", "\\n"]
     done = lab.exec(
         host,
         ["curl", *options, *[url] * tries],

@@ -27,6 +27,7 @@ API_SERVER = "apiserver"
 KUBELET = "kubelet"
 CLOUD = "cloud"
 HEALTH_PORT, STATUS_PORT = 10256, 10249  # kube-proxy's
+_ANSWER_S = 10.0
 
 # A node of a lab is small: a table for 65,536 connections instead of a million, unless whoever
 # starts the agent says otherwise.
@@ -130,7 +131,7 @@ def agent_status(node: NodeNames) -> dict[str, Any]:
 def _ask_agent(node: NodeNames, port: int, path: str) -> bytes | None:
     """What it answers with status 200."""
     with namespaces.entered(node.netns):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_S)
         try:
             connection.request("GET", path)
             response = connection.getresponse()

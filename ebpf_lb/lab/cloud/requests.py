@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 from ebpf_lb.errors import UserError
 
-_TIMEOUT_S = 10.0
-_STARTS_WITHIN_S = 5.0
+_TIMEOUT_S = 30.0
+_STARTS_WITHIN_S = 30.0
 
 Json = dict[str, Any]
 

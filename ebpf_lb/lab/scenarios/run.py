@@ -32,8 +32,9 @@ from ebpf_lb.lab.scenarios.frames import Endpoint
 from ebpf_lb.lab.scenarios.recording import Connection, Machine, Recording
 from ebpf_lb.model.values import Family
 
-_PODS_WITHIN_S = 20.0
-_OUTCOME_WITHIN_S = 8.0
+# on a machine that is busy with other things; what does not come, does not come at all
+_PODS_WITHIN_S = 60.0
+_OUTCOME_WITHIN_S = 30.0
 _TIMEOUT_S = 0.8  # below TCP's first retransmission, a second after the SYN
 _LAST_PACKETS_S = 0.1  # the connection's end is captured too
 
@@ -78,14 +79,18 @@ def _prepared(
 
 def record(lab: Lab, scenario: Scenario, version: int) -> list[Recording]:
     """Connects as the scenario says, by this IP version, and records each connection. Waits for the
-    outcome that the scenario expects, but records whatever comes. Raises ScenarioError."""
+    outcome that the scenario expects, but in the end records whatever comes. Raises ScenarioError.
+    """
     asked = _address(lab, scenario, version)
     pinned = scenario.address in ("loadBalancer", "externalIP") and scenario.node
     if pinned:
         lab.route(asked.address, scenario.node)
     try:
-        _wait_for_outcome(lab, scenario, asked)
-        return [_record_one(lab, scenario, asked) for _ in range(scenario.connections)]
+        deadline = time.monotonic() + _OUTCOME_WITHIN_S
+        _wait_for_outcome(lab, scenario, asked, deadline)
+        return [
+            _record_expected(lab, scenario, asked, deadline) for _ in range(scenario.connections)
+        ]
     finally:
         if pinned:
             lab.route(asked.address, None)
@@ -193,10 +198,9 @@ def _addresses(lab: Lab, scenario: Scenario, service: Json) -> list[Endpoint]:
     return [Endpoint(address, port["port"]) for address in found]
 
 
-def _wait_for_outcome(lab: Lab, scenario: Scenario, asked: Endpoint) -> None:
+def _wait_for_outcome(lab: Lab, scenario: Scenario, asked: Endpoint, deadline: float) -> None:
     """The agents take a moment to follow; and neighbours find each other meanwhile, so that what is
     recorded later is the usual way and not that of the very first packet."""
-    deadline = time.monotonic() + _OUTCOME_WITHIN_S
     while time.monotonic() < deadline:
         if _connect(lab, scenario, asked)["outcome"] == scenario.outcome:
             return
@@ -224,6 +228,17 @@ def _host(scenario: Scenario) -> str:
     """As `lab exec` names it."""
     kind, _, pod = scenario.client.partition("/")
     return f"{scenario.namespace}/{pod}" if kind == "pod" else scenario.client
+
+
+def _record_expected(lab: Lab, scenario: Scenario, asked: Endpoint, deadline: float) -> Recording:
+    """One with the outcome that is expected: on a busy machine an answer may come too late, and
+    silence is our programs' only if they have counted it."""
+    while True:
+        found = _record_one(lab, scenario, asked)
+        silent = scenario.outcome == "silent"
+        expected = found.connection.outcome == scenario.outcome and (found.drops or not silent)
+        if expected or time.monotonic() > deadline:
+            return found
 
 
 def _record_one(lab: Lab, scenario: Scenario, asked: Endpoint) -> Recording:
