@@ -22,6 +22,7 @@ from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.options import Options
 from tests.capabilities import LAB, missing
 from tests.support import manifests
+from tests.support.checker import SETTLED_S
 from tests.support.leftovers import leftovers
 
 EBPF_LB = Path(__file__).parents[2] / ".venv" / "bin" / "ebpf-lb"
@@ -112,7 +113,8 @@ class Room:
     applied: list[Path] = field(default_factory=list)
 
     def apply(self, *objects: manifests.Manifest) -> None:
-        """Like `kubectl apply` of a file of its own, and waits until the pods run."""
+        """Like `kubectl apply` of a file of its own, and waits until the pods run and the API
+        server calls them ready: what a test then says of a pod, the kubelet does not overwrite."""
         path = self.folder / f"{self.namespace}-{len(self.applied)}.json"
         self.applied.append(manifests.write(path, manifests.in_namespace(self.namespace, objects)))
         self.lab.apply([path])
@@ -121,10 +123,20 @@ class Room:
             for each in objects
             if each["kind"] in ("Deployment", "Pod")
         }
-        deadline = time.monotonic() + 20
-        while missing := {n: c for n, c in wanted.items() if len(self.pods(n)) != c}:
+        deadline = time.monotonic() + SETTLED_S
+        while missing := {n: c for n, c in wanted.items() if not self._run(n, c)}:
             assert time.monotonic() < deadline, f"these pods do not run: {missing}"
             time.sleep(0.02)
+
+    def _run(self, app: str, count: int) -> bool:
+        """Whether so many pods run, and have been ready. (One that a test made unready since, or
+        that terminates, has been.)"""
+        names = self.pods(app).keys()
+        if len(names) != count:
+            return False
+        listed = self.lab.client.get(f"/api/v1/namespaces/{self.namespace}/pods")["items"]
+        started = {p["metadata"]["name"] for p in listed if p.get("status", {}).get("podIP")}
+        return names <= started
 
     def pods(self, app: str) -> dict[str, Any]:
         """Name -> pod, of a deployment's running pods, or of the one pod of that name."""
@@ -147,6 +159,15 @@ def room_in(lab: Lab, folder: Path) -> Iterator[Room]:
     lab.delete(
         [manifests.write(folder / "namespace.json", manifests.in_namespace(room.namespace, []))]
     )
+    # its addresses and ports are the next room's to choose, its pods do not end beside others
+    deadline = time.monotonic() + SETTLED_S
+    while room.namespace in _namespaces(lab):
+        assert time.monotonic() < deadline, f"namespace {room.namespace} does not go"
+        time.sleep(0.02)
+
+
+def _namespaces(lab: Lab) -> set[str]:
+    return {each["metadata"]["name"] for each in lab.client.get("/api/v1/namespaces")["items"]}
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ for line in sys.stdin:
     opened = failed = answered = 0
     while len(held) < most and failed < failures:
         try:
-            held.append(socket.create_connection((sys.argv[1], 80), 1.5))
-            held[-1].settimeout(10)
+            held.append(socket.create_connection((sys.argv[1], 80), 4))  # SYNs after 1 s and 3 s
+            held[-1].settimeout(30)
             opened += 1
         except TimeoutError:
             failed += 1
@@ -104,12 +104,12 @@ def at(number: int, family: str) -> str:
     return f"[{vip}]:80/tcp" if family == "ipv6" else f"{vip}:80/tcp"
 
 
-def reached(room: Room, number: int, family: str, within_s: float = 10, app: str = "web") -> None:
+def reached(room: Room, number: int, family: str, app: str = "web") -> None:
     """By the client, and all pods of the deployment."""
     names = set(room.pods(app))
     source = room.pod("client")
     tries = 3 if len(names) == 1 else Reaches(names).tries
-    expect(room.lab, source, at(number, family), Reaches(names), within_s=within_s, tries=tries)
+    expect(room.lab, source, at(number, family), Reaches(names), tries=tries)
 
 
 def page(lab: Lab, path: str) -> str:

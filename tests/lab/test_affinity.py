@@ -78,6 +78,7 @@ def test_a_client_that_was_away_for_long_is_forgotten(web: Room, client: str, fa
     source = web.pod("client") if client == "pod" else NODE
     to = target(cluster_ip(BRIEF, family), 80, "tcp")
     pods = set(web.pods("web"))
+    expect(web.lab, source, to, SticksToOneOf(pods))  # it is programmed
     seen: set[str] = set()
     # by chance all the same: once in 6**14
     for _ in range(15):

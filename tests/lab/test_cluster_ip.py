@@ -139,6 +139,7 @@ def test_hairpin(cluster: Cluster, family: str, protocol: str) -> None:
     [name] = cluster.room.pods("client")
     expect(lab, cluster.sources["pod"], to, Reaches({name}))
     [answer] = probe(lab, cluster.sources["pod"], to, request="clientip")
+    assert answer.outcome == "answered"
     listed = lab.exec(cluster.sources["node"], ["ip", "-brief", "address"], check=True).stdout
     seen = answer.text.rpartition(":")[0].strip("[]")
     assert f" {seen}/" in listed, f"{seen} is no address of the node"

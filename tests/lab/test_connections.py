@@ -3,13 +3,13 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.lab.conftest import Room
+from tests.lab.test_outside import until
 from tests.support import stream
 from tests.support.checker import Reaches, expect
 from tests.support.manifests import cluster_ip, deployment, service
@@ -17,7 +17,7 @@ from tests.support.manifests import cluster_ip, deployment, service
 STREAM = Path(stream.__file__)
 EBPF_LB = [sys.executable, "-m", "ebpf_lb"]
 NUMBER, PORT = 70, 9000
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,10 @@ def streams(shared_room: Room) -> Iterator[Room]:
     server.stdout.close()
 
 
-def send(family: str, size_bytes: int, seconds: float = 0) -> list[str]:
+def send(family: str, size_bytes: int) -> list[str]:
     return [
         sys.executable, str(STREAM), "send",
-        cluster_ip(NUMBER, family), str(PORT), str(size_bytes), str(seconds),
+        cluster_ip(NUMBER, family), str(PORT), str(size_bytes),
     ]  # fmt: skip
 
 
@@ -83,29 +83,44 @@ def maps(room: Room, node: str) -> dict[str, object]:
     return dict(json.loads(dumped.stdout))
 
 
+def forgotten(room: Room, node: str) -> list[str]:
+    """Services that the node's maps hold, but not the API server."""
+    dump = [*EBPF_LB, "maps", "dump", "names", "-o", "json"]
+    dumped = json.loads(room.lab.exec(node, dump, check=True).stdout)
+    held = {row["service"].partition(":")[0] for one in dumped.values() for row in one["names"]}
+    metadata = [s["metadata"] for s in room.lab.client.get("/api/v1/services")["items"]]
+    return sorted(held - {f"{m['namespace']}/{m['name']}" for m in metadata})
+
+
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 def test_a_killed_agent_disturbs_no_stream(streams: Room, family: str) -> None:
     """SIGKILL in the middle, then a new agent, which finds all as it should be."""
     lab = streams.lab
-    before = {node: maps(streams, node) for node in ("node1", "node2")}
+    nodes = ("node1", "node2")
+    # Services of earlier tests are gone from the API server, but agents may be about it still
+    for node in nodes:
+        until(lambda n=node: not forgotten(streams, n), f"{node} holds what is gone")
+    before = {node: maps(streams, node) for node in nodes}
+    began, _ = received(streams)
     sender = lab.popen(
-        streams.pod("client"),
-        send(family, GIB, seconds=6),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+        streams.pod("client"), send(family, 0),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
     try:
-        time.sleep(1)
+        until(lambda: received(streams)[0] > began + 10 * MIB, "nothing arrives")
         for node in before:
             lab.kill_agent(node)
-        time.sleep(0.5)
+        killed, _ = received(streams)
+        until(lambda: received(streams)[0] > killed + 10 * MIB, "nothing arrives without agents")
         logs = {node: lab.log(f"agent-{node}") for node in before}
         ends = {node: log.stat().st_size for node, log in logs.items()}
         for node in before:
             lab.start_agent(node)
         lab.wait_for_agents()
-        assert sender.poll() is None, "the stream was over before the agents were back"
-        _, errors = sender.communicate(timeout=60)
+        back, _ = received(streams)
+        until(lambda: received(streams)[0] > back + 10 * MIB, "nothing arrives with new agents")
+        assert sender.poll() is None, "the stream ended by itself"
+        _, errors = sender.communicate("", timeout=60)
         assert sender.returncode == 0, errors
     finally:
         sender.kill()

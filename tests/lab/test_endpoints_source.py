@@ -38,8 +38,8 @@ def test_endpoints_objects_are_followed(room: Room, by_endpoints: str) -> None:
     status = room.lab.exec(by_endpoints, ["python3", "-c", STATUS], check=True).stdout
     assert json.loads(status)["endpointsSource"] == "endpoints"
     target = f"{cluster_ip(70, 'ipv4')}:80/tcp"
-    expect(room.lab, by_endpoints, target, Reaches(set(room.pods("web"))), within_s=2)
+    expect(room.lab, by_endpoints, target, Reaches(set(room.pods("web"))))
     for replicas in (1, 0, 2):
         room.apply(deployment("web", replicas=replicas))
         outcome = ReachesCount(replicas) if replicas else Refused()
-        expect(room.lab, by_endpoints, target, outcome, within_s=2)
+        expect(room.lab, by_endpoints, target, outcome)

@@ -8,6 +8,8 @@ from typing import Any
 
 from ebpf_lb.lab.cluster import Lab
 from tests.lab.conftest import Room
+from tests.lab.test_outside import until
+from tests.support.checker import SETTLED_S
 from tests.support.manifests import deployment, pod, service
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -16,7 +18,7 @@ HOLD = """\
 import socket, sys, time
 held = socket.create_server(("", int(sys.argv[1])))
 print("it is mine", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -31,7 +33,7 @@ def ask(lab: Lab, node: str, family: int, port: int = PORT) -> tuple[int, dict[s
     url = (
         f"http://[{address}]:{port}/healthz" if family == 6 else f"http://{address}:{port}/healthz"
     )
-    done = lab.exec("client", ["curl", "-si", "-m", "3", url])
+    done = lab.exec("client", ["curl", "-si", "-m", "20", url])
     if done.returncode == 7:  # refused
         return 0, {}, None
     assert done.returncode == 0, (done.returncode, done.stderr)
@@ -41,9 +43,9 @@ def ask(lab: Lab, node: str, family: int, port: int = PORT) -> tuple[int, dict[s
     return int(first.split(" ")[1]), headers, json.loads(body)
 
 
-def expect(lab: Lab, wanted: dict[str, int | None], port: int = PORT, within_s: float = 3) -> None:
+def expect(lab: Lab, wanted: dict[str, int | None], port: int = PORT) -> None:
     """Local endpoints by node; None where the port must be closed."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + SETTLED_S
     while True:
         found = {}
         for node in wanted:
@@ -95,10 +97,12 @@ def test_a_port_that_somebody_else_has(room: Room) -> None:
         holder.stdout.readline()
         room.apply(deployment("web", node="node2"), balancer())
         expect(lab, {"node1": 0, "node3": 0})
-        status = json.loads(
-            lab.exec("node2", ["curl", "-s", "http://127.0.0.1:10249/status"]).stdout
-        )
-        assert [str(PORT) in text for text in status["healthCheckProblems"]] == [True]
+
+        def problems() -> list[str]:
+            asked = lab.exec("node2", ["curl", "-s", "http://127.0.0.1:10249/status"], check=True)
+            return list(json.loads(asked.stdout)["healthCheckProblems"])
+
+        assert [str(PORT) in text for text in until(problems, "nothing is said")] == [True]
     finally:
         holder.kill()
         holder.wait()

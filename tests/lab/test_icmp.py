@@ -51,12 +51,13 @@ def room(shared_room: Room) -> Iterator[Room]:
         *services,
     )
     server = shared_room.lab.popen(
-        shared_room.pod("web"), [*PEER, "serve", str(PORT)], stdout=subprocess.PIPE
-    )
+        shared_room.pod("web"), [*PEER, "serve", str(PORT)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
     try:
         assert server.stdout is not None
         assert "ready" in server.stdout.readline()
-        shared_room.said = server.stdout  # type: ignore[attr-defined]
+        shared_room.server = server  # type: ignore[attr-defined]
         for way in WAYS:
             for family in FAMILIES:
                 host, address, port = where(shared_room, way, "web", family)
@@ -90,8 +91,11 @@ def run(room: Room, host: str, *words: object) -> Any:
 
 
 def heard(room: Room) -> Any:
-    """What the pod heard about its last answer."""
-    return json.loads(room.said.readline())  # type: ignore[attr-defined]
+    """Lets the pod answer, and tells what it hears about that."""
+    server = room.server  # type: ignore[attr-defined]
+    server.stdin.write("\n")
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())
 
 
 @each_family
@@ -138,8 +142,14 @@ def test_a_pod_hears_that_its_client_is_gone(room: Room, way: str, family: str) 
 def test_a_pod_hears_that_its_answer_expired(room: Room, way: str, family: str, hops: int) -> None:
     """At its own node, and further on."""
     host, address, port = where(room, way, "peer", family)
-    came = run(room, host, "short", address, port, hops)
-    told = heard(room)
+    words = ["short", address, str(port), str(hops)]
+    asking = room.lab.popen(host, [*PEER, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        told = heard(room)
+        came = json.loads(asking.communicate("", timeout=60)[0])
+    finally:
+        asking.kill()
+        asking.communicate()
     if came:  # the client is that near
         assert hops == 2 and way == "node elsewhere"
         return

@@ -75,7 +75,7 @@ def target(where: tuple[str, int], protocol: str) -> str:
 
 def reached(room: Room, where: tuple[str, int], name: str) -> None:
     for protocol in ("tcp", "udp"):
-        expect(room.lab, NODE, target(where, protocol), Reaches(set(room.pods(name))), within_s=5)
+        expect(room.lab, NODE, target(where, protocol), Reaches(set(room.pods(name))))
 
 
 @each_family
@@ -103,12 +103,16 @@ def test_without_endpoints(room: Room, protocol: str, family: str) -> None:
 @pytest.mark.parametrize("name", ["near", "far", "host"])
 @pytest.mark.parametrize("asked", ["vip", "node"])
 def test_much_data(room: Room, asked: str, name: str, family: str) -> None:
-    """Both ways, in the sizes that the stack makes where it knows loopback's MTU only."""
+    """Both ways, in the sizes that the stack makes where it knows loopback's MTU only. What is lost
+    until a time-out is so each time; a machine that is busy for seconds is not."""
     where = vip(name, family) if asked == "vip" else on_node(room.lab, name, family)
     for direction in ("upload", "download"):
-        got = run(room, direction, *where, 5_000_000)
-        assert got["bytes"] == 5_000_000
-        assert got["seconds"] < 5
+        took_s: list[float] = []
+        while not took_s or took_s[-1] >= 5:
+            assert len(took_s) < 5, took_s
+            got = run(room, direction, *where, 5_000_000)
+            assert got["bytes"] == 5_000_000
+            took_s.append(got["seconds"])
 
 
 @each_family

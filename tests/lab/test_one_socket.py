@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.lab.conftest import Room
+from tests.support.checker import SETTLED_S
 from tests.support.manifests import cluster_ip, deployment, service
 
 FIRST, COUNT = 100, 64  # the Services' numbers
@@ -86,7 +87,7 @@ def test_so_do_node_ports_that_the_node_asks_by_its_own_address(
 
 def asked_until_all_answer(services: Room, host: str, ends: list[str]) -> None:
     wanted = [sorted([end, end] for end in ends)] * 2
-    deadline = time.monotonic() + 15  # until all are programmed
+    deadline = time.monotonic() + SETTLED_S  # until all are programmed
     while True:
         command = [sys.executable, "-I", "-S", "-c", ASK, *ends]
         heard = json.loads(services.lab.exec(host, command, check=True).stdout)

@@ -9,7 +9,7 @@ import pytest
 
 from ebpf_lb.lab.cluster import Lab
 from tests.lab.conftest import Room
-from tests.support.checker import Reaches, SourceSeen, expect
+from tests.support.checker import SETTLED_S, Reaches, SourceSeen, expect
 from tests.support.manifests import Manifest, deployment, service
 
 Cli = Callable[..., Any]
@@ -21,7 +21,7 @@ def balanced(name: str, **spec: Any) -> Manifest:
     return service(name, protocols=("TCP", "UDP"), **{"type": "LoadBalancer", **spec})
 
 
-def until(wanted: Callable[[], Any], what: str, within_s: float = 5.0) -> Any:
+def until(wanted: Callable[[], Any], what: str, within_s: float = SETTLED_S) -> Any:
     """What `wanted` yields, as soon as it is true."""
     deadline = time.monotonic() + within_s
     while not (found := wanted()):

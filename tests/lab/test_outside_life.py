@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 
 from ebpf_lb.lab.objects.pod_life import PodLife
 from tests.lab.conftest import Room
+from tests.lab.test_outside import until
 from tests.support import load
-from tests.support.checker import Dropped, Reaches, Refused, SourceSeen, expect
+from tests.support.checker import SETTLED_S, Dropped, Reaches, Refused, SourceSeen, expect
 from tests.support.manifests import Manifest, deployment, pod, service
 
 FAMILIES = ("ipv4", "ipv6")
@@ -44,7 +46,7 @@ def node_port(room: Room, node: str, family: str, protocol: str = "tcp") -> str:
 def balancer(room: Room, name: str, family: str) -> str:
     """The address that the lab's cloud gave to a Service."""
     path = f"/api/v1/namespaces/{room.namespace}/services/{name}"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + SETTLED_S
     while True:
         status = room.lab.client.get(path).get("status", {}).get("loadBalancer") or {}
         ingress = [each["ip"] for each in status.get("ingress") or []]
@@ -71,14 +73,14 @@ def test_a_policy_switched_live(room: Room, family: str) -> None:
     for policy in ("Cluster", "Local", "Cluster"):
         room.apply(exposed("web", externalTrafficPolicy=policy))
         here, there = (node_port(room, node, family) for node in ("node1", "node2"))
-        expect(room.lab, "client", here, Reaches(near), within_s=3)
+        expect(room.lab, "client", here, Reaches(near))
         expect(room.lab, "client", here, SourceSeen(own))
         if policy == "Local":
-            expect(room.lab, "client", there, Dropped(tries=2), within_s=3)
+            expect(room.lab, "client", there, Dropped(tries=2))
         else:
             [node2] = [each for each in room.lab.nodes() if each.name == "node2"]
             masqueraded = {of_family(node2.addresses, family)}
-            expect(room.lab, "client", there, Reaches(near), within_s=3)
+            expect(room.lab, "client", there, Reaches(near))
             expect(room.lab, "client", there, SourceSeen(masqueraded))
 
 
@@ -97,7 +99,7 @@ def test_source_ranges(room: Room, family: str) -> None:
         (["0.0.0.0/0"], True),
     ):
         room.apply(exposed("web", loadBalancerSourceRanges=ranges))
-        expect(room.lab, "client", to, Reaches(names) if allowed else Dropped(tries=2), within_s=3)
+        expect(room.lab, "client", to, Reaches(names) if allowed else Dropped(tries=2))
         expect(room.lab, "client", node_port(room, "node2", family), Reaches(names))
 
 
@@ -125,7 +127,6 @@ def test_node_ports_answer_on_every_address_but_loopback(
 
 NODES = (1, 2, 3)
 VERSIONS = (1, 2, 3)
-GRACE_S = 0.7  # for the nodes to know it, and for an old pod to answer whom it had to
 
 
 def version(number: int) -> list[Manifest]:
@@ -133,17 +134,42 @@ def version(number: int) -> list[Manifest]:
     return [pod(f"web-{number}-{node}", "web", node=f"node{node}") for node in NODES]
 
 
+def version_names(number: int) -> list[str]:
+    return [f"web-{number}-{node}" for node in NODES]
+
+
+def so_far(running: "subprocess.Popen[str]") -> Any:
+    """What tests/support/load.py has come to."""
+    assert running.stdin is not None and running.stdout is not None
+    running.stdin.write("\n")
+    running.stdin.flush()
+    return json.loads(running.stdout.readline())
+
+
+def talking(room: Room, name: str) -> bool:
+    """Whether somebody is connected to the pod, or about to be."""
+    pod = f"{room.namespace}/{name}"
+    states = ["state", "established", "state", "syn-recv", "state", "close-wait"]
+    return bool(room.lab.exec(pod, ["ss", "-Htn", *states], check=True).stdout.strip())
+
+
 @pytest.mark.parametrize("policy", ["Cluster", "Local"])
 def test_a_rolling_update_loses_no_connection(room: Room, policy: str) -> None:
     """New connections one after another, by every node, while pod after pod is replaced: the new
     one gets ready, the old one terminates, and goes when it has answered whom it had to."""
     room.apply(exposed("web", externalTrafficPolicy=policy), *version(1))
+
+    def reached(number: int) -> Iterator[tuple[str, set[str]]]:
+        """By each node: the pods of a version, or its own one."""
+        for node in NODES:
+            names = {f"web-{number}-{n}" for n in NODES if policy == "Cluster" or n == node}
+            for family in FAMILIES:
+                yield node_port(room, f"node{node}", family), names
+
     targets = []
-    for node in NODES:
-        names = {f"web-1-{node}"} if policy == "Local" else {f"web-1-{n}" for n in NODES}
-        for family in FAMILIES:
-            targets.append(node_port(room, f"node{node}", family))
-            expect(room.lab, "client", targets[-1], Reaches(names))
+    for target, names in reached(1):
+        expect(room.lab, "client", target, Reaches(names))
+        targets.append(target)
     running = room.lab.popen(
         "client",
         [sys.executable, "-I", "-S", str(Path(load.__file__)), *targets],
@@ -154,24 +180,26 @@ def test_a_rolling_update_loses_no_connection(room: Room, policy: str) -> None:
         assert running.stdout is not None
         assert "ready" in running.stdout.readline()
         for number in VERSIONS[1:]:
+            old = version_names(number - 1)
+            until(lambda o=old: {*o} <= {*so_far(running)["names"]}, f"not all of {old} answer")
             room.apply(*version(number))
-            time.sleep(GRACE_S)
-            old = [
-                PodLife(room.lab.client, room.namespace, f"web-{number - 1}-{node}")
-                for node in NODES
-            ]
-            for each in old:
-                each.terminate()
-            time.sleep(GRACE_S)
-            for each in old:
-                each.remove()
-        time.sleep(GRACE_S)
-        told, _ = running.communicate("", timeout=30)
+            lives = [PodLife(room.lab.client, room.namespace, name) for name in old]
+            for life in lives:
+                life.terminate()
+            # every node knows it, and who still has an old pod's ear is answered
+            for target, names in reached(number):
+                expect(room.lab, "client", target, Reaches(names))
+            for name in old:
+                until(lambda n=name: not talking(room, n), f"{name} does not come to an end")
+            for life in lives:
+                life.remove()
+        until(lambda: {*version_names(number)} <= {*so_far(running)["names"]}, "the last are idle")
+        until(lambda: so_far(running)["answered"] > 200, "hardly anybody is answered")
+        told, _ = running.communicate("", timeout=60)
     finally:
         running.kill()
         running.wait()
     counted = json.loads(told)
     assert counted["lost"] == []
-    assert counted["answered"] > 200
     # pods of every version have answered
     assert set(counted["names"]) == {f"web-{number}-{n}" for number in VERSIONS for n in NODES}

@@ -13,7 +13,7 @@ import pytest
 
 from tests.lab.conftest import Room, room_in
 from tests.support import bulk
-from tests.support.checker import Reaches, expect
+from tests.support.checker import SETTLED_S, Reaches, expect
 from tests.support.manifests import deployment, service
 
 FAMILIES = ("ipv4", "ipv6")
@@ -66,6 +66,18 @@ def forget_paths(room: Room) -> None:
         room.lab.exec("client", ["ip", family, "route", "flush", "cache"], check=True)
 
 
+def until_quick(room: Room, direction: str, address: str) -> list[dict[str, float]]:
+    """5 MB each time, by a client that knows nothing of the path, until it takes less than 3 s.
+    What is lost, for good or until a time-out, is so each time; a machine is not busy each time."""
+    got: list[dict[str, float]] = []
+    while not got or got[-1]["seconds"] >= 3:
+        assert len(got) < 5, got
+        forget_paths(room)
+        got.append(run(room, direction, address, PORT, 5_000_000))
+        assert got[-1]["bytes"] == 5_000_000
+    return got
+
+
 @pytest.mark.parametrize("size", [1380, 1400, 1420, 1430, 1452, 1472, 8000])
 @each_family
 def test_datagrams(room: Room, family: str, size: int) -> None:
@@ -99,12 +111,10 @@ def test_a_connection_towards_the_tunnel(room: Room, family: str) -> None:
     change += [default["dev"], "advmss", "1440" if family == "ipv6" else "1460"]
     room.lab.exec(room.pod("web"), change, check=True)
     try:
-        got = run(room, "upload", node2(room, family), PORT, 5_000_000)
+        for got in until_quick(room, "upload", node2(room, family)):
+            assert got["mss_said"] > got["mss_used"] >= 1280 - 60
     finally:
         room.lab.exec(room.pod("web"), change[:-2], check=True)
-    assert got["bytes"] == 5_000_000
-    assert got["mss_said"] > got["mss_used"] >= 1280 - 60
-    assert got["seconds"] < 3
 
 
 @pytest.fixture
@@ -126,7 +136,7 @@ def narrow_wire(room: Room) -> Iterator[Room]:
         ip("node2", f"link set wan0 mtu {NARROW}")
         for family in FAMILIES:
             to = at(WIRE[family][0])
-            expect(lab, "client", to, Reaches(set(room.pods("web"))), within_s=5)
+            expect(lab, "client", to, Reaches(set(room.pods("web"))))
         yield room
     finally:
         ip("node2", "link del wan0")
@@ -135,9 +145,7 @@ def narrow_wire(room: Room) -> Iterator[Room]:
 @each_family
 def test_a_connection_towards_a_narrow_client(narrow_wire: Room, family: str) -> None:
     """The backend hears of it, across the tunnel, though it knows only the node."""
-    got = run(narrow_wire, "download", WIRE[family][0], PORT, 5_000_000)
-    assert got["bytes"] == 5_000_000
-    assert got["seconds"] < 3
+    until_quick(narrow_wire, "download", WIRE[family][0])
 
 
 @pytest.mark.parametrize("size", [1300, 1380, 1420, 4000])
@@ -147,7 +155,7 @@ def test_answers_that_may_be_fragmented(narrow_wire: Room, size: int) -> None:
     server = [sys.executable, "-I", "-S", bulk.__file__, "answer", str(ANSWERS)]
     running = narrow_wire.lab.popen(narrow_wire.pod("web"), server)
     try:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + SETTLED_S
         while run(narrow_wire, "fetch", WIRE["ipv4"][0], ANSWERS, 9) != ["answered"] * 5:
             assert time.monotonic() < deadline
         got = run(narrow_wire, "fetch", WIRE["ipv4"][0], ANSWERS, size)

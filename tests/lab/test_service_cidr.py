@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.lab.conftest import Room
-from tests.support.checker import Dropped, Reaches, expect, probe
+from tests.support.checker import SETTLED_S, Dropped, Reaches, expect, probe
 from tests.support.manifests import deployment, service
 
 UNUSED = {"ipv4": "10.96.201.7", "ipv6": "fd00:10:96::c907"}
@@ -26,8 +26,8 @@ def dropped(room: Room, node: str, family: str) -> int:
     return sum(row["packets"] for row in rows if row["reason"] == "NO_SERVICE")
 
 
-def within(seconds: float, check: Callable[[], None]) -> None:
-    deadline = time.monotonic() + seconds
+def soon(check: Callable[[], None]) -> None:
+    deadline = time.monotonic() + SETTLED_S
     while True:
         try:
             return check()
@@ -52,7 +52,7 @@ def test_an_address_without_a_service(room: Room, family: str) -> None:
     own["ipFamilyPolicy"] = "SingleStack"
     room.apply(service("web", **own))
     for source in (room.pod("client"), "node2"):
-        expect(room.lab, source, f"{bracketed}:80/tcp", Reaches(set(room.pods("web"))), within_s=2)
+        expect(room.lab, source, f"{bracketed}:80/tcp", Reaches(set(room.pods("web"))))
 
 
 def test_a_cidr_that_comes_and_goes(room: Room) -> None:
@@ -77,9 +77,9 @@ def test_a_cidr_that_comes_and_goes(room: Room) -> None:
     assert asked() == 0
     room.lab.client.create(PATH, cidr)
     try:
-        within(2, lambda: known(True))
+        soon(lambda: known(True))
         assert asked() > 0
     finally:
         room.lab.client.delete(f"{PATH}/more")
-    within(2, lambda: known(False))
+    soon(lambda: known(False))
     assert asked() == 0

@@ -241,7 +241,7 @@ def test_addresses_that_are_not_ready_but_published(shared_room: Room) -> None:
         room.apply(service("early", number=number, publishNotReadyAddresses=publish))
         for family in ("ipv4", "ipv6"):
             for source in (room.pod("asking"), "node3"):
-                expect(room.lab, source, at(cluster_ip(number, family)), outcome, within_s=2)
+                expect(room.lab, source, at(cluster_ip(number, family)), outcome)
 
     reached(False, Reaches({"early-1", "early-2"}))
     for life in lives:

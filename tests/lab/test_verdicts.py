@@ -23,7 +23,7 @@ from ebpf_lb.lab.options import Options
 from tests.lab.conftest import Room, own_lab, room_in, sent_by_xdp
 from tests.oracle.oracle import Client, ClientKind, Destination, Kind, Node, Verdict, verdict
 from tests.support import sweep
-from tests.support.checker import tries_to_see_all
+from tests.support.checker import SETTLED_S, tries_to_see_all
 from tests.support.manifests import Manifest, deployment
 
 # The labs that other tests use, too, and one of its own.
@@ -45,7 +45,7 @@ FAMILY_PROTOCOLS = list(itertools.product(FAMILIES, PROTOCOLS))
 # Near and far as node1 sees it: node3 has what is elsewhere for all who ask.
 NODE, OTHER, FAR = "node1", "node2", "node3"
 PORT, UNSERVED_PORT = 80, 81
-ANSWER_S, SILENCE_S = 4.0, 0.7  # a lost SYN is sent again after 1 s and 3 s
+ANSWER_S, SILENCE_S = 10.0, 0.7  # a lost SYN is sent again after 1, 3 and 7 s
 
 
 class Cell(NamedTuple):
@@ -320,7 +320,7 @@ def build(room: Room) -> World:
         )
     )
     made = World(room, pods, [])
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + SETTLED_S
     while not complete(objects := read(room)):
         assert time.monotonic() < deadline, "the lab's cloud gives no addresses"
         time.sleep(0.05)
@@ -361,7 +361,7 @@ def cluster_ips(world: World) -> list[str]:
 def settle(world: World) -> None:
     """Until the last Service of all answers everywhere, and routes and neighbours are known."""
     cell = CELLS[0]._replace(policy="Cluster", endpoints="both")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + SETTLED_S
     for client in CLIENTS:
         cells = [cell._replace(destination=each) for each in DESTINATIONS if each != "unserved"]
         asks = [

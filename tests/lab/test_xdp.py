@@ -20,7 +20,7 @@ from ebpf_lb.lab.cluster import Lab
 from tests.datapath.pinned import XDP, load_program
 from tests.lab.conftest import EBPF_LB, Room, room_in, sent_by_xdp
 from tests.support import load, stream
-from tests.support.checker import Reaches, SourceSeen, expect
+from tests.support.checker import SETTLED_S, Reaches, SourceSeen, expect, probe
 from tests.support.manifests import deployment, service
 
 STREAM = [sys.executable, str(Path(stream.__file__))]
@@ -57,6 +57,7 @@ def native(native_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         server.kill()
         server.wait()
         server.stdout.close()
+        use(lab, "native")  # others use this lab, too
 
 
 def address_of(lab: Lab, node: str, family: str) -> str:
@@ -88,8 +89,8 @@ def attached(lab: Lab, node: str) -> tuple[str, str]:
     return {1: "native", 2: "generic"}[found["mode"]], found["prog"]["name"]
 
 
-def until(wanted: Callable[[], Any], what: Callable[[], Any], within_s: float = 5.0) -> None:
-    deadline = time.monotonic() + within_s
+def until(wanted: Callable[[], Any], what: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + SETTLED_S
     while not wanted():
         assert time.monotonic() < deadline, what()
         time.sleep(0.05)
@@ -116,10 +117,15 @@ def exchanging(room: Room, family: str) -> Iterator[None]:
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        time.sleep(0.5)
+        to = f"[{words[1]}]" if family == "ipv6" else words[1]
+        connected = ["ss", "-Htn", "state", "established", f"dst {to}:{MIRROR_NODE_PORT}"]
+        until(
+            lambda: room.lab.exec("client", connected, check=True).stdout,
+            lambda: f"no connection to {words[1]}",
+        )
         yield
         assert sender.poll() is None, sender.communicate()
-        said, errors = sender.communicate("", timeout=60)
+        said, errors = sender.communicate("", timeout=120)
         assert sender.returncode == 0, errors
         assert int(said.split()[0]) > 0
     finally:
@@ -196,15 +202,18 @@ def test_100_mib_there_and_back_arrive_intact(native: Room, family: str) -> None
     ("size", "count"), [(64, 2000), (1400, 2000), (8000, 200)], ids=["small", "full", "fragments"]
 )
 def test_no_datagram_is_lost(native: Room, family: str, size: int, count: int) -> None:
-    """Fragments are TC's, and few others: what goes to a neighbour who is not known, and whose
-    checksum could be an unfinished one by chance."""
+    """Fragments are TC's, all others XDP's, but where a right checksum could as well be an
+    unfinished one, by chance: once in 65,536. The datagrams of one socket have that in common
+    (stream.py), so another socket must do better."""
     lab = native.lab
-    before = sent_by_xdp(lab, "node2", family)
     words = ["ask", address_of(lab, "node2", family), str(MIRROR_NODE_PORT), str(count), str(size)]
-    done = lab.exec("client", [*STREAM, *words])
-    assert done.returncode == 0, done.stderr
-    if size < 1500:
-        assert sent_by_xdp(lab, "node2", family) - before >= 2 * count * 0.998
+    sent: list[int] = []
+    while not sent or (size < 1500 and sent[-1] < 2 * count):
+        assert len(sent) < 2, f"{sent} of {2 * count}"
+        before = sent_by_xdp(lab, "node2", family)
+        done = lab.exec("client", [*STREAM, *words])
+        assert done.returncode == 0, done.stderr
+        sent.append(sent_by_xdp(lab, "node2", family) - before)
 
 
 @each_family
@@ -219,8 +228,10 @@ def test_a_killed_agent_leaves_xdp_at_work(native: Room, family: str) -> None:
     with exchanging(native, family):
         lab.kill_agent("node2")
         before = sent_by_xdp(lab, "node2", family)
-        time.sleep(0.5)
-        assert sent_by_xdp(lab, "node2", family) > before, "nothing is sent on without an agent"
+        until(
+            lambda: sent_by_xdp(lab, "node2", family) > before,
+            lambda: "nothing is sent on without an agent",
+        )
         expect(lab, "client", web_at(lab, "node2", family), Reaches(set(native.pods("web"))))
         lab.start_agent("node2")
         lab.wait_for_agents(only="node2")
@@ -240,7 +251,7 @@ def losing_nothing(room: Room) -> Iterator[None]:
         assert asking.stdout is not None
         assert asking.stdout.readline() == "ready\n"
         yield
-        said = json.loads(asking.communicate("", timeout=60)[0])
+        said = json.loads(asking.communicate("", timeout=120)[0])
         assert said["lost"] == []
         assert said["answered"] > 100
     finally:
@@ -265,37 +276,39 @@ def test_switched_under_connections(native: Room) -> None:
             assert attached(lab, "node2") == (mode, "xdp_ingress")
             for family in FAMILIES:
                 before = sent_by_xdp(lab, "node2", family)
-                time.sleep(0.5)
                 if mode == "native":  # in generic mode checksums may be the device's to make
-                    assert sent_by_xdp(lab, "node2", family) > before
+                    until(
+                        lambda f=family, n=before: sent_by_xdp(lab, "node2", f) > n,
+                        lambda: "nothing is sent on",
+                    )
 
 
 def test_a_foreign_program_stays_and_tc_does_it_all(native: Room, tmp_path: Path) -> None:
     lab = native.lab
     names = set(native.pods("web"))
     pin = lab.node("node2").bpffs / "xdp_foreign"
+    log = lab.log("agent-node2")
     with load_program("xdp_foreign", 2, kind=XDP) as program:
         program.pin(pin)
     try:
         restart(lab, "node2", "off")
         lab.exec("node2", ["ip", "link", "set", "eth0", "xdpdrv", "pinned", str(pin)], check=True)
+        said_before = log.stat().st_size
         restart(lab, "node2", "native")
         assert attached(lab, "node2") == ("native", "xdp_foreign")
         told = eth0(lab, "node2")
         assert told["mode"] == "tc"
         assert "has an XDP program 'xdp_foreign'" in told["reason"]
         assert told["reason"] in status(lab, "node2")["interfaceProblems"]
-        assert lab.log("agent-node2").read_text().count("no XDP here, TC does it all") == 1
+        assert log.read_bytes()[said_before:].count(b"no XDP here, TC does it all") == 1
         for family in FAMILIES:
             before = sent_by_xdp(lab, "node2", family)
             expect(lab, "client", web_at(lab, "node2", family), Reaches(names))
             assert sent_by_xdp(lab, "node2", family) == before
         # it goes, and ours comes by itself
         lab.exec("node2", ["ip", "link", "set", "eth0", "xdpdrv", "off"], check=True)
-        until(
-            lambda: attached(lab, "node2") == ("native", "xdp_ingress"), lambda: eth0(lab, "node2")
-        )
-        assert eth0(lab, "node2") == {"mode": "native"}
+        until(lambda: eth0(lab, "node2") == {"mode": "native"}, lambda: eth0(lab, "node2"))
+        assert attached(lab, "node2") == ("native", "xdp_ingress")
     finally:
         pin.unlink()
 
@@ -316,8 +329,8 @@ def test_an_uplink_that_comes_later_gets_it_too(native: Room) -> None:
             lambda: list(status(lab, "node3")["xdp"]["interfaces"]) == ["eth0"],
             lambda: status(lab, "node3"),
         )
-        shown = lab.exec("node3", ["ip", "link", "show", "wan0"], check=True).stdout
-        assert "xdp" not in shown
+        show = ["ip", "link", "show", "wan0"]  # it is forgotten first, and then taken off
+        until(lambda: "xdp" not in lab.exec("node3", show, check=True).stdout, lambda: "it stays")
     finally:
         lab.exec("node3", ["ip", "link", "del", "wan0"], check=True)
     assert eth0(lab, "node3") == {"mode": "native"}
@@ -352,17 +365,20 @@ def unfinished_checksums(lab: Lab, node: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("mode", ["native", "generic"])
 def test_frames_without_their_checksums_are_tcs(native: Room, mode: str) -> None:
-    """Sent back as they came, they would arrive broken. A stack completes few by itself: resets and
-    what it answers for connections that have ended."""
+    """Sent back as they came, they would arrive broken. Of TCP, a stack completes two packets of a
+    connection by itself at most: a reset, and what it answers when the connection has ended."""
     lab = native.lab
-    by_the_stack = 10
+    connections, by_the_stack = 20, 2
     use(lab, mode)
     with unfinished_checksums(lab, "node2"):
         for family in FAMILIES:
             before = sent_by_xdp(lab, "node2", family)
-            for protocol in ("tcp", "udp"):
+            for protocol, allowed in (("udp", 0), ("tcp", connections * by_the_stack)):
                 to = web_at(lab, "node2", family, protocol)
-                expect(lab, "client", to, Reaches(set(native.pods("web"))))
+                answers = probe(lab, "client", to, tries=connections)
+                assert {answer.text for answer in answers} == set(native.pods("web"))
+                assert sent_by_xdp(lab, "node2", family) - before <= allowed
+            before = sent_by_xdp(lab, "node2", family)
             node = address_of(lab, "node2", family)
             done = lab.exec("client", [*STREAM, "both", node, str(MIRROR_NODE_PORT), str(MIB)])
             assert done.returncode == 0, done.stderr
@@ -396,9 +412,12 @@ def test_other_modes(native: Room, mode: str) -> None:
 
 
 def test_cleanup_takes_it_off(native: Room) -> None:
-    """Last: node3 serves nobody any more."""
+    """Node3 serves nobody meanwhile."""
     lab = native.lab
     lab.stop_agent("node3")
     done = lab.exec("node3", ["ebpf-lb", "cleanup"], check=True)
     assert " 1 XDP programs, " in done.stdout
     assert attached(lab, "node3") == ("", "")
+    lab.start_agent("node3")
+    lab.wait_for_agents(only="node3")
+    assert attached(lab, "node3") == ("native", "xdp_ingress")

@@ -17,7 +17,7 @@ import time
 
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
 PMTUDISC_DONT, PMTUDISC_WANT = 0, 1
-TIMEOUT_S = 4.0
+TIMEOUT_S = 30.0
 
 
 def datagrams(address: str, port: str, size: str, mode: str) -> list[str]:
@@ -32,7 +32,7 @@ def datagrams(address: str, port: str, size: str, mode: str) -> list[str]:
     outcomes = []
     with socket.socket(family, socket.SOCK_DGRAM) as peer:
         peer.setsockopt(level, option, PMTUDISC_DONT if mode == "fragment" else PMTUDISC_WANT)
-        peer.settimeout(0.5)
+        peer.settimeout(5)
         peer.connect((address, int(port)))
         for number in range(5):
             text = f"{number:05d}".encode().ljust(int(size) - 5, b".")
@@ -63,7 +63,7 @@ def fetch(address: str, port: str, size: str) -> list[str]:
     outcomes = []
     for _ in range(5):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
-            own.settimeout(1)
+            own.settimeout(5)
             own.connect((address, int(port)))
             own.send(size.encode())
             try:

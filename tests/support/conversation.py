@@ -1,13 +1,15 @@
 """A conversation from a chosen source address and port: asks a lab's pod over and over, by one
 connection, whom it sees as its client; prints the answers, one a line, as they come.
 
-    conversation.py tcp|udp SOURCE SOURCE_PORT ADDRESS PORT SECONDS
+    conversation.py tcp|udp SOURCE SOURCE_PORT ADDRESS PORT COUNT
 
+So many times, or with 0 until the standard input ends.
 Standard library: it is started with -I -S.
 """
 
 import socket
 import sys
+import threading
 import time
 
 INTERVAL_S = 0.05
@@ -24,17 +26,21 @@ def udp(talk: socket.socket) -> str:
     return talk.recv(65536).decode()
 
 
-def main(protocol: str, source: str, source_port: str, address: str, port: str, for_s: str) -> None:
+def main(protocol: str, source: str, source_port: str, address: str, port: str, count: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
     with socket.socket(family, kind) as talk:
         talk.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        talk.settimeout(2)
+        talk.settimeout(20)
         talk.bind((source, int(source_port)))
         talk.connect((address, int(port)))
-        end = time.monotonic() + float(for_s)
-        while time.monotonic() < end:
+        over = threading.Event()
+        if count == "0":
+            threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+        asked = 0
+        while asked < int(count) if int(count) else not over.is_set():
             print({"tcp": tcp, "udp": udp}[protocol](talk), flush=True)
+            asked += 1
             time.sleep(INTERVAL_S)
 
 

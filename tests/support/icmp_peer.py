@@ -1,16 +1,15 @@
 """What hosts hear by ICMP about their datagrams. Standard library: it is started with -I -S.
 
     icmp_peer.py serve PORT                 prints "ready"; answers each datagram, a JSON object
-                                            {"after": S, "ttl": N}, so much later and with that hop
-                                            limit (0: the system's), waits for an error about the
+                                            {"ttl": N}, with that hop limit (0: the system's) when
+                                            there is a line of input, waits for an error about the
                                             answer and prints it, or null
     icmp_peer.py ask ADDRESS PORT TTL…      a datagram with each of these hop limits by one socket,
                                             connected: prints for each "answered", null (silence)
                                             or the error
     icmp_peer.py short ADDRESS PORT TTL     asks a server for an answer with that hop limit; prints
-                                            what came
-    icmp_peer.py hang-up ADDRESS PORT       a datagram whose answer finds the socket closed; prints
-                                            the socket's own name
+                                            what has come when its input ends
+    icmp_peer.py hang-up ADDRESS PORT       a datagram, and closes the socket; prints its own name
 
 An error is {"what": "unreachable" | "expired" | "too big", "to": whom the datagram was for}, as the
 kernel found it by the datagram that the error quotes; by another tuple it would find no socket.
@@ -21,13 +20,12 @@ import select
 import socket
 import struct
 import sys
-import time
 
 ERRORS = {
     (2, 3): "unreachable", (2, 11): "expired",
     (3, 1): "unreachable", (3, 3): "expired", (3, 2): "too big",
 }  # fmt: skip
-TIMEOUT_S = 1.5
+TIMEOUT_S = 5.0
 
 
 def opened(family: int) -> socket.socket:
@@ -84,7 +82,7 @@ def serve(port: int) -> None:
             except OSError:
                 continue  # an error of before
             asked = json.loads(request)
-            time.sleep(asked["after"])
+            sys.stdin.readline()
             set_ttl(one, asked["ttl"])
             one.sendto(b"answer", peer)
             told = heard(one, TIMEOUT_S)
@@ -114,19 +112,19 @@ def ask(address: str, port: str, *ttls: str) -> list[object]:
 def hang_up(address: str, port: str) -> str:
     with opened(socket.AF_INET6 if ":" in address else socket.AF_INET) as one:
         one.connect((address, int(port)))
-        one.send(json.dumps({"after": 0.4, "ttl": 0}).encode())
+        one.send(json.dumps({"ttl": 0}).encode())
         return str(one.getsockname()[0])
 
 
 def short(address: str, port: str, ttl: str) -> str:
-    """A datagram whose answer is to have this hop limit; what came."""
+    """A datagram whose answer is to have this hop limit; what came meanwhile."""
     with opened(socket.AF_INET6 if ":" in address else socket.AF_INET) as one:
         one.connect((address, int(port)))
-        one.send(json.dumps({"after": 0, "ttl": int(ttl)}).encode())
-        one.settimeout(TIMEOUT_S)
+        one.send(json.dumps({"ttl": int(ttl)}).encode())
+        sys.stdin.read()
         try:
-            return one.recv(2048).decode()
-        except TimeoutError:
+            return one.recv(2048, socket.MSG_DONTWAIT).decode()
+        except BlockingIOError:
             return ""
 
 

@@ -3,8 +3,9 @@
     load.py '172.30.0.11:31080/tcp' '[fd30::b]:31080/tcp' …
 
 One after another to each destination, all at once: connect, `GET /hostname`, read to the end.
-Prints "ready", and when its standard input ends {"answered": N, "names": […], "lost": […]}:
-who answered, and in a sentence each what became of connections that were not answered.
+Prints "ready", and for each line of its standard input, and when that ends, a line {"answered": N,
+"names": […], "lost": […]}: who answered, and in a sentence each what became of connections that
+were not answered.
 """
 
 import json
@@ -15,7 +16,7 @@ import threading
 import time
 
 REQUEST = b"GET /hostname HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
-ANSWER_S = 10.0
+ANSWER_S = 30.0
 PAUSE_S = 0.01
 
 
@@ -42,6 +43,11 @@ def keep_asking(target: str, over: threading.Event, names: list[str], lost: list
         time.sleep(PAUSE_S)
 
 
+def tell(names: list[str], lost: list[str]) -> None:
+    told = {"answered": len(names), "names": sorted(set(names)), "lost": lost}
+    print(json.dumps(told), flush=True)
+
+
 def main(targets: list[str]) -> None:
     over = threading.Event()
     names: list[str] = []
@@ -50,11 +56,12 @@ def main(targets: list[str]) -> None:
     for each in asking:
         each.start()
     print("ready", flush=True)
-    sys.stdin.read()
+    for _ in sys.stdin:
+        tell(names, lost)
     over.set()
     for each in asking:
         each.join()
-    json.dump({"answered": len(names), "names": sorted(set(names)), "lost": lost}, sys.stdout)
+    tell(names, lost)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Ask:
     port: int
     tries: int = 1
     request: str = "hostname"
-    timeout_s: float = 1.0
+    timeout_s: float = 5.0  # a busy machine may stop whoever answers for seconds
     connected: bool = True  # UDP: connect() and send(), else sendto() and recvfrom()
     source_port: int = 0
     parallel: int = 8

@@ -13,7 +13,7 @@ import time
 
 IPV6_CHECKSUM = 7  # an option of raw sockets: where the kernel is to write it
 REQUEST = b"hostname"
-TIMEOUT_S = 3.0
+TIMEOUT_S = 20.0
 
 
 def ask(address: str, port: int) -> bytes:

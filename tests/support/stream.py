@@ -2,14 +2,16 @@
 
 stream.py serve PORT               prints "ready"; reads each connection to its end and answers
                                    `BYTES SHA256`
-stream.py send ADDRESS PORT N [S]  sends N bytes, never the same block twice, evenly over S seconds
-                                   (without S as fast as it can); prints `BYTES SECONDS`; exits
-                                   with 0 if the server has received just those
+stream.py send ADDRESS PORT N      sends N bytes, never the same block twice, as fast as it can, or
+                                   with 0 a block now and then until the standard input ends;
+                                   prints `BYTES SECONDS`; exits with 0 if the server has received
+                                   just those
 stream.py mirror PORT              prints "ready"; sends every byte and every datagram back
 stream.py both ADDRESS PORT N      as `send`, but all of it must come back while it is sent; with 0
                                    bytes, slowly, until the standard input ends
 stream.py ask ADDRESS PORT N SIZE  sends N datagrams of SIZE bytes, each as soon as the one before
-                                   came back; exits with 0 if all did, at the first try
+                                   came back; exits with 0 if all did, at the first try. They are
+                                   all different, and have one UDP checksum
 """
 
 import hashlib
@@ -20,6 +22,7 @@ import threading
 import time
 
 BLOCK_BYTES, SLOW_BYTES = 1 << 20, 1 << 14
+PAUSE_S = 0.01
 
 
 def answer(connection: socket.socket) -> None:
@@ -66,10 +69,17 @@ def mirror_datagrams(opened: socket.socket) -> None:
         opened.sendto(data, sender)
 
 
+def until_input_ends() -> threading.Event:
+    """Set when the standard input has ended."""
+    over = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+    return over
+
+
 def both(address: str, port: int, total: int) -> None:
     began = time.monotonic()
     returned = hashlib.sha256()
-    over = threading.Event()
+    over = until_input_ends() if not total else threading.Event()
 
     def receive(connection: socket.socket) -> None:
         while chunk := connection.recv(BLOCK_BYTES):
@@ -81,9 +91,7 @@ def both(address: str, port: int, total: int) -> None:
         connection.settimeout(60)
         receiving = threading.Thread(target=receive, args=(connection,))
         receiving.start()
-        if not total:
-            threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
-        while sent < total if total else not over.wait(0.01):
+        while sent < total if total else not over.wait(PAUSE_S):
             block[:8] = sent.to_bytes(8)
             piece = memoryview(block)[: min(BLOCK_BYTES, total - sent) if total else SLOW_BYTES]
             connection.sendall(piece)
@@ -96,34 +104,40 @@ def both(address: str, port: int, total: int) -> None:
     print(sent, f"{time.monotonic() - began:.2f}", flush=True)
 
 
+def sum_16(data: bytes) -> int:
+    """As of RFC 1071, of an even number of bytes: such a sum is the remainder by 65,535."""
+    return int.from_bytes(data) % 0xFFFF
+
+
 def ask(address: str, port: int, count: int, size: int) -> None:
     began = time.monotonic()
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as opened:
         opened.connect((address, port))
-        opened.settimeout(2)
+        opened.settimeout(20)
         for number in range(count):
-            data = number.to_bytes(8) + os.urandom(size - 8)
+            data = number.to_bytes(8) + os.urandom(size - 10)
+            data += (-sum_16(data) % 0xFFFF).to_bytes(2)
             opened.send(data)
             if opened.recv(1 << 16) != data:
                 sys.exit(f"datagram {number} came back as another")
     print(count, f"{time.monotonic() - began:.2f}", flush=True)
 
 
-def send(address: str, port: int, total: int, seconds: float = 0.0) -> None:
+def send(address: str, port: int, total: int) -> None:
     began = time.monotonic()
     digest = hashlib.sha256()
     block = bytearray(os.urandom(BLOCK_BYTES))
     with socket.create_connection((address, port), timeout=10) as connection:
         connection.settimeout(60)
         sent = 0
-        while sent < total:
+        over = until_input_ends() if not total else threading.Event()
+        while sent < total if total else not over.wait(PAUSE_S):
             block[:8] = sent.to_bytes(8)
-            piece = memoryview(block)[: min(BLOCK_BYTES, total - sent)]
+            piece = memoryview(block)[: min(BLOCK_BYTES, total - sent) if total else BLOCK_BYTES]
             connection.sendall(piece)
             digest.update(piece)
             sent += len(piece)
-            time.sleep(max(0.0, began + seconds * sent / total - time.monotonic()))
         connection.shutdown(socket.SHUT_WR)
         answered = b""
         while chunk := connection.recv(4096):
@@ -145,4 +159,4 @@ if __name__ == "__main__":
             ask(words[0], *map(int, words[1:]))
         case _:
             exchange = {"send": send, "both": both}[command]
-            exchange(words[0], int(words[1]), int(words[2]), *map(float, words[3:]))
+            exchange(words[0], int(words[1]), int(words[2]))

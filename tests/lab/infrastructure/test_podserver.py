@@ -4,11 +4,13 @@ import hashlib
 import http.client
 import json
 import os
+import random
 import socket
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +29,7 @@ class Server:
     pid: int
 
     def http(self, host: str = "127.0.0.1") -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(host, self.port, timeout=10)
+        return http.client.HTTPConnection(host, self.port, timeout=30)
 
     def get(self, path: str, host: str = "127.0.0.1") -> bytes:
         connection = self.http(host)
@@ -36,9 +38,12 @@ class Server:
 
 
 def free_port() -> int:
-    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-        probe.bind(("::", 0))
-        return int(probe.getsockname()[1])
+    """None that the system chooses for somebody else before the server has it."""
+    while True:
+        port = random.randrange(20000, 30000)
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe, suppress(OSError):
+            probe.bind(("::", port))
+            return port
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +91,7 @@ def test_keeps_connections_alive(server: Server) -> None:
 
 
 def test_pipelined_requests_are_all_answered(server: Server) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(b"GET /echo?msg=a HTTP/1.1\r\n\r\nGET /echo?msg=b HTTP/1.0\r\n\r\n")
         answer = b""
         while data := connection.recv(4096):
@@ -132,7 +137,7 @@ def test_source_sends_what_was_asked(server: Server) -> None:
 )
 def test_datagrams(server: Server, family: socket.AddressFamily, address: str) -> None:
     with socket.socket(family, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(30)
         client.connect((address, server.port))
         client.send(b"nonsense")
         client.send(b"hostname\n")
@@ -146,7 +151,7 @@ def test_datagrams(server: Server, family: socket.AddressFamily, address: str) -
 def test_datagrams_are_answered_from_the_address_that_was_asked(server: Server) -> None:
     """A connected socket hears nobody else: 127.0.0.2 is not the source the kernel would choose."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(30)
         client.connect(("127.0.0.2", server.port))
         client.send(b"hostname")
         assert client.recv(100) == b"web-1"
