@@ -1,11 +1,22 @@
-"""Rules for all tests: a skip names what is missing, and in CI nothing is skipped."""
+"""Rules for all tests: a skip names what is missing, and in CI nothing is skipped; how fast a
+machine is decides nothing, and neither does chance in CI."""
 
 import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=IN_CI,
+    **({"database": None} if IN_CI else {}),
+)
+settings.load_profile("any machine")
 
 
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

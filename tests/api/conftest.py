@@ -49,5 +49,5 @@ def start(client: ApiClient) -> Iterator[Callable[..., Follower]]:
 
     yield begin
     for watcher in watchers:
-        watcher.stop()
+        watcher.stop(timeout_s=60)
         assert not watcher.is_alive()

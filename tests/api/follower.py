@@ -27,7 +27,7 @@ class Follower:
         elif isinstance(event, Deleted):
             self.known.pop(event.key.name, None)
 
-    def wait(self, until: Callable[[], object], timeout_s: float = 5) -> None:
+    def wait(self, until: Callable[[], object], timeout_s: float = 60) -> None:
         """`until` may look at the server, too."""
         deadline = time.monotonic() + timeout_s
         while not until():

@@ -1,11 +1,13 @@
 """The lab's API server as a process, on an address of this machine."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -13,12 +15,17 @@ from kubernetes import client, config
 
 from ebpf_lb.lab.objects.client import Client
 
+PATIENCE_S = 60
+_PORTS = range(10_000, 32_000)  # below those that the kernel gives to whoever asks for none
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that nobody gets by chance while the server is away."""
+    while True:
+        port = random.SystemRandom().choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class LabServer:
@@ -37,7 +44,7 @@ class LabServer:
         argv += ["--service-cidr", "10.96.0.0/16", "--service-cidr", "fd00:10:96::/112"]
         self.process = subprocess.Popen([*argv, *self._options])
         self.local = Client(self.socket)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 self.local.get("/readyz")
@@ -46,17 +53,15 @@ class LabServer:
                 assert self.process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.02)
 
-    def stop(self) -> float:
-        """By SIGTERM; yields how many seconds it took."""
-        began = time.monotonic()
+    def stop(self) -> None:
+        """By SIGTERM."""
         self.process.terminate()
-        assert self.process.wait(10) == 0
-        return time.monotonic() - began
+        assert self.process.wait(PATIENCE_S) == 0
 
     def kill(self) -> None:
         """By SIGKILL, as a crash."""
         os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE_S)
 
     def restart(self) -> None:
         self._start()

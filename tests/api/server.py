@@ -35,6 +35,7 @@ class ApiServer:
         self.version = 100
         self.oldest = 100  # watches from an older version are Gone
         self.epoch = 0  # watches of an older epoch end
+        self.epochs_end = 0  # the version up to which they tell
         self.continue_epoch = 0
         self.refusals: list[int] = []  # statuses for the next requests
         self.silent = False  # watches say nothing, not even what happens
@@ -129,6 +130,7 @@ class ApiServer:
     def end_watches(self) -> None:
         with self.lock:
             self.epoch += 1
+            self.epochs_end = self.version
             self.lock.notify_all()
 
     def expire_continue(self) -> None:
@@ -145,6 +147,7 @@ class ApiServer:
         query = {k: v[0] for k, v in parse_qs(urlsplit(request.path).query).items()}
         with self.lock:
             self.requests.append(query)
+            epoch = self.epoch  # whoever has seen the request can end its watch
             refusal = self.refusals.pop(0) if self.refusals else 0
             if self.absent and request.path.startswith(self.absent):
                 refusal = 404
@@ -154,7 +157,7 @@ class ApiServer:
         if refusal:
             self._status(request, refusal, "on request")
         elif "watch" in query:
-            self._watch(request, query)
+            self._watch(request, query, epoch)
         else:
             self._list(request, query)
 
@@ -188,7 +191,7 @@ class ApiServer:
             items = [self.objects[name] for name in names[start:end]]
         self._json(request, 200, {"metadata": metadata, "items": items})
 
-    def _watch(self, request: BaseHTTPRequestHandler, query: dict[str, str]) -> None:
+    def _watch(self, request: BaseHTTPRequestHandler, query: dict[str, str], epoch: int) -> None:
         position = int(query["resourceVersion"])
         request.send_response(200)
         request.send_header("Transfer-Encoding", "chunked")
@@ -201,19 +204,23 @@ class ApiServer:
             request.wfile.flush()
 
         with self.lock:
-            epoch = self.epoch
-            while self.epoch == epoch:
+            while True:
                 if position < self.oldest:
                     gone = {"kind": "Status", "code": 410, "message": "too old resource version"}
                     send(json.dumps({"type": "ERROR", "object": gone}) + "\n")
                     break
+                ends = self.epoch != epoch
                 news = [(v, m) for v, m in self.history if v > position] if not self.silent else []
+                if ends:
+                    news = [(v, m) for v, m in news if v <= self.epochs_end]
                 for version, message in news:
                     line = json.dumps(message) + "\n"
                     # torn anywhere, as TCP may
                     send(line[:7])
                     send(line[7:])
                     position = version
+                if ends:  # and all that happened before has been told
+                    break
                 self.lock.wait(1)
         send("")
 

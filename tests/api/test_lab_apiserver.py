@@ -1,10 +1,12 @@
 """The lab's API server as a client meets it: TLS, tokens, lists, watches, restarts."""
 
+import queue
 import stat
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -167,7 +169,7 @@ def test_strategic_patch_and_scale(shared: LabServer) -> None:
     scale = apps.patch_namespaced_deployment_scale("patched", "default", {"spec": {"replicas": 2}})
     assert scale.spec.replicas == 2
     pods = client.CoreV1Api(shared.api_client())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while len(pods.list_namespaced_pod("default", label_selector="app=patched").items) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -327,21 +329,27 @@ def test_a_version_that_is_forgotten(server: LabServer) -> None:
 
 def test_an_event_comes_at_once(shared: LabServer) -> None:
     version = shared.local.get(CONFIG_MAPS)["metadata"]["resourceVersion"]
-    delays: list[float] = []
+    seen: queue.Queue[tuple[str, float]] = queue.Queue()
+    names = [f"soon{number}" for number in range(21)]
 
     def follow() -> None:
-        for event in shared.local.watch(CONFIG_MAPS, version, 5):
-            if event["type"] == "ADDED" and event["object"]["metadata"]["name"] == "soon":
-                delays.append(time.monotonic() - began)
-                return
+        for event in shared.local.watch(CONFIG_MAPS, version, 300):
+            if event["type"] == "ADDED" and event["object"]["metadata"]["name"] in names:
+                seen.put((event["object"]["metadata"]["name"], time.monotonic()))
+                if event["object"]["metadata"]["name"] == names[-1]:
+                    return
 
     follower = threading.Thread(target=follow)
     follower.start()
-    time.sleep(0.3)
-    began = time.monotonic()
-    shared.local.create(CONFIG_MAPS, config_map("soon"))
-    follower.join(10)
-    assert delays and delays[0] < 0.5
+    delays = []
+    for name in names:
+        began = time.monotonic()
+        shared.local.create(CONFIG_MAPS, config_map(name))
+        told, when = seen.get(timeout=60)
+        assert told == name
+        delays.append(when - began)
+    follower.join(60)
+    assert median(delays) < 0.5, "on whatever machine it is some milliseconds"
 
 
 # --- beginnings and ends
@@ -351,13 +359,15 @@ def test_sigterm_ends_it_though_it_is_watched(server: LabServer) -> None:
     seen: list[str] = []
 
     def follow() -> None:
-        seen.extend(event["type"] for event in server.local.watch(CONFIG_MAPS, "0", 60))
+        seen.extend(event["type"] for event in server.local.watch(CONFIG_MAPS, "0", 600))
 
     follower = threading.Thread(target=follow)
     follower.start()
     time.sleep(0.3)
-    assert server.stop() < 1
-    follower.join(10)
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 30  # of the 600 that the watch would last
+    follower.join(60)
     assert not follower.is_alive()
     assert not server.socket.exists()
 
@@ -395,4 +405,4 @@ def test_the_agents_client_follows_it_over_restarts(server: LabServer) -> None:
         server.local.create(SERVICES_PATH, web("new"))
         follower.names("kubernetes", "s0", "s1", "s2", "s4", "new")
     finally:
-        watcher.stop()
+        watcher.stop(timeout_s=60)

@@ -26,7 +26,9 @@ def lines(services: int = SERVICES, changes: int = CHANGES) -> Iterator[str]:
             wanted = [forwarding(family, number) for number in range(services)]
             began = time.process_time()
             writer.set_all(wanted)
-            yield _line(family, f"{services:,} Services written", _since_ms(began), START_MS)
+            yield line(
+                family.directory, f"{services:,} Services written", _since_ms(began), START_MS
+            )
             taken = []
             for number in range(changes):
                 change = forwarding(family, number, shift=1)
@@ -34,15 +36,16 @@ def lines(services: int = SERVICES, changes: int = CHANGES) -> Iterator[str]:
                 writer.set(change)
                 taken.append(_since_ms(began))
             what = f"one of {ENDPOINTS} endpoints changed"
-            yield _line(family, f"{what}, median", median(taken), CHANGE_MS)
+            yield line(family.directory, f"{what}, median", median(taken), CHANGE_MS)
             slowest = quantiles(taken, n=100)[-1]
-            yield _line(family, f"{what}, 99th percentile", slowest, SLOW_CHANGE_MS)
+            yield line(family.directory, f"{what}, 99th percentile", slowest, SLOW_CHANGE_MS)
 
 
 def _since_ms(began: float) -> float:
     return 1000 * (time.process_time() - began)
 
 
-def _line(family: Family, what: str, ms: float, budget_ms: float) -> str:
+def line(family: str, what: str, ms: float, budget_ms: float) -> str:
+    """A figure and what it should be."""
     verdict = "ok" if ms <= budget_ms else "over"
-    return f"{family.directory:6} {what:50} {ms:8.2f} ms  budget {budget_ms:6.1f}  {verdict}"
+    return f"{family:6} {what:50} {ms:8.2f} ms  budget {budget_ms:6.1f}  {verdict}"

@@ -7,6 +7,7 @@ write, so that a test sees nothing of another.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shutil
 import struct
@@ -90,6 +91,10 @@ def tc_context(ifindex: int, length: int = 0, segment: int = 0) -> bytes:
     return (
         bytes(40) + struct.pack("=I", ifindex) + bytes(132) + struct.pack("=I", segment) + bytes(12)
     )
+
+
+def _earlier(tick: bytes, ticks: int) -> bytes:
+    return struct.pack("=I", struct.unpack("=I", tick)[0] - ticks & 0xFFFFFFFF)
 
 
 def _bytes_of(packet: Packet | bytes) -> bytes:
@@ -251,6 +256,28 @@ class Kernel:
     def forget_flows(self) -> None:
         """Whatever packets have left behind, but for the counters."""
         self._empty(("flows", "ways", "overflows"), ("affinity", "fragments"))
+
+    def age(self, seconds: float) -> None:
+        """As if whatever programs remember had been seen last so much longer ago. So a test says
+        how much time has passed, and not the machine that it runs on."""
+        ticks = math.ceil(seconds * clock.ticks_per_second())
+        time_bits = (1 << clock.TIME_BITS) - 1
+        with self.open("flows") as table, table.mapped(writable=True) as mapped:
+            step = table.value_size // 4 // 8  # words an entry, of which the first has the time
+            for number, word in enumerate(mapped.words[::step].tolist()):
+                if word >> 24 & 7:
+                    then = word - ticks & time_bits
+                    mapped.words[number * step] = word & ~time_bits | then
+        with self.open("overflows") as table:
+            for key, value in table.items():
+                if any(value):
+                    table.update(key, _earlier(value, ticks))
+        at = self.layout.struct("affinity").offset("last_used")
+        with self.open("affinity") as table:
+            for key, value in list(table.items()):
+                table.update(
+                    key, value[:at] + _earlier(value[at : at + 4], ticks) + value[at + 4 :]
+                )
 
     def flows(self) -> list[tuple[int, object]]:
         """(word, entry) of every entry that is not free."""

@@ -41,7 +41,7 @@ TUNNEL, UPLINK, POD = "tunnel", "uplink", "pod"
 MTU = 1400
 """What the tunnel takes."""
 _ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
-_WAIT_S, _SILENCE_S = 2.0, 0.15
+_PATIENCE_S, _SILENCE_S = 30.0, 0.15
 
 # a client beyond the tunnel, and what the node calls itself there
 BEYOND = {Family.IPV4: "198.51.100.5", Family.IPV6: "2001:db8:51::5"}
@@ -74,12 +74,18 @@ class Node:
     tun: int
     ends: dict[str, socket.socket]
 
-    def by(self, interface: str, packet: Packet | bytes) -> list[tuple[str, Packet]]:
+    def by(
+        self, interface: str, packet: Packet | bytes, expected: int = 1
+    ) -> list[tuple[str, Packet]]:
         """What a packet that comes in there comes to: what leaves, and where."""
-        return [(where, parse(frame)) for where, frame in self.frames_by(interface, packet)]
+        found = self.frames_by(interface, packet, expected=expected)
+        return [(where, parse(frame)) for where, frame in found]
 
-    def frames_by(self, interface: str, *packets: Packet | bytes) -> list[tuple[str, bytes]]:
-        self.leaving(until_silent_s=0)
+    def frames_by(
+        self, interface: str, *packets: Packet | bytes, expected: int
+    ) -> list[tuple[str, bytes]]:
+        """Likewise of several, of which so many are waited for, and then a while for more."""
+        self.forget()
         for packet in packets:
             frame = packet if isinstance(packet, bytes) else packet.frame()
             if interface == TUNNEL:
@@ -87,16 +93,23 @@ class Node:
             else:
                 mac = UPLINK_MAC if interface == UPLINK else POD_GATEWAY_MAC
                 self.ends[interface].send(bytes.fromhex(mac.replace(":", "")) + frame[6:])
-        return self.leaving()
+        return self.leaving(expected)
 
-    def leaving(self, until_silent_s: float = _SILENCE_S) -> list[tuple[str, bytes]]:
-        """All that leaves until nothing does for a while: frames, with an empty header from the
-        tunnel. What the kernel says by itself to its neighbours is left out."""
+    def forget(self) -> None:
+        """What has left so far is nobody's."""
+        self._collect(0, 0)
+
+    def leaving(self, expected: int) -> list[tuple[str, bytes]]:
+        """What leaves: frames, with an empty header from the tunnel. What the kernel says by itself
+        to its neighbours is left out."""
+        return self._collect(expected, _SILENCE_S)
+
+    def _collect(self, expected: int, silence_s: float) -> list[tuple[str, bytes]]:
         found: list[tuple[str, bytes]] = []
-        began = time.monotonic()
         names: dict[object, str] = {self.tun: TUNNEL} | {s: n for n, s in self.ends.items()}
-        wait = until_silent_s
-        while time.monotonic() - began < _WAIT_S:
+        end = time.monotonic() + _PATIENCE_S
+        while (left := end - time.monotonic()) > 0:
+            wait = left if len(found) < expected else silence_s
             ready, _, _ = select.select(list(names), [], [], wait)
             if not ready:
                 break
@@ -117,7 +130,7 @@ class Node:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with namespaces.entered(self.place.path):
             made = socket.socket(family, kind)
-        made.settimeout(1)
+        made.settimeout(_PATIENCE_S)
         return made
 
 

@@ -1,6 +1,7 @@
 """A build pinned by hand: the declared maps, and programs of two instructions."""
 
 import ctypes
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -81,8 +82,8 @@ def load_program(
 
 @contextmanager
 def pins(name: str) -> Iterator[Pins]:
-    """A folder in bpffs of its own, gone afterwards."""
-    root = Path(f"/sys/fs/bpf/ebpf-lb-test-d-{name}")
+    """A folder in bpffs of this test run's own, gone afterwards."""
+    root = Path(f"/sys/fs/bpf/ebpf-lb-test-d-{name}-{os.getpid()}")
     rmtree(root, ignore_errors=True)
     root.mkdir()
     try:

@@ -25,7 +25,7 @@ from .pinned import load_program, pins
 
 pytestmark = needs(ROOT, BPF, BPFFS, NETNS, CGROUP2)
 
-NAMESPACE = "eblb-test-d"
+NAMESPACE = f"eblb-test-d-{os.getpid()}"
 NEXT = -1  # TC_ACT_UNSPEC: on to the next filter
 
 
@@ -46,6 +46,12 @@ def ifindex() -> Iterator[int]:
         subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cleanup` removes it: not the one that other tests find their programs in."""
+    monkeypatch.setenv("EBPF_LB_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def node() -> Iterator[Pins]:
     with pins("attach") as where:
@@ -59,7 +65,7 @@ def cgroup() -> Iterator[Path]:
         for line in Path("/proc/mounts").read_text().splitlines()
         if line.split()[2] == "cgroup2"
     )
-    folder = Path(line.split()[1]) / "ebpf-lb-test-d"
+    folder = Path(line.split()[1]) / f"ebpf-lb-test-d-{os.getpid()}"
     folder.mkdir()
     yield folder
     folder.rmdir()

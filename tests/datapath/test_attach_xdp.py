@@ -53,6 +53,12 @@ def veth() -> Iterator[int]:
         namespaces.remove(NAMESPACE)
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cleanup` removes it: not the one that other tests find their programs in."""
+    monkeypatch.setenv("EBPF_LB_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def node() -> Iterator[Pins]:
     with pins("xdp") as where:

@@ -2,6 +2,10 @@
 
 Two test runs go through the same flows in the kernel, each on its own processor. Creating a flow
 takes longer than finding it, so whoever is behind catches up, and then they race for every flow.
+
+A virtual machine's processor may be taken away in the middle of it. If the other one meets just
+that flow then, it gives up after some tries (CONTENTION): the sender's next packet finds the flow,
+and here it is sent again.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ pytestmark = needs(*DATAPATH, TWO_PROCESSORS)
 
 FLOWS = 3000
 HOME = 8  # flows of one client, protocol and port
+TAKEN_AWAY = 5  # as often may a processor be taken away during a race, and not for each flow
 # the product's own: so many entries that no flow is pushed out by others
 SETTINGS = Settings(services=1024, backends=4096)
 CLOSING, SNAT, TURNED = 7, 1 << 29, 1 << 30
@@ -52,15 +57,30 @@ class Race:
     def to(self, vip: str, protocol: int) -> Traffic:
         return Traffic(self.world.client, vip, 80, protocol, FLOWS, flags=SYN)
 
-    def run(self, *lanes: tuple[str, Traffic]) -> None:
-        """Each (program, traffic) on a processor of its own, all of its flows once."""
+    def run(self, *lanes: tuple[str, Traffic]) -> int:
+        """Each (program, traffic) on a processor of its own, all of its flows once; again one after
+        the other if a packet was lost. Returns how many packets were not."""
+        before = self.kernel.count("CONTENTION")
+        self._run_at_once(*lanes)
+        lost = self.kernel.count("CONTENTION") - before
+        assert lost <= TAKEN_AWAY
+        for lane in lanes if lost else ():
+            self._run_at_once(lane)
+        assert self.kernel.count("CONTENTION") == before + lost
+        return sum(traffic.flows for _, traffic in lanes) * (2 if lost else 1) - lost
+
+    def counted(self) -> set[str]:
+        """All reasons that packets were counted for, but that one."""
+        return set(self.kernel.counters()) - {"CONTENTION"}
+
+    def _run_at_once(self, *lanes: tuple[str, Traffic]) -> None:
         rendezvous = threading.Barrier(len(lanes))
         failures: list[BaseException] = []
 
         def work(feeder: Feeder, processor: int, program: str, traffic: Traffic) -> None:
             try:
                 os.sched_setaffinity(0, {processor})
-                rendezvous.wait(20)
+                rendezvous.wait(60)
                 feeder.run(self.kernel.program(program), traffic, traffic.flows)
             except BaseException as error:
                 failures.append(error)
@@ -105,12 +125,12 @@ def test_one_new_flow_on_two_processors(race: Race, protocol: Protocol) -> None:
     kernel, world = race.kernel, race.world
     service = kernel.service(world.vip, 80, backends(world), protocol=protocol)
     lane = ("pod_ingress", race.to(world.vip, int(protocol)))
-    race.run(lane, lane)
+    translated = race.run(lane, lane)
     held = Counter(entry.client_port for entry in race.entries())
     assert len(held) == FLOWS and set(held.values()) == {1}
     assert kernel.count("NEW") == kernel.connections(service)[0] == FLOWS
-    assert kernel.count("ESTABLISHED") == kernel.connections(service)[1] == 2 * FLOWS
-    assert set(kernel.counters()) == {"NEW", "ESTABLISHED"}
+    assert kernel.count("ESTABLISHED") == kernel.connections(service)[1] == translated
+    assert race.counted() == {"NEW", "ESTABLISHED"}
 
 
 def test_choices_that_change_during_the_race(race: Race) -> None:
@@ -138,7 +158,7 @@ def test_choices_that_change_during_the_race(race: Race) -> None:
     held = Counter(entry.client_port for entry in race.entries())
     assert len(held) == FLOWS and set(held.values()) == {1}
     assert kernel.count("NEW") == FLOWS
-    assert set(kernel.counters()) == {"NEW", "ESTABLISHED"}
+    assert race.counted() == {"NEW", "ESTABLISHED"}
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP])
@@ -164,7 +184,7 @@ def test_two_vips_with_one_backend_at_once(race: Race, protocol: int) -> None:
     )
     assert all(entry.snat_port != entry.client_port for entry in snated)
     assert kernel.count("NEW") == 2 * FLOWS
-    assert set(kernel.counters()) == {"NEW", "ESTABLISHED"}
+    assert race.counted() == {"NEW", "ESTABLISHED"}
 
 
 def fill_homes(race: Race, protocol: int, but: int = 0) -> list[str]:
@@ -212,7 +232,7 @@ def test_one_new_flow_for_the_overflow_on_two_processors(race: Race, protocol: i
     assert len(held) > FLOWS * 0.9 and set(held.values()) == {1}
     are_paired(flows, signposts)
     assert race.kernel.count("NEW") - before == FLOWS
-    assert set(race.kernel.counters()) == {"NEW", "ESTABLISHED"}
+    assert race.counted() == {"NEW", "ESTABLISHED"}
     assert events(race.kernel)["OVERFLOW"] >= len(held)
 
 
@@ -229,7 +249,7 @@ def test_two_flows_race_for_the_last_place_at_home(race: Race, protocol: int) ->
         assert len(held) == FLOWS and set(held.values()) == {1}
     are_paired(*snated(race))
     assert race.kernel.count("NEW") - before == 2 * FLOWS
-    assert set(race.kernel.counters()) == {"NEW", "ESTABLISHED"}
+    assert race.counted() == {"NEW", "ESTABLISHED"}
 
 
 def test_both_ends_close_at_once(race: Race) -> None:

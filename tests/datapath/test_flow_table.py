@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import struct
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,7 +18,7 @@ from tests.support.packets import ACK, FIN, RST, SCTP, TCP, UDP, Packet
 pytestmark = needs(*DATAPATH)
 
 CAPACITY = 64
-# a second each, but for established TCP and SCTP
+# long ones, which pass when a test says so
 SETTINGS = Settings(
     flows=CAPACITY,
     services=1024,
@@ -27,14 +26,15 @@ SETTINGS = Settings(
     affinity=64,
     fragments=64,
     sockets=64,
-    tcp_syn_s=1,
-    tcp_established_s=4,
-    closing_s=1,
-    udp_s=1,
-    sctp_s=4,
+    tcp_syn_s=2000,
+    tcp_established_s=8000,
+    closing_s=2000,
+    udp_s=2000,
+    sctp_s=8000,
 )
-SHORT_S, LONG_S = 1.5, 4.5  # past the time-outs, a tick's length included
-NEW, ESTABLISHED, CLOSING = 3, 4, 7
+SHORT_S, LONG_S = 2001, 8001  # past the time-outs, a tick's length included
+NOT_YET_S = 300  # before them
+ESTABLISHED, CLOSING = 4, 7
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +81,16 @@ def test_idle_flows_end(kernel: Kernel, world: World, protocol: Protocol) -> Non
         move(kernel, world, protocol)
     later = sent.but(flags=ACK)
     idle = SHORT_S if protocol is Protocol.UDP else LONG_S
-    time.sleep(idle - 1)
+    kernel.age(idle - NOT_YET_S)
     if protocol is not Protocol.UDP:
         assert kernel.run("pod_ingress", later).packet.destination == world.backend
     else:
         kernel.run("pod_ingress", later)
     # that counts as activity
-    time.sleep(idle / 2)
+    kernel.age(idle - NOT_YET_S)
     kernel.run("pod_ingress", later)
     assert kernel.count("NEW") == 1
-    time.sleep(idle)
+    kernel.age(idle)
     kernel.run("pod_ingress", later)
     assert kernel.count("NEW") == 2
 
@@ -101,7 +101,9 @@ def test_an_unanswered_connection_ends_sooner(kernel: Kernel, world: World) -> N
     kernel.run("pod_ingress", unanswered)
     exchange(kernel, answered)
     move(kernel, world)
-    time.sleep(SHORT_S)
+    kernel.age(SHORT_S - NOT_YET_S)
+    assert kernel.run("pod_ingress", unanswered).packet.destination == world.backend
+    kernel.age(SHORT_S)
     assert kernel.run("pod_ingress", unanswered).packet.destination == world.other_backend
     later = answered.but(flags=ACK)
     assert kernel.run("pod_ingress", later).packet.destination == world.backend
@@ -124,7 +126,7 @@ def test_a_closed_connection_ends_soon(kernel: Kernel, world: World, end: str) -
     move(kernel, world)
     # what is still under way reaches whom it is meant for
     assert kernel.run("pod_ingress", sent.but(flags=ACK)).packet.destination == world.backend
-    time.sleep(SHORT_S)
+    kernel.age(SHORT_S)
     late = kernel.run("pod_ingress", sent.but(flags=ACK))
     assert late.packet.destination == world.other_backend
 
@@ -133,9 +135,9 @@ def test_a_reply_keeps_a_flow(kernel: Kernel, world: World) -> None:
     kernel.service(world.vip, 80, [(world.backend, 80)], protocol=Protocol.UDP)
     answer = kernel.run("pod_ingress", first(world, UDP)).packet.reply()
     for _ in range(4):
-        time.sleep(0.6)
+        kernel.age(SHORT_S - NOT_YET_S)
         assert kernel.run("pod_egress", answer).packet.source == world.vip
-    time.sleep(SHORT_S)
+    kernel.age(SHORT_S)
     assert kernel.run("pod_egress", answer).packet.source == world.backend
 
 
@@ -157,29 +159,26 @@ def test_a_full_table_refuses_new_flows_only(kernel: Kernel, world: World) -> No
     for sent in lasting:
         later = kernel.run("pod_ingress", sent.but(flags=ACK))
         assert later.packet.destination == world.backend
-    time.sleep(LONG_S)
+    kernel.age(LONG_S)
     fresh = kernel.run("pod_ingress", first(world, source_port=999))
     assert fresh.packet.destination == world.other_backend
 
 
 def test_twenty_thousand_syns_take_no_established_flow(kernel: Kernel, world: World) -> None:
     kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
-    lasting = [first(world, source_port=port) for port in range(1000, 1000 + CAPACITY // 4)]
+    lasting = [first(world, source_port=port) for port in range(1000, 1000 + CAPACITY // 8)]
     for sent in lasting:
         exchange(kernel, sent)
     move(kernel, world)
     frame = bytearray(first(world, TCP).frame())
     program = kernel.program("pod_ingress")
     place = 14 + (20 if kernel.family is Family.IPV4 else 40)
-    began = time.monotonic()
     for number in range(20_000):
         struct.pack_into("!H", frame, place, 10_000 + number)
         program.test_run(bytes(frame))
-    elapsed = time.monotonic() - began
     assert kernel.count("NEW") - len(lasting) + kernel.count("FLOW_TABLE_FULL") == 20_000
-    # a set whose eight entries are all established refuses; with a quarter in use there is none
+    # refused is whose two sets are all established; with an eighth in use no two sets are full
     assert kernel.count("FLOW_TABLE_FULL") == 0
-    assert elapsed < 3, "established flows would have expired: the machine is too slow to tell"
     for sent in lasting:
         later = kernel.run("pod_ingress", sent.but(flags=ACK))
         assert later.packet.destination == world.backend
@@ -232,5 +231,5 @@ def test_at_half_load_hardly_a_flow_finds_no_room() -> None:
                 struct.pack_into("!H", back, ports + 2, port)
                 ingress.test_run(bytes(there))
                 egress.test_run(bytes(back))
-            assert kernel.count("FLOW_TABLE_FULL") <= 8
-            assert kernel.count("NEW") >= flows - 8
+            assert kernel.count("FLOW_TABLE_FULL") <= 12
+            assert kernel.count("NEW") >= flows - 12

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ pytestmark = needs(ROOT, NETNS, IPV6)
 
 WEB, OTHER = ObjectKey("shop", "web"), ObjectKey("shop", "other")
 PORT = 32100
+PATIENCE_S = 30  # for what is sure to come
 NODE4, NODE6 = "192.0.2.11", "2001:db8::11"
 
 
@@ -75,7 +75,7 @@ def node() -> Iterator[Node]:
 def ask(
     path: str = "/", address: str = NODE4, port: int = PORT, method: str = "GET"
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    connection = http.client.HTTPConnection(address, port, timeout=5)
+    connection = http.client.HTTPConnection(address, port, timeout=PATIENCE_S)
     connection.request(method, path)
     answer = connection.getresponse()
     return answer, answer.read()
@@ -190,14 +190,14 @@ def test_any_method_and_old_or_careless_clients(node: Node) -> None:
 def test_silent_clients_are_given_up_and_keep_nobody_out(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_checks, "REQUEST_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(health_checks, "REQUEST_TIMEOUT_S", 2)
     node.plan(WEB, 1)
     node.servers.apply()
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     silent = [socket.create_connection((NODE4, PORT)) for _ in range(100)]
     assert ask()[0].status == 200
-    assert threading.active_count() == threads  # one serves all
-    silent[0].settimeout(5)
+    assert set(threading.enumerate()) <= threads  # one serves all
+    silent[0].settimeout(PATIENCE_S)
     assert silent[0].recv(1) == b""
     for one in silent:
         one.close()
@@ -207,17 +207,15 @@ def test_many_ports_share_a_thread(node: Node) -> None:
     keys = [ObjectKey("many", f"s{number}") for number in range(50)]
     for number, key in enumerate(keys):
         node.plan(key, number, PORT + number)
-    before = threading.active_count()
-    began = time.monotonic()
+    before = set(threading.enumerate())
     node.servers.apply()
-    assert time.monotonic() - began < 2
-    assert threading.active_count() == before + 1
+    assert len(set(threading.enumerate()) - before) == 1
     for number, key in enumerate(keys):
         said: Any = json.loads(ask(port=PORT + number)[1])
         assert (said["service"]["name"], said["localEndpoints"]) == (key.name, number)
 
 
 def _talk(request: bytes) -> bytes:
-    with socket.create_connection((NODE4, PORT), timeout=5) as connection:
+    with socket.create_connection((NODE4, PORT), timeout=PATIENCE_S) as connection:
         connection.sendall(request)
         return connection.recv(1 << 16)

@@ -158,12 +158,12 @@ class TestClientsBeyondTheTunnel:
         kernel.service(
             world.node, 30080, [(world.routed_pod, 9376)], kind=NODE_PORT, flags=FrontendFlag.LOCAL
         )
-        assert node.by(TUNNEL, asked(beyond, world)) == []
+        assert node.by(TUNNEL, asked(beyond, world), expected=0) == []
 
     def test_fragments(self, kernel: Kernel, node: Node, world: World, beyond: str) -> None:
         serve(kernel, world, world.routed_pod, UDP)
         sent = asked(beyond, world, UDP, payload=bytes(range(256)) * 16)
-        there = node.frames_by(TUNNEL, *split(sent, 1376))
+        there = node.frames_by(TUNNEL, *split(sent, 1376), expected=3)
         assert [where for where, _ in there] == [UPLINK] * 3
         whole = join(frame for _, frame in there)
         assert whole.valid and whole == to_backend(
@@ -171,7 +171,7 @@ class TestClientsBeyondTheTunnel:
             **TO_OTHER_NODE,
         )  # fmt: skip
         answer = whole.reply()
-        back = node.frames_by(UPLINK, *split(answer, 1344))
+        back = node.frames_by(UPLINK, *split(answer, 1344), expected=4)
         assert [where for where, _ in back] == [TUNNEL] * 4
         whole = join(frame for _, frame in back)
         assert whole.valid and ends(whole) == ends(sent.reply())
@@ -260,12 +260,12 @@ class TestClientsAtTheUplink:
     def test_fragments(self, kernel: Kernel, node: Node, world: World) -> None:
         serve(kernel, world, world.far_pod, UDP)
         sent = asked(world.outside, world, UDP, payload=bytes(range(256)) * 16)
-        there = node.frames_by(UPLINK, *split(sent, 1352))
+        there = node.frames_by(UPLINK, *split(sent, 1352), expected=4)
         assert [where for where, _ in there] == [TUNNEL] * 4
         whole = join(frame for _, frame in there)
         assert whole.valid and ends(whole)[0] == world.tunnel
         answer = whole.reply()
-        back = node.frames_by(TUNNEL, *split(answer, 1352))
+        back = node.frames_by(TUNNEL, *split(answer, 1352), expected=4)
         assert [where for where, _ in back] == [UPLINK] * 4
         whole = join(frame for _, frame in back)
         assert whole.valid and whole == sent.reply(
@@ -283,7 +283,7 @@ class TestClientsAtTheUplink:
     ) -> None:
         serve(kernel, world, world.far_pod, UDP)
         sent = asked(world.outside, world, UDP, payload=bytes(range(200)) * 7)
-        there = node.frames_by(UPLINK, sent)
+        there = node.frames_by(UPLINK, sent, expected=2)
         assert [where for where, _ in there] == [TUNNEL] * 2
         whole = join(frame for _, frame in there)
         assert whole.valid
@@ -352,7 +352,7 @@ class TestTheNodesOwn:
         kernel.service(vip, 30080, [(backend, 9376)], kind=kind, protocol=protocol)
         source = world.tunnel if behind == TUNNEL else world.node
         stream = protocol is Protocol.TCP
-        node.leaving(until_silent_s=0)
+        node.forget()
         with node.socket(vip, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM) as own:
             if stream:
                 own.setblocking(False)
@@ -360,7 +360,7 @@ class TestTheNodesOwn:
             else:
                 own.connect((vip, 30080))
                 own.send(b"hello")
-            [(where, frame)] = node.leaving()[:1]
+            [(where, frame)] = node.leaving(1)[:1]
             there = parse(frame)
             assert where == behind
             assert (there.source, there.destination, there.destination_port) == (
@@ -368,8 +368,8 @@ class TestTheNodesOwn:
             )  # fmt: skip
             answer = there.reply(payload=b"" if stream else b"well", ttl=3)
             answer = answer.but(acknowledged=there.sequence + 1)
-            node.frames_by(behind, answer)
-            own.settimeout(1)
+            node.frames_by(behind, answer, expected=int(stream))  # TCP's is acknowledged
+            own.settimeout(30)
             if stream:
                 assert own.getpeername()[:2] == (vip, 30080)  # ENOTCONN until then
             else:
@@ -396,11 +396,11 @@ class TestTheNodesOwn:
         kernel.service(world.vip, 80, [(world.far_pod, 9376)], protocol=Protocol.UDP)
         with node.socket(world.vip, socket.SOCK_DGRAM) as own:
             own.connect((world.vip, 80))
-            node.leaving(until_silent_s=0)
+            node.forget()
             own.send(b"hello")
-            [(where, frame)] = node.leaving()
+            [(where, frame)] = node.leaving(1)
             assert where == TUNNEL
-            node.frames_by(TUNNEL, closed_port(parse(frame)))
+            node.frames_by(TUNNEL, closed_port(parse(frame)), expected=0)
             with pytest.raises(ConnectionRefusedError):
                 own.recv(100)
 

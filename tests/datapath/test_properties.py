@@ -50,8 +50,14 @@ SEED = 1
 
 @pytest.fixture(scope="module")
 def roomy() -> Iterator[dict[Family, Kernel]]:
-    """A connection table in which chance leaves no flow without room: the reference knows none."""
-    with loaded("properties", replace(SETTINGS, flows=1 << 16, fragments=1 << 12)) as root:
+    """A connection table in which chance leaves no flow without room, and no flow ends by time on
+    a slow machine: the reference knows nothing of both."""
+    lasting = dict.fromkeys(
+        ("tcp_syn_s", "tcp_established_s", "closing_s", "udp_s", "sctp_s"), 86_400
+    )
+    with loaded(
+        "properties", replace(SETTINGS, flows=1 << 16, fragments=1 << 12, **lasting)
+    ) as root:
         yield {family: Kernel(root, family) for family in Family}
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from ebpf_lb.datapath.clock import ticks_per_second
 from ebpf_lb.datapath.writer.filter import filter_bit
 from ebpf_lb.model.values import Family, Protocol, parse_network
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
@@ -30,7 +31,7 @@ from tests.datapath.node import (
 from tests.support.fragments import join, split
 from tests.support.packets import ACK, FIN, RST, TCP, UDP, Packet, packed, parse, too_big
 
-PAUSE_S = 2.2  # longer than a tick
+PAUSE_S = 1.5 / ticks_per_second()  # longer than a tick
 NODE_PORT, LOCAL = FrontendKind.NODE_PORT, FrontendFlag.LOCAL
 
 

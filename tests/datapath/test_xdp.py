@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from ebpf_lb.datapath.clock import ticks_per_second
 from ebpf_lb.model.values import Family, Protocol, parse_network
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.datapath.kernel import XDP_DROP, XDP_PASS, XDP_TX, Kernel, Result
@@ -29,7 +30,7 @@ from tests.support.packets import too_big as error_about
 
 NODE_PORT = FrontendKind.NODE_PORT
 LOAD_BALANCER = FrontendKind.LOAD_BALANCER
-PAUSE_S = 2.2  # longer than a tick
+PAUSE_S = 1.5 / ticks_per_second()  # longer than a tick
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,8 @@ from tests.support.probe import (
     state_cookie,
 )
 
+PATIENT = {"timeout_s": 30.0}  # where an answer is sure to come
+
 
 def answered(*texts: str) -> list[Answer]:
     return [Answer("answered", text) for text in texts]
@@ -157,40 +159,53 @@ def datagrams() -> Iterator[Callable[[bool], int]]:
         each.close()
 
 
-def unused_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as each:
-        each.bind(("127.0.0.1", 0))
-        port: int = each.getsockname()[1]
-        return port
+@pytest.fixture
+def refusing() -> Iterator[Callable[[socket.SocketKind], int]]:
+    """Ports of sockets that nobody else gets meanwhile, and that take nothing."""
+    sockets = []
+
+    def port(kind: socket.SocketKind) -> int:
+        sockets.append(socket.socket(socket.AF_INET, kind))
+        sockets[-1].bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_DGRAM:
+            sockets[-1].connect(("127.0.0.1", 9))  # hears nobody else
+        number: int = sockets[-1].getsockname()[1]
+        return number
+
+    yield port
+    for each in sockets:
+        each.close()
 
 
 def test_tcp_reaches(web: int) -> None:
     to = f"127.0.0.1:{web}/tcp"
-    expect(Here(), "here", to, Reaches({"/hostname for 127.0.0.1"}), within_s=0)
+    expect(Here(), "here", to, Reaches({"/hostname for 127.0.0.1"}), within_s=0, **PATIENT)
     with pytest.raises(AssertionError, match=r"reached .*hostname.*, not \['pod'\]"):
-        expect(Here(), "here", to, Reaches({"pod"}), within_s=0)
+        expect(Here(), "here", to, Reaches({"pod"}), within_s=0, **PATIENT)
 
 
 @pytest.mark.parametrize("connected", [True, False])
 def test_udp_reaches(datagrams: Callable[[bool], int], connected: bool) -> None:
     to = f"127.0.0.1:{datagrams(False)}/udp"
-    expect(Here(), "here", to, Reaches({"HOSTNAME"}), within_s=0, connected=connected)
+    expect(Here(), "here", to, Reaches({"HOSTNAME"}), within_s=0, connected=connected, **PATIENT)
 
 
 def test_udp_answer_from_elsewhere_is_reported(datagrams: Callable[[bool], int]) -> None:
     to = f"127.0.0.1:{datagrams(True)}/udp"
     with pytest.raises(AssertionError, match="was answered by 127"):
-        expect(Here(), "here", to, Reaches({"HOSTNAME"}), within_s=0, connected=False)
+        expect(Here(), "here", to, Reaches({"HOSTNAME"}), within_s=0, connected=False, **PATIENT)
 
 
 @pytest.mark.parametrize("connected", [True, False])
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
-def test_refused_and_not_silent(protocol: str, connected: bool) -> None:
+def test_refused_and_not_silent(
+    refusing: Callable[[socket.SocketKind], int], protocol: str, connected: bool
+) -> None:
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-    to = f"127.0.0.1:{unused_port(kind)}/{protocol}"
-    expect(Here(), "here", to, Refused(), within_s=0, connected=connected)
+    to = f"127.0.0.1:{refusing(kind)}/{protocol}"
+    expect(Here(), "here", to, Refused(), within_s=0, connected=connected, **PATIENT)
     with pytest.raises(AssertionError, match="not silent each time: refused 5 times"):
-        expect(Here(), "here", to, Dropped(), within_s=0, connected=connected)
+        expect(Here(), "here", to, Dropped(), within_s=0, connected=connected, **PATIENT)
 
 
 def test_silent_and_not_refused() -> None:
@@ -213,7 +228,7 @@ def test_waits_until_it_is_so() -> None:
             return subprocess.CompletedProcess(argv, 0, answers, "")
 
     lab = Changing()
-    expect(lab, "here", "10.0.0.1:80/tcp", Reaches({"new"}), within_s=5)
+    expect(lab, "here", "10.0.0.1:80/tcp", Reaches({"new"}), within_s=60)
     assert lab.calls == 3
     with pytest.raises(AssertionError, match="reached"):
         expect(lab, "here", "10.0.0.1:80/tcp", Reaches({"new"}), within_s=0.05)
@@ -234,11 +249,11 @@ def test_sctp_chunks_and_cookie() -> None:
     assert state_cookie(bytes(16) + other) == b""
 
 
-def test_probe_needs_nothing_installed() -> None:
+def test_probe_needs_nothing_installed(refusing: Callable[[socket.SocketKind], int]) -> None:
     probe = Path(__file__).parents[1] / "support" / "probe.py"
     done = subprocess.run(
         ["/usr/bin/python3", "-I", "-S", str(probe), '{"protocol": "tcp", "address": "127.0.0.1", '
-         f'"port": {unused_port(socket.SOCK_STREAM)}}}'],
+         f'"port": {refusing(socket.SOCK_STREAM)}}}'],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert '"refused"' in done.stdout

@@ -1,5 +1,6 @@
 """The cache of compiled programs: what is taken from it, what is not, and that one compiles."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -114,9 +115,8 @@ def test_without_a_usable_folder_it_is_compiled_every_time(
 def test_those_used_last_are_kept(folder: Path) -> None:
     for number in range(16):
         cache.images(f"key{number}", Compiler())
-        time.sleep(0.002)
+        os.utime(folder / f"key{number}", (number, number))  # long ago, one after the other
     cache.images("key0", Compiler())  # used again
-    time.sleep(0.002)
     cache.images("key16", Compiler())
     kept = sorted(path.name for path in folder.iterdir())
     assert kept == sorted(["key0", *(f"key{number}" for number in range(2, 17)), "lock"])

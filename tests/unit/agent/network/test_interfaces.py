@@ -56,7 +56,7 @@ class Told:
     def until(self, wanted: Callable[[Facts], Any]) -> Facts:
         """The first facts that are as wanted; queue.Empty if none come."""
         while True:
-            facts = self._facts.get(timeout=5)
+            facts = self._facts.get(timeout=60)
             if wanted(facts):
                 return facts
 

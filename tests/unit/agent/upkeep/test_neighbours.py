@@ -58,7 +58,7 @@ def entry(family: str) -> tuple[str, str]:
 
 
 def until(wanted: Callable[[], bool], family: str) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not wanted():
         assert time.monotonic() < deadline, entry(family)
         time.sleep(0.1)
