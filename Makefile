@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 # Debian's own: bcc is a distribution package and fits no other interpreter.
 PYTHON := /usr/bin/python3
 PYTEST := $(BIN)/python -m pytest
+# Registries are slow at times.
+PIP_INSTALL := $(BIN)/pip install -q --disable-pip-version-check --retries 10 --timeout 60
+APT_GET := apt-get -qq -o Acquire::Retries=10
 
 # What the product needs, then what only `make check` does.
 PACKAGES := python3-venv python3-bpfcc linux-libc-dev libbpf-dev iproute2 nftables curl \
@@ -46,7 +49,7 @@ packages:
 	fi; \
 	echo "setup: installing$$missing"; \
 	export DEBIAN_FRONTEND=noninteractive; \
-	apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+	$(APT_GET) update && $(APT_GET) install -y --no-install-recommends $$missing >/dev/null
 
 bpffs:
 	@mountpoint -q /sys/fs/bpf || [ "$$(id -u)" != 0 ] || mount -t bpf bpf /sys/fs/bpf
@@ -55,8 +58,8 @@ $(VENV)/.installed: pyproject.toml requirements.lock | packages
 	@echo "setup: making $(VENV)"
 	@[ "$$(readlink -f $(BIN)/python3 2>/dev/null)" = "$$(readlink -f $(PYTHON))" ] || rm -rf $(VENV)
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --system-site-packages $(VENV)
-	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PIP_INSTALL) --require-hashes -r requirements.lock
+	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: setup ## three nodes, a Service and its answers; stays up until `make demo-down`

@@ -403,7 +403,10 @@ def test_what_we_do_otherwise_is_named(
     assert first_fault(empty, lambda: Chain(empty, uplink))
 
 
-def test_a_disagreement_is_told_in_few_objects(empty: Kernels, uplink: int) -> None:
+def test_a_disagreement_is_told_in_few_objects(
+    empty: Kernels, uplink: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.SHRINKING_S", 600)  # of which it takes two
     wrong = first_fault(empty, lambda: Chain(empty, uplink, WRONG_PLANS["iTP is Cluster"]))
     assert '"internalTrafficPolicy": "Local"' in wrong and "expected" in wrong
     assert wrong.count('"kind": "Service"') == 1 and wrong.count('"addresses"') == 1

@@ -61,6 +61,7 @@ def network(*names: str) -> Iterator[list[Namespace]]:
     made = [Namespace(name) for name in names]
     try:
         for one in made:
+            namespaces.remove(one.path)  # of a test run that was killed and had our number
             namespaces.create(one.path)
             one.ip("link set lo up")
         yield made

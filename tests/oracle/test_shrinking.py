@@ -5,7 +5,7 @@ import random
 from tests.oracle.shrinking import plainest
 from tests.oracle.situations import NOTHING, Situation, after
 
-LONG_S = 60
+LONG_S = 600
 
 
 def test_only_what_matters_is_left() -> None:

@@ -46,13 +46,13 @@ def test_from_the_cache_bcc_is_never_imported(
     ensure_loaded(new_root(), SETTINGS, sources)
 
     from_cache = run_loader(new_root(), sources, **fake)
-    output, errors = from_cache.communicate(timeout=60)
+    output, errors = from_cache.communicate(timeout=600)
     assert (from_cache.returncode, output) == (0, "[false, false]\n"), errors
 
     # and where there is none, it is the fake one that would be imported
     no_cache(monkeypatch, tmp_path)
     compiling = run_loader(new_root(), sources, **fake)
-    _, errors = compiling.communicate(timeout=60)
+    _, errors = compiling.communicate(timeout=600)
     assert compiling.returncode != 0
     assert "bcc's Python module is missing: install the distribution's package" in errors
 
@@ -62,7 +62,7 @@ def test_loaders_at_the_same_time_compile_once(
 ) -> None:
     no_cache(monkeypatch, tmp_path)
     running = [run_loader(new_root(), sources) for _ in range(3)]
-    outputs = [process.communicate(timeout=120) for process in running]
+    outputs = [process.communicate(timeout=600) for process in running]
     assert sorted(output for output, _ in outputs) == [
         "[false, false]\n", "[false, false]\n", "[true, false]\n"
     ], outputs  # fmt: skip
