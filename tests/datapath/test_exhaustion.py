@@ -97,16 +97,20 @@ def test_no_room_is_left(hook: Hook, world: World) -> None:
 
 def test_another_processor_never_gets_done(hook: Hook, world: World) -> None:
     """It was to create the same flow, and stopped just before it stood. Where its place in
-    the table is the lower one it goes first, for ever: that is of half of them, by chance."""
-    clients = [first(world, UDP).but(source_port=port) for port in range(40000, 40064)]
-    for sent in clients:
+    the table is the lower one it goes first, for ever: half of the time, by chance."""
+    clients, outcomes = range(1024, 1024 + 48), []  # ports that are never chosen to masquerade with
+    for port in clients:
+        hook.kernel.forget_flows()
+        sent = first(world, UDP).but(source_port=port)
         hook("uplink_ingress", sent)
-    change_words(
-        hook,
-        lambda word: in_state(word, TENTATIVE) if word and not word & TURNED else word,
-    )
-    before = hook.kernel.counters()
-    dropped = sum(hook("uplink_ingress", sent).dropped for sent in clients)
-    counted = hook.kernel.counters() - before
-    assert 0 < counted["CONTENTION"] == dropped < len(clients)
-    assert "SLOW_PATH" not in counted
+        change_words(
+            hook,
+            lambda word: in_state(word, TENTATIVE) if word and not word & TURNED else word,
+        )
+        before = hook.kernel.counters()
+        dropped = hook("uplink_ingress", sent).dropped
+        counted = hook.kernel.counters() - before
+        counted.pop("XDP", None)
+        assert counted == ({"CONTENTION": 1} if dropped else {"NEW": 1, "ESTABLISHED": 1})
+        outcomes.append(dropped)
+    assert 0 < sum(outcomes) < len(clients)
