@@ -77,6 +77,7 @@ class Programmer:
         self._asked_for: dict[Family, set[ServicePortName]] = {family: set() for family in writers}
         self._without_local: dict[str, set[Part]] = {"internal": set(), "external": set()}
         self._retry_until = 0.0
+        self._retry_once_more = False
         self._retry_at = 0.0
 
     @property
@@ -202,11 +203,17 @@ class Programmer:
     def note_changes(self) -> None:
         """Something was written: there may be room soon."""
         self._retry_until = self._clock() + RETRY_AFTER_CHANGE_S
+        self._retry_once_more = True  # after that: a busy machine may not let us run before
 
     def to_retry(self) -> list[ObjectKey]:
         """Services to program again now."""
         now = self._clock()
-        if not self._refused or (now > self._retry_until and now < self._retry_at):
+        once_more = self._retry_once_more
+        if now > self._retry_until:
+            self._retry_once_more = False
+            if not once_more and now < self._retry_at:
+                return []
+        if not self._refused:
             return []
         self._retry_at = now + RETRY_INTERVAL_S
         return list(dict.fromkeys(refusal.key for refusal in self._refused.values()))

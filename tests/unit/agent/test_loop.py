@@ -157,10 +157,24 @@ def test_one_that_fails_is_reported_does_not_hold_back_others_and_is_retried() -
     assert agent.log.of("programmed after all") == [{"service": "kube-system/dns"}]
 
 
+def test_room_that_comes_while_the_agent_cannot_run_is_used() -> None:
+    agent = Agent()
+    agent.writer.room = 1
+    agent.tell(*lists(web(), dns()))
+    agent.second(30)
+    agent.writer.room = 0  # what is deleted comes free later
+    agent.tell(Deleted(SERVICES, WEB))
+    agent.writer.room = 1
+    agent.writer.calls.clear()
+    agent.second(10)
+    assert agent.calls == ["set kube-system/dns:http"]
+
+
 def test_one_that_failed_is_retried_now_and_then_without_cause(agent: Agent) -> None:
     name = ServicePortName("default", "web", "http", Protocol.TCP)
     agent.writer.broken.add(name)
     agent.tell(Changed(ENDPOINT_SLICES, endpoints("10.0.0.9"), WEB))
+    agent.second(4)  # once more after the last change
     agent.writer.broken.clear()
     agent.writer.calls.clear()
     agent.second(59)
