@@ -33,7 +33,7 @@ from ebpf_lb.lab.pods import Pod
 from ebpf_lb.lab.processes import Place, Process
 
 _API_WITHIN_S = 60
-_AGENT_WITHIN_S = 180  # several units may have to be compiled first, on a busy machine
+_AGENT_WITHIN_S = 300  # several units may have to be compiled first, on a busy machine
 _REAPED_WITHIN_S = 3  # some systems' process 1 looks for ended children every other second only
 
 

@@ -57,7 +57,7 @@ def restart(lab: Lab) -> None:
     """The node's agent, with the environment as it is."""
     lab.stop_agent(NODE)
     lab.start_agent(NODE)
-    lab.wait_for_agents(timeout_s=200, only=NODE)  # a build of its own may be compiled here
+    lab.wait_for_agents(only=NODE)  # a build of its own may be compiled here
 
 
 @contextmanager

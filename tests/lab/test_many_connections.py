@@ -76,10 +76,10 @@ def restarted(room: Room, change: Callable[[], None]) -> None:
     change()
     for node in NODES:
         room.lab.start_agent(node)
-    room.lab.wait_for_agents(timeout_s=200)
+    room.lab.wait_for_agents()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_thousand_connections(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     """By ClusterIP and NodePort, mostly to other nodes, from pods, nodes and outside. Only those to
     the pod that dies may end."""

@@ -99,7 +99,7 @@ def until(wanted: Callable[[], Any], what: Callable[[], Any]) -> None:
 def restart(lab: Lab, node: str, mode: str) -> None:
     lab.stop_agent(node)
     lab.start_agent(node, mode)
-    lab.wait_for_agents(timeout_s=200, only=node)  # its programs may have to be compiled
+    lab.wait_for_agents(only=node)  # its programs may have to be compiled
 
 
 def use(lab: Lab, mode: str) -> None:
