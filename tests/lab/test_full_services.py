@@ -22,7 +22,7 @@ from tests.lab.small_node import (
     warned,
 )
 from tests.lab.test_outside import CLIENT, until
-from tests.support.checker import Reaches, Refused, expect, probe
+from tests.support.checker import Reaches, Refused, SticksToOneOf, expect, probe
 from tests.support.manifests import Manifest, cluster_ip, deployment, service
 
 SERVICES, BACKENDS, SLOTS, AFFINITY = 24, 64, 64, 32
@@ -236,7 +236,7 @@ def test_more_clients_than_affinity_remembers(web: Room) -> None:
         web.lab.exec("router", route, check=True)
         try:
             to = f"[{node}]:{STICKY_PORT}/tcp" if six else f"{node}:{STICKY_PORT}/tcp"
-            expect(web.lab, "client", to, Reaches({probe(web.lab, "client", to)[0].text}))
+            expect(web.lab, "client", to, SticksToOneOf(names))
             done = web.lab.exec(
                 "client", python(CROWD, node, str(STICKY_PORT), *crowd), input="\n\n", check=True
             )
