@@ -124,8 +124,9 @@ def test_a_flow_that_another_processor_has_just_seen_is_not_old(
             if value.strip(b"\0"):
                 words = [value[at : at + 8] for at in range(0, len(value), 8)]
                 place = next(at for at, word in enumerate(words) if word.strip(b"\0"))
-                # the entry's first word: time in its lowest bits
-                later = int.from_bytes(words[place], "little") + ahead
+                # the entry's first word: time in its lowest bits, which comes round
+                word = int.from_bytes(words[place], "little")
+                later = word & ~0xFFFFFF | word + ahead & 0xFFFFFF
                 words[place] = later.to_bytes(8, "little")
                 table.update(key, b"".join(words))
     sweep(kernel)
