@@ -31,6 +31,8 @@ def compile_images(
     """A unit's images; LoaderError with the compiler's words, which name file and line."""
     folder = pins.builds / f"compiling_{os.getpid()}"
     running: dict[Family, subprocess.Popen[bytes]] = {}
+    # of a process of this number that was killed: in a container all agents have the same
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         for family in Family:
             maps = folder / family.directory

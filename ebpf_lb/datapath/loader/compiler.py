@@ -11,6 +11,7 @@ Exit status 0: standard output is the image. 3: the text on standard error is fo
 import ctypes
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ebpf_lb.model.values import Family
 EXIT_REFUSED = 3
 
 _SHOW_VERIFIER_LOG = 2  # bcc's DEBUG_BPF
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def check_layouts(family: Family, settings: Settings, sources: Path, module: Any) -> None:
@@ -104,7 +106,14 @@ def answer(request: Request, bcc: Any) -> bytes:
     return json.dumps(to_plain(image)).encode()
 
 
+def _end_with_the_loader() -> None:
+    """Nobody else would want the result, and loaders that are killed again and again would leave as
+    many compilers."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+
+
 def main() -> int:
+    _end_with_the_loader()
     # whatever the compiler prints is for standard error
     result = os.dup(1)
     os.dup2(2, 1)
