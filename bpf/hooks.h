@@ -43,6 +43,18 @@ INLINE int back_to_client(context *ctx, struct packet *packet, __u32 now, int ho
 		       call_new_flow(ctx, packet, hook);
 }
 
+/*
+ * An uplink's first call did not come off: with their pins, program arrays lose their content. Services
+ * are not served then, but the node must not be cut off: by its own connections, which come this way, an
+ * agent learns what it needs to mend that.
+ */
+INLINE int without_slow_paths(context *ctx)
+{
+	if (!AT_XDP)
+		count_packet(ctx, REASON_SLOW_PATH);
+	return NEXT;
+}
+
 /* Ingress: a client's packets, or replies that must be sent back. */
 INLINE int from_client(context *ctx, int hook)
 {
@@ -61,8 +73,12 @@ INLINE int from_client(context *ctx, int hook)
 		return NEXT;
 	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
 		return slow_path(ctx, CALL_ICMP_ERROR + hook);
-	if (UNLIKELY(parsed == PARSE_OTHER || !knows_ports(&packet)))
-		return call_new_flow(ctx, &packet, hook);
+	if (UNLIKELY(parsed == PARSE_OTHER || !knows_ports(&packet))) {
+		if (hook == HOOK_FROM_POD)
+			return call_new_flow(ctx, &packet, hook);
+		try_new_flow(ctx, &packet, hook);
+		return without_slow_paths(ctx);
+	}
 
 	__u32 now = TICK();
 
@@ -72,9 +88,10 @@ INLINE int from_client(context *ctx, int hook)
 	/* half of what XDP sees; at TC rare from pods (hairpins), and too long for an uplink's */
 	if (AT_XDP)
 		return back_to_client(ctx, &packet, now, hook);
-	return hook == HOOK_FROM_POD && !(packet.flags & PACKET_LATER_FRAGMENT) ?
-		       call_new_flow(ctx, &packet, hook) :
-		       slow_path(ctx, CALL_REPLY + calls_of(hook));
+	if (hook == HOOK_FROM_POD && !(packet.flags & PACKET_LATER_FRAGMENT))
+		return call_new_flow(ctx, &packet, hook);
+	call_slow_path(ctx, CALL_REPLY + calls_of(hook));
+	return without_slow_paths(ctx);
 }
 
 /*

@@ -145,15 +145,20 @@ INLINE int slow_path(context *ctx, __u32 index)
  * A packet for which no flow was found, or one that is over: its first attempt to get one. Whoever calls
  * has looked for it, or knows that there is none.
  */
-INLINE int call_new_flow(context *ctx, const struct packet *packet, int hook)
+INLINE void try_new_flow(context *ctx, const struct packet *packet, int hook)
 {
 	struct scratch *scratch = scratch_get();
 
 	if (!scratch)
-		return drop(ctx, REASON_SLOW_PATH);
+		return;
 	scratch->packet = *packet;
 	ctx_set_note(ctx, NOTE_ATTEMPT, 0);
 	call_slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
+}
+
+INLINE int call_new_flow(context *ctx, const struct packet *packet, int hook)
+{
+	try_new_flow(ctx, packet, hook);
 	/* called once too often: what had been created for this packet was gone again each time */
 	return AT_XDP ? NEXT : drop(ctx, REASON_CONTENTION);
 }

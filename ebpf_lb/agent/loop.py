@@ -71,7 +71,7 @@ class Loop:
     """`attach_late`: the maps are new and empty; programs are attached when they are filled.
     `preferred`: the node's addresses of last time, until its Node object is known. `clock`:
     monotonic seconds; `wall_clock`: since 1970. `when_complete` is called once, after the first
-    complete sync."""
+    complete sync; `when_everywhere` once, when moreover every interface has its programs."""
 
     def __init__(
         self,
@@ -85,6 +85,7 @@ class Loop:
         preferred: tuple[bytes, ...] = (),
         attach_late: bool = False,
         when_complete: Callable[[], None] = lambda: None,
+        when_everywhere: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._parts = parts
@@ -93,6 +94,8 @@ class Loop:
         self._clock = clock
         self._attach_late = attach_late
         self._when_complete = when_complete
+        self._when_everywhere = when_everywhere
+        self._everywhere = False
         self._patterns = Patterns(
             config.pod_interfaces, config.uplink_interfaces, config.ignored_interfaces
         )
@@ -344,6 +347,13 @@ class Loop:
         if self._attach_late:
             self._parts.attachments.begin(self._look_around())
         self._when_complete()
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """An interface that took none of our programs may run an older build's still."""
+        if not self._everywhere and not self._parts.attachments.failed:
+            self._everywhere = True
+            self._when_everywhere()
 
     def _keep_house_if_due(self) -> None:
         now = self._clock()
@@ -356,6 +366,8 @@ class Loop:
         if attachments.failed:
             attachments.retry()
         attachments.restore()
+        if self.complete:
+            self._take_over()
         for one in self._parts.checks:
             one.check()
         if self._parts.health_checks.failed:

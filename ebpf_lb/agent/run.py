@@ -117,13 +117,15 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     _accept_local(config, log)
     sockets = SocketHooks(loaded.build, Pins(config.bpffs).links, config.cgroup, log)
 
-    def take_over() -> None:
-        """The programs of this build are everywhere: nothing needs an older one."""
+    def serve_sockets() -> None:
         if late:
             sockets.attach()
+        process.give_memory_back()
+
+    def take_over() -> None:
+        """The programs of this build are everywhere: nothing needs an older one."""
         for build_id in retire_old_builds(config.bpffs):
             log.info("retired", build=build_id)
-        process.give_memory_back()
 
     metrics = Metrics()
     events = EventRecorder(client, config.node_name, log)
@@ -169,7 +171,8 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
             held[NODE_SOURCE_ID] for held in sources.values() if NODE_SOURCE_ID in held
         ),
         attach_late=late,
-        when_complete=take_over,
+        when_complete=serve_sockets,
+        when_everywhere=take_over,
     )
     metrics.registry.register(ProgrammerCollector(programmer, version("ebpf-lb"), loaded.build_id))
     metrics.registry.register(MapCollector(loaded.build, programmer.occupancy))

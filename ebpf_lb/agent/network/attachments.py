@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ebpf_lb.agent.network.roles import Interface, NetworkView, Role
 from ebpf_lb.agent.network.xdp import XdpUplinks
 from ebpf_lb.datapath.attach.errors import AttachError, NotYetError
-from ebpf_lb.datapath.writer import NODE_SOURCE_ID
+from ebpf_lb.datapath.writer import NODE_SOURCE_ID, FullError
 from ebpf_lb.model.values import Family, Network, family_of
 
 _NUMBERS = range(NODE_SOURCE_ID + 1, 256)
@@ -166,7 +166,7 @@ class Attachments:
             if before is None or before.programs != interface.programs:
                 self._change_role(interface, before)
             self._xdp.set_up(interface)
-        except (AttachError, OSError) as error:
+        except (AttachError, FullError, OSError) as error:
             sentence = str(error)
             if self._failed.get(interface.index) != sentence:
                 self._failed[interface.index] = sentence

@@ -3,12 +3,13 @@
 from ebpf_lb.datapath.writer.family import FamilyWriter
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.names import NotHashed, NotProgrammed, format_name, parse_name
-from ebpf_lb.datapath.writer.node import NODE_SOURCE_ID
+from ebpf_lb.datapath.writer.node import NODE_SOURCE_ID, FullError
 
 __all__ = [
     "NODE_SOURCE_ID",
     "FamilyMaps",
     "FamilyWriter",
+    "FullError",
     "NotHashed",
     "NotProgrammed",
     "format_name",

@@ -1,5 +1,6 @@
 """Tables about the node itself. Every method reads first and writes only what differs."""
 
+import errno
 import struct
 from collections import Counter
 from collections.abc import Iterable
@@ -7,6 +8,8 @@ from collections.abc import Iterable
 from ebpf_lb.datapath.crc32c import shift_columns
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps, Table
 from ebpf_lb.datapath.writer.filter import filter_bit
+from ebpf_lb.datapath.writer.pools import full
+from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Network
 
 NODE_SOURCE_ID = 1
@@ -15,6 +18,16 @@ where the interface has no number of its own (bpf/decide.h)."""
 
 _INDEX = struct.Struct("=I")
 _PRESENT = b"\1"
+_FULL = (errno.E2BIG, errno.ENOSPC)  # the latter from longest-prefix tries
+_CAPACITIES = {"pod_networks": "networks"}  # where the key is called otherwise
+
+
+class FullError(UserError):
+    """What the node itself needs does not fit into a map."""
+
+    def __init__(self, table: str, entries: int) -> None:
+        sentence = full(_CAPACITIES.get(table, table), entries)
+        super().__init__(f"{sentence[0].upper()}{sentence[1:]}.")
 
 
 class NodeTables:
@@ -123,6 +136,12 @@ class NodeTables:
             self.stats["vip_filter"] += 1
 
     def _put(self, kind: str, table: Table, key: bytes, value: bytes) -> None:
-        if table.lookup(key) != value:
+        if table.lookup(key) == value:
+            return
+        try:
             table.update(key, value)
-            self.stats[kind] += 1
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise FullError(kind, table.max_entries) from error
+        self.stats[kind] += 1

@@ -328,7 +328,7 @@ class Agent:
                 if number == NODE_SOURCE_ID
             ),
             attach_late=late,
-            when_complete=self._take_over,
+            when_everywhere=self._take_over,
         )
         self.loop.begin()
 

@@ -342,6 +342,21 @@ def test_new_and_empty_maps_are_filled_before_programs_use_them() -> None:
     assert "attach pod 5" in calls
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_the_old_build_is_kept_while_an_interface_may_run_it(late: bool) -> None:
+    """Its slow paths would be gone, and every new connection there dropped."""
+    agent = Agent(late=late)
+    agent.control.refusing.add(5)
+    agent.tell(NetworkChanged(facts(VETH4, VETH5)), *lists(web()))
+    assert agent.loop.complete
+    agent.second()
+    assert agent.taken_over == 0
+    agent.control.refusing.clear()
+    agent.second()
+    agent.second()
+    assert agent.taken_over == 1
+
+
 def test_it_is_not_complete_before_programs_use_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks /healthz meanwhile, from another thread, hears so."""
     agent = Agent(late=True)

@@ -1,5 +1,10 @@
 """Tables about the node itself."""
 
+import errno
+
+import pytest
+
+from ebpf_lb.datapath.writer import FullError
 from ebpf_lb.model.values import Family, Network
 from tests.unit.datapath.writer.fake_maps import FakeMaps
 from tests.unit.datapath.writer.writing import address, writer_of
@@ -11,6 +16,25 @@ def flags(fake: FakeMaps) -> int:
     value = fake.tables["config"].lookup(bytes(4))
     assert value is not None
     return int.from_bytes(value[8:12], "little")
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.E2BIG, "hash"), (errno.ENOSPC, "trie")])
+def test_a_full_table_is_named_with_the_key_that_makes_it_larger(
+    number: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeMaps(Family.IPV4)
+    writer = writer_of(fake)
+
+    def refuse(key: bytes, value: bytes) -> None:
+        raise OSError(number, f"{kind}: update: full")
+
+    for table, key in (("interfaces", "interfaces"), ("pod_networks", "networks")):
+        monkeypatch.setattr(fake.tables[table], "update", refuse)
+        with pytest.raises(FullError, match=f"is full .*: raise dataPath.{key} in the config"):
+            if table == "interfaces":
+                writer.set_interface(3)
+            else:
+                writer.set_pod_networks([Network(b"\x0a\1\0\0", 16)])
 
 
 def test_node_tables_write_only_differences() -> None:
