@@ -20,12 +20,14 @@ def cleanup(bpffs: Path, cgroup: Path | None) -> None:
     """Remove every trace from this node: programs from interfaces and sockets, maps, pins,
     compiled programs.
 
-    Connections through Services end. Stop the agent first. Filters of others stay, and running it
-    again does no harm.
+    Connections through Services end. Stop the agent first: it would put back what it misses.
+    Filters of others stay, and running it again does no harm.
     """
+    from ebpf_lb.agent.host.process import be_the_only_one
     from ebpf_lb.datapath.cleanup import cleanup as remove
 
-    removed = remove(bpffs, cgroup)
+    with be_the_only_one(bpffs):
+        removed = remove(bpffs, cgroup)
     if removed:
         click.echo(
             f"Removed {removed.filters} filters, {removed.xdp} XDP programs, "

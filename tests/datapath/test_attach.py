@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from ebpf_lb.agent.host.process import be_the_only_one
 from ebpf_lb.cli.main import main
 from ebpf_lb.datapath.accept_local import SETTING, accept_local
 from ebpf_lb.datapath.attach.cgroup import attach_cgroup, lost_links
@@ -302,6 +303,18 @@ def test_cleanup_restores_what_loopback_accepted(node: Pins, ifindex: int, befor
         arguments = ["cleanup", "--bpffs", str(node.root)]
         assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
         assert SETTING.read_text().strip() == before
+
+
+def test_cleanup_leaves_a_running_agent_alone(node: Pins, ifindex: int) -> None:
+    """It would put its programs back, without what is pinned."""
+    with TrafficControl() as control:
+        control.use(pin_programs(node, "one"))
+        control.attach(ifindex)
+        with be_the_only_one(node.root):
+            result = CliRunner().invoke(main, ["cleanup", "--bpffs", str(node.root)])
+        assert result.exit_code == 1
+        assert f"An agent runs on this node with the maps in {node.root}" in result.output
+        assert control.missing(ifindex) == []
 
 
 def test_cleanup_refuses_a_folder_that_is_not_bpffs(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def be_the_only_one(bpffs: Path) -> socket.socket:
     except OSError as error:
         lock.close()
         raise AlreadyRunning(
-            f"Another agent runs on this node with the maps in {bpffs}: end that one first."
+            f"An agent runs on this node with the maps in {bpffs}: end it first."
         ) from error
     return lock
 
