@@ -82,7 +82,7 @@ def test_waiting_ends_with_a_change() -> None:
         waiting = asyncio.create_task(cursor.wait(30))
         await asyncio.sleep(0)
         put(store, "a")
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 20)
         return len(cursor.take())
 
     assert asyncio.run(scenario()) == 1

@@ -26,7 +26,7 @@ def test_interfaces_whose_hooks_change_are_named() -> None:
     def after(words: str) -> None:
         """Until this interface is named; others may be."""
         run(words)
-        while (heard := told.get(timeout=20)) is not None and index not in heard:
+        while (heard := told.get(timeout=60)) is not None and index not in heard:
             pass
 
     topology.make_namespace(Path("/run/netns") / HERE)
