@@ -177,13 +177,14 @@ class Services:
         """Where the new content is to stand."""
         held: int = getattr(change.record, which)
         if content.table is None or region_of(held)[1] != content.size:
-            setattr(change, which, self._region(change, content.size))
+            word = self._region(change, content.size, table=content.table is not None)
+            setattr(change, which, word)
 
-    def _region(self, change: Change, size: int) -> int:
+    def _region(self, change: Change, size: int, *, table: bool) -> int:
         if not size:
             return 0
         try:
-            word = self._slots.take(size)
+            word = self._slots.take(size, table=table)
         except Exhausted:
             self._slots.give_back(change.unused_regions)
             raise

@@ -9,8 +9,12 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
-from ebpf_lb.datapath.writer.pools import Regions, full
+from ebpf_lb.datapath.writer.pools import Exhausted, Regions, full
 from ebpf_lb.datapath.writer.records import pack_ids, region_of, region_word, unpack_ids
+
+_SPARE_SHARE = 8
+"""One part in so many is not for tables: Services can do without theirs, but without a slot for
+each of its endpoints a Service is not served at all."""
 
 
 class Slots:
@@ -21,6 +25,7 @@ class Slots:
         self._stats = stats
         entries = maps.slots.max_entries
         self._regions = Regions(entries, full("slots", entries))
+        self._for_tables = entries - entries // _SPARE_SHARE
 
     @property
     def used(self) -> int:
@@ -31,8 +36,11 @@ class Slots:
         """What is in use already; ValueError if regions overlap or stick out."""
         self._regions.adopt(map(region_of, words), self._table.max_entries)
 
-    def take(self, size: int) -> int:
-        """A region's word; Exhausted if there is no room for it."""
+    def take(self, size: int, *, table: bool = False) -> int:
+        """A region's word; Exhausted if there is no room for it. `table`: for one of consistent
+        hashing's."""
+        if table and self.used + size > self._for_tables:
+            raise Exhausted(full("slots", self._table.max_entries))
         return region_word(self._regions.take(size), size)
 
     def give_back(self, words: Iterable[int]) -> None:

@@ -76,6 +76,22 @@ def test_a_table_without_room_is_reported_and_the_service_is_served_without() ->
     assert fake.state() == from_scratch([forwarding(cluster=(1, 2))])
 
 
+def test_tables_leave_room_for_services_without() -> None:
+    """With consistent hashing for all, those that come last are served, too."""
+    fake, clock = FakeMaps(Family.IPV4, slots=500), Clock()
+    writer = writer_of(fake, clock)
+    lacking = 0
+    for number in range(12):
+        wanted = forwarding(f"s{number}", vips=(number,), cluster_table=Table(53))
+        try:
+            writer.set(wanted)
+        except NotHashed:
+            lacking += 1
+    assert lacking == 12 - 500 * 7 // 8 // 53
+    assert len(writer.names()) == 12
+    writer.set(forwarding("last", vips=(99,), cluster=tuple(range(1, 40))))
+
+
 def test_every_node_chooses_alike_whatever_its_ids_are() -> None:
     wanted = forwarding(cluster=(1, 2, 3, 4, 5), cluster_table=Table(401, (1, 2, 1, 1, 3)))
     first, second = FakeMaps(Family.IPV4), FakeMaps(Family.IPV4)
