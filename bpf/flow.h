@@ -250,6 +250,26 @@ INLINE int flow_find(__u64 hash, const struct packet *packet, int towards_backen
 	       flow_find_in_set(second, packet, towards_backend, now, ref);
 }
 
+/* Flows to this backend may come to be from now on: their replies must be looked up. */
+INLINE void flow_note_replier(const addr *backend, __be16 port)
+{
+	__u32 index = hash_replier(backend, port);
+	__u64 bit = 1ULL << (index & 63);
+	__u64 *word = repliers_get(index >> 6);
+
+	if (word && UNLIKELY(!(READ_ONCE(*word) & bit)))
+		__sync_fetch_and_or(word, bit);
+}
+
+/* May the packet be a reply? Most that are none are told by that, without a look at cold memory. */
+INLINE int flow_may_be_reply(const struct packet *packet)
+{
+	__u32 index = hash_replier(&packet->source, packet->source_port);
+	__u64 *word = repliers_get(index >> 6);
+
+	return word && READ_ONCE(*word) >> (index & 63) & 1;
+}
+
 /* The flow that a packet belongs to. ref->flow is 0 where there is none. */
 INLINE int flow_lookup(const struct packet *packet, int towards_backend, __u32 now,
 		       struct flow_ref *ref)
@@ -260,6 +280,8 @@ INLINE int flow_lookup(const struct packet *packet, int towards_backend, __u32 n
 			flow_home(&packet->destination, packet->destination_port, packet->protocol);
 
 	ref->flow = 0;
+	if (!towards_backend && !flow_may_be_reply(packet))
+		return 0;
 	if (flow_find(home, packet, towards_backend, now, ref))
 		return 1;
 	if (!towards_backend || LIKELY(!flow_may_overflow(home, now)) ||

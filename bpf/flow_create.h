@@ -309,6 +309,8 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 			return FLOW_CONTENDED;
 	}
 
+	flow_note_replier(new->backend, new->backend_port);
+
 	__u64 tentative = flow_publish(flow, old, new, now);
 	__u32 place = flow_place(set, slot);
 

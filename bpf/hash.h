@@ -44,15 +44,25 @@ INLINE __u32 hash_choice(const addr *client, __be16 client_port, const addr *vip
 	       16;
 }
 
-/* The agent computes the same (ebpf_lb/datapath), see `vip_filter` in maps.h. */
-INLINE __u32 hash_filter(const addr *address)
+/* A bit of a filter; `hash`: of what stands before the address, or 0. */
+INLINE __u32 hash_bit(__u32 hash, const addr *address)
 {
-	__u32 hash = 0;
-
 #pragma unroll
 	for (int i = 0; i < ADDRESS_WORDS; i++) {
 		hash = (hash ^ address->word[i]) * 0x9e3779b1U;
 		hash ^= hash >> 15;
 	}
 	return hash & (FILTER_WORDS * 64 - 1);
+}
+
+/* The agent computes the same (ebpf_lb/datapath), see `vip_filter` in maps.h. */
+INLINE __u32 hash_filter(const addr *address)
+{
+	return hash_bit(0, address);
+}
+
+/* See `repliers` in maps.h. */
+INLINE __u32 hash_replier(const addr *address, __be16 port)
+{
+	return hash_bit(port * 0x85ebca6bU, address);
 }

@@ -24,6 +24,10 @@ BPF_F_TABLE("array:" PIN "/vip_filter", u32, u64, vip_filter, FILTER_WORDS, ARRA
 /* To which addresses something is or was masqueraded: likewise one bit, set by programs. Spares the
  * node's own packets to all others the search for who else uses their ports. */
 BPF_F_TABLE("array:" PIN "/masqueraded", u32, u64, masqueraded, FILTER_WORDS, 0);
+/* From which addresses and ports replies of flows may come: likewise one bit, set by programs before the
+ * flow is. Spares what comes from elsewhere the search for its flow. All bits are set where flows are
+ * older than this map. */
+BPF_F_TABLE("array:" PIN "/repliers", u32, u64, repliers, FILTER_WORDS, 0);
 /* Agent writes, programs read once a new flow. Full: reported, the Service is not programmed. */
 BPF_F_TABLE("array:" PIN "/services", u32, struct service, services, SERVICES_MAX, ARRAY_MAPPED);
 /* Agent gives out contiguous regions; a freed one is given out again a second later at the soonest. */
@@ -116,6 +120,11 @@ INLINE __u64 vip_filter_get(__u32 index)
 INLINE __u64 *masqueraded_get(__u32 index)
 {
 	return masqueraded.lookup(&index);
+}
+
+INLINE __u64 *repliers_get(__u32 index)
+{
+	return repliers.lookup(&index);
 }
 
 INLINE struct flow_set *flow_set_get(__u32 index)

@@ -255,7 +255,7 @@ class Kernel:
 
     def forget_flows(self) -> None:
         """Whatever packets have left behind, but for the counters."""
-        self._empty(("flows", "ways", "overflows"), ("affinity", "fragments"))
+        self._empty(("flows", "ways", "overflows", "repliers"), ("affinity", "fragments"))
 
     def age(self, seconds: float) -> None:
         """As if whatever programs remember had been seen last so much longer ago. So a test says

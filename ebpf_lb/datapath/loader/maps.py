@@ -91,7 +91,9 @@ def provide(
                 continue  # every version has its own slow paths
             with suppress(OSError):
                 found[name] = opened.enter_context(Map.open(pinned_at(spec, family, old)))
-        _pin(family, settings, specs, wanted, found, new)
+        kept = _pin(family, settings, specs, wanted, found, new)
+        if "flows" in kept and "repliers" not in kept:
+            _set_all_bits(new.maps(family) / "repliers")
         _copy(family, wanted, found, old, new)
     if not seed(family, new):
         fresh = random.SystemRandom().getrandbits(64) | 1
@@ -106,8 +108,8 @@ def _pin(
     wanted: Mapping[str, Shape],
     found: Mapping[str, Map],
     new: Build,
-) -> None:
-    """Pins those of `found` that are to be kept, and new ones."""
+) -> set[str]:
+    """Pins those of `found` that are to be kept, and new ones. Returns the names of the former."""
     kept = {name: one for name, one in found.items() if kernel_shape(one) == wanted[name]}
     for together, others in ((_TIED, ()), (_SERVICES, ("service_counters",))):
         if not all(name in kept for name in together):
@@ -123,6 +125,14 @@ def _pin(
                 kept[name].pin(path)
             else:
                 _make(name, wanted[name], path)
+    return set(kept)
+
+
+def _set_all_bits(path: Path) -> None:
+    """Of a filter: for flows of before it was kept, some of them made while it is put to use."""
+    with Map.open(path) as table:
+        keys = b"".join(number.to_bytes(4, "little") for number in range(table.max_entries))
+        table.update_batch(keys, b"\xff" * table.value_size * table.max_entries)
 
 
 def _make(name: str, wanted: Shape, path: Path) -> None:

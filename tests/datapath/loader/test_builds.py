@@ -178,6 +178,25 @@ def test_a_flow_table_of_another_size_is_new_and_so_is_its_seed(root: Path, sour
             assert flows.max_entries == 128
 
 
+def test_flows_older_than_the_filter_of_replies_are_searched_for_by_all(
+    root: Path, sources: Path
+) -> None:
+    def filters(loaded: Loaded) -> set[bytes]:
+        with Map.open(loaded.build.maps(Family.IPV6) / "repliers") as table:
+            return {value for _, value in table.items()}
+
+    first = ensure_loaded(root, SETTINGS, sources)
+    kept = ensure_loaded(root, replace(SETTINGS, udp_s=61), sources)
+    assert filters(first) == filters(kept) == {bytes(8)}
+    (kept.build.maps(Family.IPV6) / "repliers").unlink()
+    other = ensure_loaded(root, replace(SETTINGS, udp_s=62), sources)
+    assert filters(other) == {b"\xff" * 8}
+    # none of those flows is in there any more
+    (other.build.maps(Family.IPV6) / "repliers").unlink()
+    fresh = ensure_loaded(root, replace(SETTINGS, flows=512), sources)
+    assert filters(fresh) == {bytes(8)}
+
+
 def test_services_in_maps_of_another_size_are_apart_until_the_old_build_is_retired(
     root: Path, sources: Path
 ) -> None:
