@@ -60,9 +60,11 @@ def reached(room: Room) -> None:
 
 def interface_of(room: Room, app: str) -> str:
     """The node's end of a pod's wire."""
-    peer = room.lab.exec(room.pod(app), ["cat", "/sys/class/net/eth0/iflink"], check=True)
+    # not by /sys: that of a process which enters the namespace alone is still the machine's
+    shown = room.lab.exec(room.pod(app), ["ip", "-j", "link", "show", "eth0"], check=True).stdout
     links = room.lab.exec(NODE, ["ip", "-j", "link"], check=True).stdout
-    return str(next(x["ifname"] for x in json.loads(links) if x["ifindex"] == int(peer.stdout)))
+    [peer] = (link["link_index"] for link in json.loads(shown))
+    return str(next(link["ifname"] for link in json.loads(links) if link["ifindex"] == peer))
 
 
 def test_filters_and_clsact(web: Room) -> None:
