@@ -4,8 +4,7 @@ puts back what it can, and says so.
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,10 @@ import pytest
 from ebpf_lb.lab.cluster import Lab
 from tests.lab.conftest import Room, room_in
 from tests.lab.small_node import NODE, counted, page, restart
+from tests.lab.test_outside import until
 from tests.support.checker import Reaches, expect
 from tests.support.manifests import deployment, service
 
-WITHIN_S = 60
 NODE_PORT = 31097
 
 
@@ -29,13 +28,6 @@ def web(shared_room: Room) -> Room:
     return shared_room
 
 
-def until(done: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not done():
-        assert time.monotonic() < deadline, f"{what} within {WITHIN_S} s"
-        time.sleep(0.2)
-
-
 def restored(lab: Lab, hook: str) -> float:
     return counted(lab, "ebpf_lb_hooks_restored_total", hook=hook)
 
@@ -44,7 +36,7 @@ def after(lab: Lab, hook: str, *words: str) -> None:
     """Runs that on the node, and waits until something was put back at that kind of hook."""
     before = restored(lab, hook)
     lab.exec(NODE, list(words), check=True)
-    until(lambda: restored(lab, hook) > before, f"the agent notices `{' '.join(words)}`")
+    until(lambda: restored(lab, hook) > before, f"the agent does not notice `{' '.join(words)}`")
 
 
 def reached(room: Room) -> None:
@@ -53,9 +45,9 @@ def reached(room: Room) -> None:
     node = next(a for a in room.lab.node(NODE).addresses if ":" not in a)
     vip = room.lab.client.get(f"/api/v1/namespaces/{room.namespace}/services/web")
     cluster_ip = f"{vip['spec']['clusterIP']}:80/tcp"
-    expect(room.lab, "client", f"{node}:{NODE_PORT}/tcp", pods, within_s=WITHIN_S)
+    expect(room.lab, "client", f"{node}:{NODE_PORT}/tcp", pods)
     for source in (room.pod("asker"), NODE):
-        expect(room.lab, source, cluster_ip, pods, within_s=WITHIN_S)
+        expect(room.lab, source, cluster_ip, pods)
 
 
 def interface_of(room: Room, app: str) -> str:
@@ -93,7 +85,7 @@ def test_pins(web: Room) -> None:
         reached(web)
         until(
             lambda: "what is pinned" in str(json.loads(page(lab, "/status"))["hookProblems"]),
-            "the agent says that its pins are gone",
+            "the agent does not say that its pins are gone",
         )
     finally:
         restart(lab)
