@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ebpf_lb.model.values import Network, parse_network
+from ebpf_lb.plan.reserved import Reserved
 
 _NEVER_NODE_PORTS = tuple(
     parse_network(text)
@@ -15,12 +16,14 @@ _NEVER_NODE_PORTS = tuple(
 @dataclass(frozen=True, slots=True)
 class NodeView:
     """nodeport_addresses: where node ports answer. addresses: all of the node's own, for the rule
-    that a node inside loadBalancerSourceRanges may use the LB address itself as source."""
+    that a node inside loadBalancerSourceRanges may use the LB address itself as source. reserved:
+    what no Service may have here."""
 
     name: str
     zone: str
     nodeport_addresses: tuple[bytes, ...]
     addresses: tuple[bytes, ...] = ()
+    reserved: frozenset[Reserved] = frozenset()
 
 
 def nodeport_addresses(
