@@ -97,7 +97,7 @@ check: $(VENV)/.installed ## style, types, layers, C, and what must not be commi
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict ebpf_lb
 	@$(BIN)/lint-imports
-	@$(CLANG_FORMAT) --dry-run -Werror bpf/*.[ch]
+	@$(CLANG_FORMAT) --dry-run -Werror bpf/[!k]*/*.[ch]
 	@$(BIN)/python -m tests.support.syntax $(CLANG)
 	@! git -c safe.directory='*' grep -nIE '(^|[^[:alnum:]_.{}-])/(work|root|home)/' \
 	    || { echo "check: the lines above name paths of one machine" >&2; exit 1; }

@@ -1,8 +1,8 @@
 """Loopback takes IPv4 packets from addresses of the node's own: `net.ipv4.conf.lo.accept_local`.
 
 The stack never asks where a packet on loopback comes from: it found the route when it sent it. What
-we hand to loopback (bpf/way.h) comes without one: an answer of a frontend that is an address of the
-node's own, to a socket of the node's own. On any interface such a packet is taken for forged
+we hand to loopback (bpf/path/way.h) comes without one: an answer of a frontend that is an address
+of the node's own, to a socket of the node's own. On any interface such a packet is taken for forged
 (fib_validate_source in the kernel), unless that accepts local sources. On loopback this opens
 nothing: whatever arrives there was sent by the node itself. IPv6 knows no such check.
 

@@ -1,8 +1,8 @@
 """Going through the tables that fill by themselves, a slice at a time.
 
 Nothing that is looked up is ever too old: programs check times themselves, and give the places of
-expired entries away first. Sweeping keeps times that are cut short from coming round (bpf/sweep.h),
-forgets clients whose affinity has ended, and counts.
+expired entries away first. Sweeping keeps times that are cut short from coming round
+(bpf/connections/sweep.h), forgets clients whose affinity has ended, and counts.
 """
 
 import math

@@ -13,7 +13,7 @@ from ebpf_lb.model.values import Family, Network, Protocol
 
 
 class FrontendKind(IntEnum):
-    """Which of a Service's addresses a frontend stands for. Numbers as in bpf/layout.h."""
+    """Which of a Service's addresses a frontend stands for. Numbers as in bpf/ground/layout.h."""
 
     CLUSTER_IP = 1
     NODE_PORT = 2
@@ -22,7 +22,7 @@ class FrontendKind(IntEnum):
 
 
 class FrontendFlag(IntFlag):
-    """Bits as FRONTEND_* in bpf/layout.h."""
+    """Bits as FRONTEND_* in bpf/ground/layout.h."""
 
     LOCAL = 1  # the traffic policy that counts at this frontend is Local (iTP or eTP)
     SOURCE_RANGES = 2  # only clients inside the Service's loadBalancerSourceRanges

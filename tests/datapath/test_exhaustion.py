@@ -18,8 +18,8 @@ from tests.support.packets import UDP
 
 __all__ = ["hook", "uplink", "world"]  # the fixtures
 
-SNAT_PORTS = range(32768, 61000)  # Linux' own range: bpf/new_flow.h
-STATE_SHIFT, TENTATIVE, ESTABLISHED = 24, 2, 4  # bpf/flow.h
+SNAT_PORTS = range(32768, 61000)  # Linux' own range: bpf/path/new_flow.h
+STATE_SHIFT, TENTATIVE, ESTABLISHED = 24, 2, 4  # bpf/connections/flow.h
 TURNED = 1 << 30
 
 

@@ -30,7 +30,8 @@ def command(clang: str, unit: Unit, family: Family, file: Path) -> list[str]:
     return [
         clang, "-target", "bpf", "-fsyntax-only", "-O2", "-Wall", "-Wextra", "-Werror",
         "-Wno-unused-parameter",
-        f"-D__{os.uname().machine}__", *constants, "-include", str(WITHOUT_BCC), str(file),
+        f"-D__{os.uname().machine}__", *constants, "-I", str(sources()),
+        "-include", str(WITHOUT_BCC), str(file),
     ]  # fmt: skip
 
 

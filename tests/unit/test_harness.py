@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from ebpf_lb.datapath.layout import sources
 from ebpf_lb.datapath.loader.programs import STACK
 from ebpf_lb.model.values import Family
 from tests import capabilities, conftest
@@ -70,7 +69,7 @@ def test_probes_leave_nothing_behind() -> None:
 )
 def test_the_c_programs_are_checked(tmp_path: Path, body: str, fine: bool) -> None:
     file = tmp_path / "program.c"
-    text = f'#include "{sources()}/maps.h"\nint program(void *ctx) {{ {body} return 0; }}\n'
+    text = f'#include "ground/maps.h"\nint program(void *ctx) {{ {body} return 0; }}\n'
     file.write_text(text)
     command = syntax.command("clang-14", STACK, Family.IPV6, file)
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -17,12 +17,12 @@ Row = dict[str, Any]
 _CONSTANTS = frozenset({"crc32c_shifts", "slots", "ways"})
 """Shown only when asked for: numbers that mean little to people."""
 
-_IFINDEX = 0x3FFFFFFF  # the bits above say how it is sent: SEND_IFINDEX in bpf/tc.h
+_IFINDEX = 0x3FFFFFFF  # the bits above say how it is sent: SEND_IFINDEX in bpf/path/hook.h
 _BEING_WRITTEN = ("FLOW_FREE", "FLOW_CLAIMED", "FLOW_TENTATIVE")
 
 
 def map_names(view: View, *, all_of_them: bool = True) -> list[str]:
-    """The family's maps (those of the whole node too), in the order of bpf/maps.h."""
+    """The family's maps (those of the whole node too), in the order of bpf/ground/maps.h."""
     return [name for name in view.layout.maps if all_of_them or name not in _CONSTANTS]
 
 

@@ -36,7 +36,7 @@ def flows(view: View) -> Iterator[Flow]:
 
 
 class _Word:
-    """Takes a flow's word apart, as bpf/flow.h says."""
+    """Takes a flow's word apart, as bpf/connections/flow.h says."""
 
     def __init__(self, view: View) -> None:
         defines = view.layout.defines

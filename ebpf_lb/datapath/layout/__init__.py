@@ -1,5 +1,5 @@
-"""The bytes in the maps, as bpf/layout.h, bpf/maps.h and bpf/reason.h say (and, of a flow's word,
-the constants in bpf/flow.h).
+"""The bytes in the maps, as the headers in bpf/ground say (layout.h, maps.h, reason.h) and, of a
+flow's word, the constants in bpf/connections/flow.h.
 
     layout = load(Family.IPV4)
     key = layout.struct("frontend_key").pack(address=b"\\x0a\\0\\0\\1", port=80, protocol=6)
@@ -29,12 +29,14 @@ __all__ = ["Layout", "MapSpec", "Scalar", "Scope", "StructLayout", "build", "loa
 if sys.byteorder != "little":  # the filter's hash and the CRC tables are written for it
     raise ImportError("ebpf-lb runs on little-endian machines only")
 
+_HEADERS = ("layout.h", "maps.h", "reason.h")
+
 
 def sources() -> Path:
     """The folder of the C sources: inside the installed package, else beside it."""
     package = Path(__file__).resolve().parents[2]
     installed = package / "bpf"
-    return installed if (installed / "layout.h").exists() else package.parent / "bpf"
+    return installed if (installed / "ground").exists() else package.parent / "bpf"
 
 
 class Scope(Enum):
@@ -97,8 +99,8 @@ class Layout:
 def load(family: Family, directory: Path | None = None) -> Layout:
     """Reads the headers (once per family and folder); HeaderError says file and line."""
     folder = directory or sources()
-    headers = [read_header(folder / name, family) for name in ("layout.h", "maps.h", "reason.h")]
-    headers.append(read_header(folder / "flow.h", family, {"flow_state"}))
+    headers = [read_header(folder / "ground" / name, family) for name in _HEADERS]
+    headers.append(read_header(folder / "connections" / "flow.h", family, {"flow_state"}))
     return build(headers, family)
 
 

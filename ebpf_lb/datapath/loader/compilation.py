@@ -86,9 +86,11 @@ def source_line(
     if not found:
         return None
     file, number = found[-1]
-    with suppress(OSError, IndexError):
-        text = (sources / file).read_text().splitlines()[int(number) - 1]
-        return f"{file}:{number}: {text.strip()}"
+    # the verifier leaves the folders away; no two of the sources bear one name
+    with suppress(OSError, IndexError, StopIteration):
+        path = next(sources.rglob(Path(file).name))
+        text = path.read_text().splitlines()[int(number) - 1]
+        return f"{path.relative_to(sources)}:{number}: {text.strip()}"
     return f"{file}:{number}"
 
 

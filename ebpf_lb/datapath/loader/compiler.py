@@ -41,7 +41,7 @@ def check_layouts(family: Family, settings: Settings, sources: Path, module: Any
         if (table.max_entries, table.flags) != (entries, spec.flags):
             raise LoaderError(
                 f"map {name} has {table.max_entries} entries and flags {table.flags:#x} for the "
-                f"compiler, {entries} and {spec.flags:#x} for bpf/maps.h as read here"
+                f"compiler, {entries} and {spec.flags:#x} for bpf/ground/maps.h as read here"
             )
         if spec.type == "prog":
             continue
@@ -54,7 +54,7 @@ def _check_struct(what: str, codec: Scalar | StructLayout, compiled: Any) -> Non
     if ctypes.sizeof(compiled) != codec.size:
         raise LoaderError(
             f"{what} has {ctypes.sizeof(compiled)} bytes for the compiler, "
-            f"{codec.size} for bpf/layout.h as read here"
+            f"{codec.size} for bpf/ground/layout.h as read here"
         )
     if isinstance(codec, Scalar):
         return
@@ -62,8 +62,8 @@ def _check_struct(what: str, codec: Scalar | StructLayout, compiled: Any) -> Non
         member = getattr(compiled, field.name, None)
         if member is None or (member.offset, member.size) != (field.offset, field.size):
             raise LoaderError(
-                f"{what}: field {field.name} lies elsewhere for the compiler than bpf/layout.h "
-                f"as read here says ({field.offset}, {field.size} bytes)"
+                f"{what}: field {field.name} lies elsewhere for the compiler than "
+                f"bpf/ground/layout.h as read here says ({field.offset}, {field.size} bytes)"
             )
 
 

@@ -33,8 +33,8 @@ class Kind:
 class Unit:
     """`main`: its file in the folder of the sources; `macros`: compiled in besides the constants.
 
-    programs: by function. slow_paths: index in its array (enum slow_path in bpf/tc.h) -> function;
-    `calls_of_ipv6`: likewise, but in the IPv4 programs' array, of the IPv6 programs.
+    programs: by function. slow_paths: index in its array (enum slow_path in bpf/path/hook.h) ->
+    function; `calls_of_ipv6`: likewise, but in the IPv4 programs' array, of the IPv6 programs.
     """
 
     name: str
@@ -138,7 +138,7 @@ def _xdp_programs(flags: int) -> dict[Family, dict[str, Kind]]:
 
 STACK = Unit(
     "stack",
-    "ebpf_lb.c",
+    "programs/stack.c",
     {family: _stack_programs(family) for family in Family},
     _TC_SLOW_PATHS,
 )
@@ -146,7 +146,7 @@ STACK = Unit(
 
 XDP = Unit(
     "xdp",
-    "ebpf_lb_xdp.c",
+    "programs/xdp.c",
     _xdp_programs(_XDP_HAS_FRAGMENTS),
     _XDP_SLOW_PATHS,
     calls_of_ipv6={15: "xdp_ingress"},
@@ -155,7 +155,7 @@ XDP = Unit(
 
 LAYER_3 = Unit(
     "l3",
-    "ebpf_lb_l3.c",
+    "programs/layer_3.c",
     dict.fromkeys(
         Family,
         dict.fromkeys(("l3_ingress", "l3_egress", *_LAYER_3_SLOW_PATHS.values()), Kind(_SCHED_CLS)),

@@ -24,7 +24,8 @@ _COMPILERS = tuple(
     for folder in ("/usr/lib/{machine}-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib")
     for library in ("libbcc.so.0", "libclang-cpp.so.14", "libLLVM-14.so.1")
 )
-# One in so many clients is searched for in vain where another has overflowed: see bpf/flow.h.
+# One in so many clients is searched for in vain where another has overflowed: see
+# bpf/connections/flow.h.
 _OVERFLOW_BITS = 14
 _DEFAULTS = Settings()
 # Those in maps.h that are settings as they stand.
@@ -48,24 +49,26 @@ _INCLUDE = re.compile(r'\s*#\s*include\s+"([\w./-]+)"')
 _ONCE = re.compile(r"\s*#\s*pragma\s+once")
 
 
-def splice(main: Path) -> str:
-    """The file with its local includes in place, each at its first mention."""
+def splice(main: Path, folder: Path) -> str:
+    """The file with its local includes in place, each at its first mention. They are named from
+    `folder` on, the sources' own."""
     seen: set[Path] = set()
 
     def lines(path: Path) -> list[str]:
         seen.add(path)
-        result = [f'#line 1 "{path.name}"']
+        name = path.relative_to(folder)
+        result = [f'#line 1 "{name}"']
         for number, line in enumerate(path.read_text().splitlines(), 1):
             include = _INCLUDE.match(line)
             if include:
-                named = path.parent / include[1]
+                named = folder / include[1]
                 if named not in seen:
                     result += lines(named)
-                    result.append(f'#line {number + 1} "{path.name}"')
+                    result.append(f'#line {number + 1} "{name}"')
                 else:
                     result.append("")
             elif line == "{":
-                result += [f'#line {number} "{path.name}"', line]
+                result += [f'#line {number} "{name}"', line]
             else:
                 result.append("" if _ONCE.match(line) else line)
         return result
@@ -75,7 +78,8 @@ def splice(main: Path) -> str:
 
 def text(unit: Unit, folder: Path | None = None) -> str:
     """What is compiled of a unit: the installed sources, or those in `folder`."""
-    return splice((folder or sources()) / unit.main)
+    folder = folder or sources()
+    return splice(folder / unit.main, folder)
 
 
 def flow_sets(settings: Settings) -> int:

@@ -34,7 +34,7 @@ _INDEX = struct.Struct("=I")
 class FamilyWriter(NodeTables):
     """The only writer of one family's maps.
 
-    clock: monotonic seconds. ticks_per_second: of the data path's clock, see bpf/layout.h.
+    clock: monotonic seconds. ticks_per_second: of the data path's clock, see bpf/ground/layout.h.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which bit of `vip_filter` stands for an address: bpf/hash.h's hash_filter, here for the agent."""
+"""Which bit of `vip_filter` stands for an address: hash_filter of bpf/ground/hash.h, in Python."""
 
 import struct
 

@@ -14,7 +14,7 @@ from ebpf_lb.model.values import Network
 
 NODE_SOURCE_ID = 1
 """The number of the node's preferred source: what stands for the node itself, and what masquerades
-where the interface has no number of its own (bpf/decide.h)."""
+where the interface has no number of its own (bpf/services/decide.h)."""
 
 _INDEX = struct.Struct("=I")
 _PRESENT = b"\1"

@@ -7,7 +7,7 @@ from ebpf_lb.lab.names import NodeNames
 from ebpf_lb.lab.scenarios.recording import Drop
 from ebpf_lb.model.values import Family
 
-_DROPS_AND_REFUSALS = range(16, 64)  # bpf/reason.h
+_DROPS_AND_REFUSALS = range(16, 64)  # bpf/ground/reason.h
 
 Counted = dict[tuple[str, str], Row]
 

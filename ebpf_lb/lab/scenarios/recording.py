@@ -49,7 +49,7 @@ class Connection:
 @dataclass(frozen=True, slots=True)
 class Drop:
     """Packets that a node's programs dropped or refused meanwhile, as they counted them themselves:
-    the reason's name in bpf/reason.h, and its sentence."""
+    the reason's name in bpf/ground/reason.h, and its sentence."""
 
     machine: str
     reason: str

@@ -18,11 +18,11 @@ FAMILIES = pytest.mark.parametrize("family", list(Family), ids=lambda family: fa
 LAYER_3_NAMES = set(LAYER_3.programs[Family.IPV4])
 XDP_NAMES = set(XDP.programs[Family.IPV4])
 # `pod_ingress` shows the seed as the hash uses it, of a packet's length.
-MAIN = """#include "base.h"
-#include "layout.h"
-#include "reason.h"
-#include "maps.h"
-#include "hash.h"
+MAIN = """#include "ground/base.h"
+#include "ground/layout.h"
+#include "ground/reason.h"
+#include "ground/maps.h"
+#include "ground/hash.h"
 
 int pod_ingress(struct __sk_buff *skb)
 {
@@ -45,13 +45,13 @@ def small_sources(folder: Path) -> Path:
             functions.append(
                 f"#if FAMILY == 4\n{function}#endif\n" if name.endswith("4") else function
             )
-    (folder / "ebpf_lb.c").write_text(MAIN + "\n" + "\n".join(functions))
+    (folder / "programs/stack.c").write_text(MAIN + "\n" + "\n".join(functions))
     functions = [f"int {name}(struct xdp_md *ctx)\n{{\n\treturn 2;\n}}\n" for name in XDP_NAMES]
     includes = MAIN.partition("int ")[0]
-    (folder / "ebpf_lb_xdp.c").write_text(includes + "\n".join(functions))
+    (folder / "programs/xdp.c").write_text(includes + "\n".join(functions))
     functions = [f"int {name}(struct __sk_buff *skb)\n{{\n\treturn LINK_HEADER_BYTES;\n}}\n"
                  for name in LAYER_3.programs[Family.IPV4]]  # fmt: skip
-    (folder / "ebpf_lb_l3.c").write_text(includes + "\n".join(functions))
+    (folder / "programs/layer_3.c").write_text(includes + "\n".join(functions))
     return folder
 
 

@@ -233,7 +233,7 @@ def test_the_programs_hash_with_the_seed_in_the_map(
 
 
 def test_code_may_take_the_seed_apart(root: Path, sources: Path) -> None:
-    main = sources / "ebpf_lb.c"
+    main = sources / "programs/stack.c"
     main.write_text(main.read_text().replace("hash >> 40", "(FLOW_SEED >> 32) & 0x7fffffff"))
     build = ensure_loaded(root, SETTINGS, sources).build
     for family in Family:

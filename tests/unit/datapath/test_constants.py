@@ -34,7 +34,7 @@ def test_columns_lengthen_a_message_by_zeros(data: bytes, exponent: int) -> None
 
 
 def test_filter_bits_by_hand() -> None:
-    # hash_filter of bpf/hash.h, with its steps written out
+    # hash_filter of bpf/ground/hash.h, with its steps written out
     first = 0x0100000A * 0x9E3779B1 % 2**32
     first ^= first >> 15
     assert filter_bit(bytes([10, 0, 0, 1]), 1024) == (first % 65536 // 64, first % 64)
@@ -47,7 +47,9 @@ def test_filter_bits_by_hand() -> None:
 
 
 def test_the_number_of_the_nodes_preferred_source() -> None:
-    defined = re.search(r"#define NODE_SOURCE_ID (\d+)", (sources() / "decide.h").read_text())
+    defined = re.search(
+        r"#define NODE_SOURCE_ID (\d+)", (sources() / "services/decide.h").read_text()
+    )
     assert defined is not None
     assert int(defined[1]) == NODE_SOURCE_ID
 

@@ -167,6 +167,8 @@ def test_reasons_have_sentences() -> None:
 
 
 def test_another_folder(tmp_path: Path) -> None:
-    for name in ("layout.h", "maps.h", "reason.h", "flow.h"):
-        (tmp_path / name).write_text("struct only {\n__u32 a;\n};\n" if name == "layout.h" else "")
+    for name in ("ground/layout.h", "ground/maps.h", "ground/reason.h", "connections/flow.h"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        only = "struct only {\n__u32 a;\n};\n" if name.endswith("layout.h") else ""
+        (tmp_path / name).write_text(only)
     assert list(load(Family.IPV4, tmp_path).structs) == ["only"]

@@ -1,4 +1,4 @@
-"""Golden bytes: what the layouts must make of a value, written by hand from bpf/layout.h."""
+"""Golden bytes: what the layouts must make of a value, written by hand from bpf/ground/layout.h."""
 
 import pytest
 

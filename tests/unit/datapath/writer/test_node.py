@@ -9,7 +9,7 @@ from ebpf_lb.model.values import Family, Network
 from tests.unit.datapath.writer.fake_maps import FakeMaps
 from tests.unit.datapath.writer.writing import address, writer_of
 
-POD_NETWORKS_KNOWN = 2  # bpf/layout.h
+POD_NETWORKS_KNOWN = 2  # bpf/ground/layout.h
 
 
 def flags(fake: FakeMaps) -> int:

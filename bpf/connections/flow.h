@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The connection table: flow_lookup, flow_touch, flow_close; flow_create is flow_create.h's. Nothing
+ * else knows its shape.
+ *
+ * A set-associative table in an array map. The set is chosen by a seeded hash of the client's
+ * address, port and protocol; these stand in both directions of a translated flow, so one entry
+ * serves both, and two VIPs with one backend used from one client port meet in one set, where the
+ * clash is seen. A client's tuple has two sets of 4 entries to choose from: its home.
+ *
+ * One socket may talk to more VIPs than its home holds. What finds it full of the same client goes to
+ * two other sets, chosen by the VIP as well: the overflow. Replies do not name the VIP, so such a flow
+ * is SNATed, if only to another port of the client's own address, and found by its signpost like all
+ * of these. `overflows` tells whether a tuple may have any, so that nobody else searches there.
+ *
+ * `word` is an entry's state and its lock; it changes by compare-and-swap only:
+ *
+ *   bits  0..23 time      tick of the last packet
+ *        24..26 state     below
+ *        27..28 protocol  1 TCP, 2 UDP, 3 SCTP
+ *        29     SNAT      the backend sees another source: snat_port, and the source numbered below
+ *        30     TURNED    a signpost for replies to an SNATed flow, see below
+ *        31     BRIDGED   backend on the client's own bridge: the way to it is in `ways`
+ *        32..47 service_id
+ *        48..55 generation, one more at each claim, so that a reader notices a change of tenant
+ *        56..63 source    number in snat_sources
+ *
+ *   FREE -> CLAIMED (being written) -> TENTATIVE (complete, contenders may still withdraw it)
+ *        -> NEW (no reply yet) -> ESTABLISHED -> ORIGINAL_FIN | REPLY_FIN -> CLOSING
+ *
+ * A reply to an SNATed packet does not name the client. Its signpost is an entry of its own, found by
+ * what the reply does name: client = SNAT address and port, backend = backend, and in place of the
+ * VIP the real client. Its `way` says at which place the flow is; its state follows the flow's.
+ */
+#pragma once
+
+#include "ground/hash.h"
+#include "ground/maps.h"
+#include "packet/parse.h"
+
+#define FLOW_TIME_MASK 0xffffffULL
+#define FLOW_STATE_SHIFT 24
+#define FLOW_PROTOCOL_SHIFT 27
+#define FLOW_SNAT (1ULL << 29)
+#define FLOW_TURNED (1ULL << 30)
+#define FLOW_BRIDGED (1ULL << 31)
+#define FLOW_SERVICE_SHIFT 32
+#define FLOW_GENERATION_SHIFT 48
+#define FLOW_SOURCE_SHIFT 56
+
+enum flow_state {
+	FLOW_FREE = 0,
+	FLOW_CLAIMED = 1,
+	FLOW_TENTATIVE = 2,
+	FLOW_NEW = 3,
+	FLOW_ESTABLISHED = 4,
+	FLOW_ORIGINAL_FIN = 5,
+	FLOW_REPLY_FIN = 6,
+	FLOW_CLOSING = 7,
+};
+
+/* the states a packet may use, in one comparison */
+#define FLOW_LIVE FLOW_NEW
+
+/* An entry that is given up: free, and still counting its tenants. */
+INLINE __u64 flow_freed(__u64 word)
+{
+	return word & 0xffULL << FLOW_GENERATION_SHIFT;
+}
+
+/* A place in the table, and the word it had when it was found. */
+struct flow_ref {
+	struct flow *flow; /* 0: not found */
+	__u64 word;
+	__u32 set;
+	__u32 slot;
+};
+
+/* A place as one number. */
+INLINE __u32 flow_place(__u32 set, __u32 slot)
+{
+	return set << 2 | slot;
+}
+
+/* What stands beside a place. */
+INLINE struct way *way_of(__u32 set, __u32 slot)
+{
+	struct way_set *ways = way_set_get(set);
+
+	return ways ? &ways->entry[slot & 3] : 0;
+}
+
+INLINE __u32 flow_state(__u64 word)
+{
+	return word >> FLOW_STATE_SHIFT & 7;
+}
+
+INLINE __u64 flow_protocol_bits(__u8 protocol)
+{
+	return (protocol == IPPROTO_TCP ? 1ULL :
+		protocol == IPPROTO_UDP ? 2ULL :
+					  3ULL)
+	       << FLOW_PROTOCOL_SHIFT;
+}
+
+INLINE __u32 flow_service_id(__u64 word)
+{
+	return word >> FLOW_SERVICE_SHIFT & 0xffff;
+}
+
+INLINE __u32 flow_source_id(__u64 word)
+{
+	return word >> FLOW_SOURCE_SHIFT;
+}
+
+INLINE __u32 flow_age(__u64 word, __u32 now)
+{
+	return (now - (__u32)word) & FLOW_TIME_MASK;
+}
+
+/* Idle time-out in ticks. */
+INLINE __u32 flow_timeout(__u64 word)
+{
+	__u32 state = flow_state(word);
+	__u32 protocol = word >> FLOW_PROTOCOL_SHIFT & 3;
+
+	if (state == FLOW_CLOSING || state <= FLOW_TENTATIVE)
+		return TIMEOUT_CLOSING;
+	if (protocol == 1)
+		return state == FLOW_NEW ? TIMEOUT_TCP_SYN : TIMEOUT_TCP_ESTABLISHED;
+	return protocol == 2 ? TIMEOUT_UDP : TIMEOUT_SCTP;
+}
+
+/*
+ * Another CPU may have noted a packet a tick later than `now`, which this one read before: that is
+ * not the longest possible age. So many ticks count as the future.
+ */
+#define FLOW_FUTURE 64
+
+INLINE int flow_expired(__u64 word, __u32 now)
+{
+	return flow_age(word, now + FLOW_FUTURE) > flow_timeout(word) + FLOW_FUTURE;
+}
+
+/* Decides where the flows of a client's tuple live. */
+INLINE __u64 flow_home(const addr *client, __be16 port, __u8 protocol)
+{
+	return hash_tuple(client, port, protocol, FLOW_SEED);
+}
+
+/* The same for what does not fit there. `packet`: client -> VIP. */
+INLINE __u64 flow_overflow(const struct packet *packet)
+{
+	return hash_tuple(&packet->source, packet->source_port, packet->protocol,
+			  hash_tuple(&packet->destination, packet->destination_port,
+				     packet->protocol, FLOW_SEED));
+}
+
+/* The two sets that a hash stands for; they differ where there is more than one. */
+INLINE void flow_sets(__u64 hash, __u32 *first, __u32 *second)
+{
+	*first = hash & (FLOW_SETS - 1);
+	*second = hash >> 32 & (FLOW_SETS - 1);
+	if (*second == *first)
+		*second = *first ^ (FLOW_SETS > 1);
+}
+
+/* When a tuple with this home, or one that looks like it, was last seen to have overflowed. */
+INLINE __u32 *flow_overflowed(__u64 home)
+{
+	return overflow_get(home >> (64 - OVERFLOW_BITS));
+}
+
+/* May it have flows there that still live? */
+INLINE int flow_may_overflow(__u64 home, __u32 now)
+{
+	__u32 *seen = flow_overflowed(home);
+	__u32 last = seen ? READ_ONCE(*seen) : 0;
+
+	return last && now - last <= TIMEOUT_LONGEST;
+}
+
+INLINE void flow_note_overflow(__u64 home, __u32 now)
+{
+	__u32 *seen = flow_overflowed(home);
+
+	if (seen && READ_ONCE(*seen) != now)
+		WRITE_ONCE(*seen, now);
+}
+
+/*
+ * Does a live entry match? `towards_backend`: the packet goes client -> VIP, else backend -> client.
+ * SNATed flows cannot be recognised by the client in their replies; their signposts can.
+ */
+INLINE int flow_matches(struct flow *flow, __u64 word, const struct packet *packet, __u64 protocol,
+			int towards_backend)
+{
+	if (flow_state(word) < FLOW_LIVE || (word & (3ULL << FLOW_PROTOCOL_SHIFT)) != protocol)
+		return 0;
+	if (towards_backend)
+		return flow->client_port == packet->source_port &&
+		       flow->vip_port == packet->destination_port &&
+		       same_address(&flow->client, &packet->source) &&
+		       same_address(&flow->vip, &packet->destination) && !(word & FLOW_TURNED);
+	return flow->client_port == packet->destination_port &&
+	       flow->backend_port == packet->source_port &&
+	       same_address(&flow->client, &packet->destination) &&
+	       same_address(&flow->backend, &packet->source) &&
+	       (word & (FLOW_SNAT | FLOW_TURNED)) != FLOW_SNAT;
+}
+
+INLINE int flow_find_in_set(__u32 set, const struct packet *packet, int towards_backend, __u32 now,
+			    struct flow_ref *ref)
+{
+	struct flow_set *entries = flow_set_get(set);
+	__u64 protocol = flow_protocol_bits(packet->protocol);
+	__u64 found = 0;
+	__u32 slot = 0;
+
+	if (!entries)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		struct flow *flow = &entries->entry[i];
+		__u64 word = READ_ONCE(flow->word);
+
+		if (flow_matches(flow, word, packet, protocol, towards_backend) &&
+		    !flow_expired(word, now)) {
+			found = word;
+			slot = i;
+			break;
+		}
+	}
+	if (!found)
+		return 0;
+	ref->set = set;
+	ref->slot = forget(slot, now) & 3;
+	ref->flow = &entries->entry[ref->slot];
+	ref->word = found;
+	return 1;
+}
+
+INLINE int flow_find(__u64 hash, const struct packet *packet, int towards_backend, __u32 now,
+		     struct flow_ref *ref)
+{
+	__u32 first, second;
+
+	flow_sets(hash, &first, &second);
+	return flow_find_in_set(first, packet, towards_backend, now, ref) ||
+	       flow_find_in_set(second, packet, towards_backend, now, ref);
+}
+
+/* Flows to this backend may come to be from now on: their replies must be looked up. */
+INLINE void flow_note_replier(const addr *backend, __be16 port)
+{
+	__u32 index = hash_replier(backend, port);
+	__u64 bit = 1ULL << (index & 63);
+	__u64 *word = repliers_get(index >> 6);
+
+	if (word && UNLIKELY(!(READ_ONCE(*word) & bit)))
+		__sync_fetch_and_or(word, bit);
+}
+
+/* May the packet be a reply? Most that are none are told by that, without a look at cold memory. */
+INLINE int flow_may_be_reply(const struct packet *packet)
+{
+	__u32 index = hash_replier(&packet->source, packet->source_port);
+	__u64 *word = repliers_get(index >> 6);
+
+	return word && READ_ONCE(*word) >> (index & 63) & 1;
+}
+
+/* The flow that a packet belongs to. ref->flow is 0 where there is none. */
+INLINE int flow_lookup(const struct packet *packet, int towards_backend, __u32 now,
+		       struct flow_ref *ref)
+{
+	__u64 home =
+		towards_backend ?
+			flow_home(&packet->source, packet->source_port, packet->protocol) :
+			flow_home(&packet->destination, packet->destination_port, packet->protocol);
+
+	ref->flow = 0;
+	if (!towards_backend && !flow_may_be_reply(packet))
+		return 0;
+	if (flow_find(home, packet, towards_backend, now, ref))
+		return 1;
+	if (!towards_backend || LIKELY(!flow_may_overflow(home, now)) ||
+	    !flow_find(flow_overflow(packet), packet, 1, now, ref))
+		return 0;
+	flow_note_overflow(home, now);
+	return 1;
+}
+
+/*
+ * The entry was read while others may write: nothing read from it counts unless its tenant is still
+ * the same afterwards.
+ */
+INLINE int flow_unchanged(const struct flow_ref *ref)
+{
+	__u64 word = READ_ONCE(ref->flow->word);
+
+	return word >> FLOW_GENERATION_SHIFT == ref->word >> FLOW_GENERATION_SHIFT &&
+	       flow_state(word) >= FLOW_LIVE;
+}
+
+INLINE __u32 flow_next_state(__u32 state, __u8 packet_flags, int towards_backend)
+{
+	if (packet_flags & PACKET_RST)
+		return FLOW_CLOSING;
+	if (!towards_backend && state == FLOW_NEW)
+		state = FLOW_ESTABLISHED;
+	if (UNLIKELY(packet_flags & PACKET_FIN)) {
+		if (towards_backend)
+			return state == FLOW_ESTABLISHED || state == FLOW_NEW ? FLOW_ORIGINAL_FIN :
+			       state == FLOW_REPLY_FIN			      ? FLOW_CLOSING :
+										state;
+		return state == FLOW_ESTABLISHED  ? FLOW_REPLY_FIN :
+		       state == FLOW_ORIGINAL_FIN ? FLOW_CLOSING :
+						    state;
+	}
+	return state;
+}
+
+/* A client's SYN that cannot belong to the connection it had: the tuple is used again. */
+INLINE int flow_reused(__u64 word, __u8 packet_flags)
+{
+	__u32 state = flow_state(word);
+
+	return (packet_flags & PACKET_SYN) && (state == FLOW_CLOSING || state == FLOW_ORIGINAL_FIN);
+}
+
+/*
+ * Notes a packet: time and state. Returns 1 if a tick began since the flow's last packet, which is
+ * the occasion for whatever need not be done for every packet.
+ */
+INLINE int flow_touch(const struct flow_ref *ref, __u8 packet_flags, int towards_backend, __u32 now)
+{
+	__u64 word = ref->word;
+	int tick = 0;
+
+	/* once more if another CPU noted something at the same time: a FIN must not get lost */
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		__u32 state = flow_next_state(flow_state(word), packet_flags, towards_backend);
+		__u64 next = (word & ~(FLOW_TIME_MASK | 7ULL << FLOW_STATE_SHIFT)) |
+			     (now & FLOW_TIME_MASK) | (__u64)state << FLOW_STATE_SHIFT;
+
+		if (LIKELY(next == word))
+			return tick;
+		tick = (next ^ word) & FLOW_TIME_MASK ? 1 : 0;
+
+		__u64 seen = __sync_val_compare_and_swap(&ref->flow->word, word, next);
+
+		if (seen == word || flow_state(seen) < FLOW_LIVE ||
+		    (seen ^ word) >> FLOW_GENERATION_SHIFT)
+			return tick;
+		word = seen;
+	}
+	return tick;
+}
+
+/* Gives a signpost the state of its flow, and the time. */
+INLINE void flow_mirror(const struct flow_ref *signpost, __u32 state, __u32 now)
+{
+	__u64 word = signpost->word;
+	__u64 next = (word & ~(FLOW_TIME_MASK | 7ULL << FLOW_STATE_SHIFT)) |
+		     (now & FLOW_TIME_MASK) | (__u64)state << FLOW_STATE_SHIFT;
+
+	if (next != word)
+		__sync_val_compare_and_swap(&signpost->flow->word, word, next);
+}
+
+/* Ends a flow at once: its tuple is used again, or what was begun for it cannot be finished. */
+INLINE void flow_close(const struct flow_ref *ref)
+{
+	__sync_val_compare_and_swap(&ref->flow->word, ref->word, flow_freed(ref->word));
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Going through the connection table, one set a run: the agent runs it by BPF_PROG_TEST_RUN, so many
+ * times at once as it likes (ebpf_lb/datapath/sweep.py).
+ *
+ * Nobody needs it for room: expired entries are no longer found, and are the first to be given to a
+ * new flow. But an entry's time is cut to 24 bits. After 25 days what had long expired would look as
+ * if it were of today, and be some unlucky connection's; so it is taken out before that. And somebody
+ * has to count. Here, and not in the agent, because only a program changes a word in one step.
+ */
+#pragma once
+
+#include "ground/count.h"
+#include "connections/flow.h"
+
+#define CENSUS_KINDS 16
+#define CENSUS_SIGNPOSTS 8
+
+INLINE void sweep_entry(struct flow *flow, struct census *census, __u32 now)
+{
+	__u64 word = READ_ONCE(flow->word);
+	__u32 kind = flow_state(word) + (word & FLOW_TURNED ? CENSUS_SIGNPOSTS : 0);
+
+	if (flow_state(word) != FLOW_FREE && flow_expired(word, now)) {
+		if (__sync_val_compare_and_swap(&flow->word, word, flow_freed(word)) == word)
+			count_flow_event(FLOW_EVENT_EXPIRED);
+		kind = FLOW_FREE;
+	}
+	census->counting[kind & (CENSUS_KINDS - 1)] += 1;
+}
+
+/* A pass over the whole table has ended. */
+INLINE void sweep_ends(struct census *census)
+{
+#pragma unroll
+	for (int i = 0; i < CENSUS_KINDS; i++) {
+		census->counted[i] = census->counting[i];
+		census->counting[i] = 0;
+	}
+	census->next_set = 0;
+	census->passes += 1;
+}
+
+INLINE int sweep_set(void)
+{
+	struct census *census = census_get();
+	struct flow_set *entries = census ? flow_set_get(census->next_set) : 0;
+	__u32 now = TICK();
+
+	if (!entries)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		sweep_entry(&entries->entry[i], census, now);
+	census->next_set += 1;
+	if (census->next_set >= FLOW_SETS)
+		sweep_ends(census);
+	return 0;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What everything else stands on: the kernel's user-space API, the address type of this build, and
+ * the few helpers that the compiler's own header lacks or declares too narrowly.
+ *
+ * The same sources are compiled once per family (FAMILY is 4 or 6). There are no twins: what differs
+ * between the families is the length of `addr` and, here and in packet/parse.h, the header that holds it.
+ */
+#pragma once
+
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#define AF_INET 2
+#define AF_INET6 10
+#ifndef ECONNREFUSED
+#define ECONNREFUSED 111
+#endif
+
+#define INLINE static __attribute__((always_inline)) inline
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
+#define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
+
+#define htons16(x) ((__be16)__builtin_bswap16(x))
+#define ntohs16(x) ((__u16)__builtin_bswap16(x))
+#define htonl32(x) ((__be32)__builtin_bswap32(x))
+
+#if FAMILY == 4
+#define ADDRESS_WORDS 1
+#define ETHERTYPE ETH_P_IP
+#define ADDRESS_FAMILY AF_INET
+#else
+#define ADDRESS_WORDS 4
+#define ETHERTYPE ETH_P_IPV6
+#define ADDRESS_FAMILY AF_INET6
+#endif
+
+/* An address as it stands in the packet. */
+typedef struct {
+	__be32 word[ADDRESS_WORDS];
+} addr;
+
+INLINE int same_address(const addr *a, const addr *b)
+{
+#if FAMILY == 4
+	return a->word[0] == b->word[0];
+#else
+	return !((a->word[0] ^ b->word[0]) | (a->word[1] ^ b->word[1]) | (a->word[2] ^ b->word[2]) |
+		 (a->word[3] ^ b->word[3]));
+#endif
+}
+
+/* The other header names only 32 bits of the cookie. */
+static __u64 (*socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
+
+/* That one has too few arguments there. */
+static long (*redirect_neigh)(__u32 ifindex, void *params, int params_bytes,
+			      __u64 flags) = (void *)BPF_FUNC_redirect_neigh;
+
+#define TICK() ((__u32)(bpf_jiffies64() >> TICK_SHIFT))
+
+/* What memory holds is read anew after this, by the compiler and so by the verifier, which knows no values in maps. */
+#define BARRIER() asm volatile("" ::: "memory")
+
+/*
+ * The same value, but the verifier forgets what it was: it follows every combination of known values
+ * through all code behind, and unrolled loops know very many. `unknown` is any value that it does not
+ * know; that its exclusive-or with its own copy is zero escapes verifier and compiler alike.
+ */
+INLINE __u64 forget(__u64 value, __u64 unknown)
+{
+	__u64 copy = unknown;
+
+	asm volatile("" : "+r"(copy));
+	return value ^ unknown ^ copy;
+}

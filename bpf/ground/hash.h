@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/* Hashes: which set of the connection table, which slot of a Service, which bit of the filter. */
+#pragma once
+
+#include "ground/base.h"
+
+/* The finisher of MurmurHash3, which lets every input bit reach every output bit. */
+INLINE __u64 mix64(__u64 x)
+{
+	x ^= x >> 33;
+	x *= 0xff51afd7ed558ccdULL;
+	x ^= x >> 33;
+	x *= 0xc4ceb9fe1a85ec53ULL;
+	x ^= x >> 33;
+	return x;
+}
+
+INLINE __u64 hash_tuple(const addr *address, __be16 port, __u8 protocol, __u64 seed)
+{
+	__u64 tail = (__u64)port << 8 | protocol;
+
+#if FAMILY == 4
+	return mix64(((__u64)address->word[0] << 32 | tail) ^ seed);
+#else
+	__u64 high = (__u64)address->word[1] << 32 | address->word[0];
+	__u64 low = (__u64)address->word[3] << 32 | address->word[2];
+
+	/* two multiplications by odd constants and a rotation keep the halves from cancelling out */
+	high = (high ^ seed) * 0x9e3779b97f4a7c15ULL;
+	high = (high << 31 | high >> 33) + low * 0xc2b2ae3d27d4eb4fULL;
+	return mix64(high ^ tail);
+#endif
+}
+
+/*
+ * Which backend a new flow gets. Not seeded: every node chooses alike, so that a packet which
+ * another node takes over reaches the same backend by the same table.
+ */
+INLINE __u32 hash_choice(const addr *client, __be16 client_port, const addr *vip, __be16 vip_port,
+			 __u8 protocol)
+{
+	return hash_tuple(client, client_port, protocol,
+			  hash_tuple(vip, vip_port, protocol, 0x5bf0363595e1cd1bULL)) >>
+	       16;
+}
+
+/* A bit of a filter; `hash`: of what stands before the address, or 0. */
+INLINE __u32 hash_bit(__u32 hash, const addr *address)
+{
+#pragma unroll
+	for (int i = 0; i < ADDRESS_WORDS; i++) {
+		hash = (hash ^ address->word[i]) * 0x9e3779b1U;
+		hash ^= hash >> 15;
+	}
+	return hash & (FILTER_WORDS * 64 - 1);
+}
+
+/* The agent computes the same (ebpf_lb/datapath), see `vip_filter` in maps.h. */
+INLINE __u32 hash_filter(const addr *address)
+{
+	return hash_bit(0, address);
+}
+
+/* See `repliers` in maps.h. */
+INLINE __u32 hash_replier(const addr *address, __be16 port)
+{
+	return hash_bit(port * 0x85ebca6bU, address);
+}

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The bytes in the maps. The agent reads this very file (ebpf_lb/datapath/layout.py) and the loader
+ * compares the result with what the compiler made of it, so there is no second description.
+ * One field a line, padding written out, nothing that the compiler would have to fill in.
+ *
+ * `addr` is an address of this build's family: 4 bytes or 16, in network order.
+ * Times are ticks: jiffies >> TICK_SHIFT, cut to the field's width and compared by difference.
+ */
+#pragma once
+
+/* clang-format off */
+
+enum frontend_kind {
+	FRONTEND_UNSERVED = 0,	    /* a ClusterIP's other ports: REJECT */
+	FRONTEND_CLUSTER_IP = 1,
+	FRONTEND_NODE_PORT = 2,
+	FRONTEND_LOAD_BALANCER = 3,
+	FRONTEND_EXTERNAL_IP = 4,
+};
+
+/* bits of frontend.flags */
+enum frontend_flag {
+	FRONTEND_LOCAL = 1,	    /* the traffic policy here is Local */
+	FRONTEND_SOURCE_RANGES = 2, /* only for clients in the Service's source ranges */
+};
+
+/* Address, port and protocol that we accept on. Port 0 and protocol 0: all others of a ClusterIP. */
+struct frontend_key {
+	addr address;
+	__be16 port;
+	__u8 protocol;
+	__u8 pad;
+};
+
+struct frontend {
+	__u16 service_id;
+	__u8 kind;
+	__u8 flags;
+};
+
+/* bits of service.flags */
+enum service_flag {
+	SERVICE_HAS_ANY = 1,	/* some endpoint anywhere is usable; else REJECT */
+};
+
+/*
+ * A Service port. A region of `slots` is (size << 32 | base) in one word, which the agent stores and
+ * programs load in one piece: base and size always belong together.
+ */
+struct service {
+	__u64 cluster;
+	__u64 local;
+	__u32 affinity_timeout; /* ticks; 0 without affinity */
+	__u8 flags;
+	__u8 pad[3];
+};
+
+/* bits of backend.flags */
+enum backend_flag {
+	BACKEND_IN_CLUSTER_SET = 1, /* new connections by policy Cluster may choose it */
+	BACKEND_IN_LOCAL_SET = 2,   /* likewise by policy Local */
+	BACKEND_ON_NODE = 4,	    /* runs on this node */
+};
+
+/* Belongs to one Service port, so that affinity can tell whether it is still in that one's set. */
+struct backend {
+	addr address;
+	__be16 port;
+	__u16 service_id;
+	__u8 flags;
+	__u8 pad[3];
+};
+
+/* What a client keeps to: the backend of its last new connection, and when that was. */
+struct affinity_key {
+	addr client;
+	__u16 service_id;
+	__u16 pad;
+};
+
+struct affinity {
+	__u32 backend_id;
+	__u32 last_used; /* ticks */
+};
+
+/*
+ * The connection table's entry. `word` says everything that changes and is the entry's lock:
+ * see flow.h, which also has its bit fields. IPv4: 32 bytes; IPv6: 64.
+ */
+struct flow {
+	__u64 word;
+	addr client;
+	addr vip;
+	addr backend;
+	__be16 client_port;
+	__be16 vip_port;
+	__be16 backend_port;
+	__be16 snat_port; /* the client's port as the backend sees it, where SNATed */
+#if FAMILY == 4
+	__u32 pad;
+#endif
+};
+
+struct flow_set {
+	struct flow entry[4];
+};
+
+/* What is not needed for every packet of a flow; same index as its entry. See way.h. */
+struct way {
+	__u32 backend_id; /* of a signpost: the place of its flow */
+	__u32 ifindex; /* and how: see send_by(). 0: leave it to the stack */
+	__u8 destination_mac[6];
+	__u8 source_mac[6];
+};
+
+struct way_set {
+	struct way entry[4];
+};
+
+/*
+ * How far the sweep of the connection table has come, and what it finds: see sweep.h. Entries by their
+ * state; signposts 8 further on.
+ */
+struct census {
+	__u32 next_set;
+	__u32 passes;	    /* over the whole table, so far */
+	__u32 counting[16]; /* in this pass */
+	__u32 counted[16];  /* in the last complete one */
+};
+
+/* What happens to flows without being any packet's fate. Numbers are never given to another. */
+enum flow_event {
+	FLOW_EVENT_EVICTED_NEW = 0,	/* an unanswered flow gave its place to a new one */
+	FLOW_EVENT_EVICTED_CLOSING = 1, /* one that was closing did */
+	FLOW_EVENT_OVERFLOW = 2,	/* a flow found no room beside its client's others: see flow.h */
+	FLOW_EVENT_SNAT_RETRY = 3,	/* a source port for masquerading was taken: another was tried */
+	FLOW_EVENT_EXPIRED = 4,		/* the sweep took out a flow that had been idle for too long */
+};
+
+/* Addresses of this node that may become a translated packet's source; number 0 is none. */
+struct snat_source {
+	addr address;
+};
+
+/* What we must know of an interface before sending by it. */
+struct interface {
+	__u32 bridge;	    /* its bridge's ifindex; 0: none */
+	__u8 source_id;	    /* the entry in snat_sources for packets that leave here; 0: none */
+	__u8 pad[3];
+};
+
+/* bits of fragment.flags */
+enum fragment_flag {
+	FRAGMENT_BY_STACK = 1,	 /* the first one went to the kernel to be fragmented: all must */
+	FRAGMENT_MASQUERADE = 2, /* come from there, and have their client's address still */
+};
+
+/* Later fragments carry no ports: the first one leaves them here. */
+struct fragment_key {
+	addr source;
+	addr destination;
+	__be32 id;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct fragment {
+	__be16 source_port;
+	__be16 destination_port;
+	__be32 new_id; /* the datagram's own, where its source is translated */
+	__u8 flags;
+	__u8 source_id;	  /* FRAGMENT_MASQUERADE: the number of its new source in snat_sources */
+	__be16 snat_port; /* likewise */
+};
+
+/* What an entry of `sockets` says about a socket of the node's own. */
+enum socket_entry {
+	SOCKET_HEARS = 0,	/* key: a backend; value: the frontend by which it is asked */
+	SOCKET_ASKS = 1,	/* key: a frontend; value: the backend that gets its datagrams */
+};
+
+struct socket_key {
+	__u64 cookie;
+	addr address;
+	__be16 port;
+	__u8 entry;
+	__u8 pad;
+#if FAMILY == 6
+	__u32 pad2;
+#endif
+};
+
+struct socket_peer {
+	addr address;
+	__be16 port;
+	__u16 service_id;
+	__u32 backend_id;
+	__u32 last_used; /* ticks */
+};
+
+struct source_range_key {
+	__u32 prefix_length; /* of service_id and address together: 32 + the range's */
+	__u32 service_id;
+	addr address;
+};
+
+struct network_key {
+	__u32 prefix_length;
+	addr address;
+};
+
+/* Addresses that only Services have: one is of it if (address & mask) == prefix. Mask 0: no entry. */
+struct service_network {
+	addr prefix;
+	addr mask;
+};
+
+/* Looked through up to the first one that is empty, for every packet that leaves by an uplink. */
+struct service_networks {
+	struct service_network entry[4];
+};
+
+struct service_name {
+	char text[200]; /* namespace/name:port, NUL-terminated */
+};
+
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+struct service_counter {
+	__u64 connections;
+	__u64 packets; /* of both directions */
+	__u64 bytes;   /* likewise, of whole IP packets */
+};
+
+/* bits of config.flags */
+enum config_flag {
+	CONFIG_MASQUERADE_ALL = 1,     /* every connection to a ClusterIP is masqueraded */
+	CONFIG_POD_NETWORKS_KNOWN = 2, /* pod_networks is complete: who is in none is no pod */
+};
+
+/* Settings that change without a new build. One entry. */
+struct config {
+	__u64 node_netns_cookie; /* sockets of this network namespace are the node's own */
+	__u32 flags;
+	__u32 reject_per_second; /* bucket of REJECT's answers; 0: no limit */
+};
+
+/* One column a bit: what a set bit of a CRC32c becomes after 2^index zero bytes. */
+struct crc32c_shift {
+	__u32 column[32];
+};
+
+/* What a program has read of a packet: see packet/parse.h. A tuple is always as on the wire at this hook. */
+struct packet {
+	addr source;
+	addr destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 flags;
+	__u16 l4_offset; /* from the first byte of the link header */
+	__be32 fragment_id;
+};
+
+/* What becomes of a new connection: see decide.h. */
+struct verdict {
+	addr address;
+	__be16 port;
+	__u16 service_id;
+	__u32 backend_id;
+	__u32 affinity_timeout; /* ticks; 0: none */
+	__u8 action;
+	__u8 reason;
+	__u8 backend_flags;
+	__u8 masquerade;    /* the backend must see an address of this node */
+	__u8 keep_affinity; /* a choice by policy Local, which must not replace the cluster's */
+	__u8 pad[3];
+};
+
+/*
+ * What programs leave each other about one packet, from one tail call to the next; nothing in it
+ * outlives the packet. See context.h.
+ */
+struct scratch {
+	__u64 seen[8];	     /* flow_create(): the words of a flow's home when it was looked through */
+	__u64 flow_word;     /* the flow that was found or made, as in struct flow_ref */
+	__u32 flow_set;
+	__u32 flow_slot;
+	__u32 note[4];	     /* XDP's, see enum note */
+	struct packet packet;
+	struct verdict verdict;
+	struct way way;	     /* towards the backend, as far as it is known */
+#if FAMILY == 6
+	__u32 pad;
+#endif
+};
+
+struct token_bucket {
+	__u64 state; /* see reject.h */
+};

@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * A packet to one of our addresses that belongs to no flow: decide, remember, translate.
+ *
+ * Runs behind tail calls, each of which finds in `scratch` what is known by then: first the packet;
+ * where SNAT is needed, the verdict; in the end the flow, by which the packet is translated like any
+ * later one. Whatever does not succeed at once (another CPU was faster, a source port is taken) is
+ * tried again by calling the program anew.
+ */
+#pragma once
+
+#include "services/decide.h"
+#include "connections/flow_create.h"
+#include "path/own_connections.h"
+#include "services/service_network.h"
+#include "path/translate.h"
+
+/*
+ * The kernel follows 33 tail calls: so many of them may be spent here. Three may come before the first
+ * one of CALL_NEW_FLOW, two behind the last: the established flow, and SCTP's checksum or a refusal.
+ */
+#define MAX_CALLS 27
+/* in NOTE_ATTEMPT, beside the number of calls: the client's own port cannot be kept */
+#define ANOTHER_PORT 0x10000
+
+/* Ports to masquerade with: Linux' own default range for outgoing connections. */
+#define SNAT_PORT_FIRST 32768
+#define SNAT_PORTS 28232
+
+INLINE __be16 snat_candidate(context *ctx, const struct packet *packet)
+{
+	return ctx_note(ctx, NOTE_ATTEMPT) & ANOTHER_PORT ?
+		       htons16(SNAT_PORT_FIRST + bpf_get_prandom_u32() % SNAT_PORTS) :
+		       packet->source_port;
+}
+
+/* Puts up the signpost for replies to `source`:`port`. */
+INLINE int create_signpost(const struct packet *packet, const struct verdict *verdict,
+			   const addr *source, __be16 port, __u32 now, struct flow_ref *ref)
+{
+	struct packet turned;
+	struct new_flow new;
+
+	packet_between(&turned, source, port, &packet->source, packet->source_port,
+		       packet->protocol);
+	new.packet = &turned;
+	new.backend = &verdict->address;
+	new.backend_port = verdict->port;
+	new.snat_port = port;
+	new.bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT | FLOW_TURNED;
+	return flow_create(&new, FLOW_AT_HOME, now, ref);
+}
+
+/* Its first fragment would have told which flow it belongs to. */
+INLINE int later_fragment_alone(context *ctx, struct packet *packet)
+{
+	/* as if for no port: finds what stands for all of a ClusterIP */
+	packet->source_port = packet->destination_port = 0;
+	return frontend_of(packet) ? drop(ctx, REASON_LATER_FRAGMENT) : NEXT;
+}
+
+/*
+ * The next attempt, or the next part of this one. `another_port`: ANOTHER_PORT or 0. The packet ends
+ * with `reason` if there have been too many.
+ */
+INLINE int go_on(context *ctx, __u32 program, __u32 another_port, __u32 reason)
+{
+	__u32 calls = ctx_note(ctx, NOTE_ATTEMPT) | another_port;
+
+	if ((calls & (ANOTHER_PORT - 1)) >= MAX_CALLS)
+		return drop(ctx, reason);
+	ctx_set_note(ctx, NOTE_ATTEMPT, calls + 1);
+	return slow_path(ctx, program);
+}
+
+/* The node's own connection must leave from another port, to where it goes anyway. */
+INLINE void decide_other_port(const struct packet *packet, struct verdict *verdict)
+{
+	verdict->address = packet->destination;
+	verdict->port = packet->destination_port;
+	verdict->service_id = 0;
+	verdict->backend_id = BACKEND_ITSELF;
+	verdict->affinity_timeout = 0;
+	verdict->masquerade = 1;
+	verdict->keep_affinity = 0;
+}
+
+/* Anything but TRANSLATE ends here; that is GO_ON. */
+INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 now,
+		     struct verdict *verdict)
+{
+	int client = hook == HOOK_FROM_POD  ? CLIENT_POD :
+		     hook == HOOK_FROM_NODE ? CLIENT_NODE :
+					      CLIENT_REMOTE;
+
+	switch (decide(packet, client, now, verdict)) {
+	case ACTION_TRANSLATE:
+		break;
+	case ACTION_REJECT:
+		return refuse(ctx, verdict->reason, 0, hook);
+	case ACTION_DROP:
+		return drop(ctx, verdict->reason);
+	default:
+		if (hook != HOOK_FROM_NODE)
+			return NEXT;
+		if (!collides(ctx, packet, now))
+			return next_but_for_services(ctx, packet);
+		decide_other_port(packet, verdict);
+	}
+	/* read again from here on: else the verifier follows each kind of verdict by itself */
+	BARRIER();
+	return GO_ON;
+}
+
+/* The source port for masquerading is taken, or has no room. */
+INLINE int try_another_port(context *ctx, int hook, __u32 reason)
+{
+	/* each port has a home of its own; where many are full, it is the table */
+	if (reason == REASON_FLOW_TABLE_FULL)
+		ctx_set_note(ctx, NOTE_ATTEMPT, ctx_note(ctx, NOTE_ATTEMPT) + MAX_CALLS / 4);
+	count_flow_event(FLOW_EVENT_SNAT_RETRY);
+	return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), ANOTHER_PORT, reason);
+}
+
+INLINE void flow_from_verdict(const struct packet *packet, const struct verdict *verdict,
+			      struct new_flow *new)
+{
+	new->packet = packet;
+	new->backend = &verdict->address;
+	new->backend_port = verdict->port;
+	new->snat_port = 0;
+	new->bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT;
+}
+
+/* The flow is there: its packet is translated like all later ones. */
+INLINE int translate_by(context *ctx, struct scratch *scratch, const struct flow_ref *ref, int hook)
+{
+	scratch->flow_word = ref->word;
+	scratch->flow_set = ref->set;
+	scratch->flow_slot = ref->slot;
+	return slow_path(ctx, CALL_TRANSLATE + calls_of(hook));
+}
+
+/* It has come to be as decided. */
+INLINE int created_by(context *ctx, struct scratch *scratch, const struct flow_ref *ref, __u32 now,
+		      int hook)
+{
+	decided(&scratch->packet, &scratch->verdict, now);
+	count_packet(ctx, REASON_NEW);
+	count_service(scratch->verdict.service_id, 1, 0, 0);
+	return translate_by(ctx, scratch, ref, hook);
+}
+
+INLINE void keep_way(const struct flow_ref *ref, const struct way *way)
+{
+	struct way *place = way_of(ref->set, ref->slot);
+
+	if (place)
+		*place = *way;
+}
+
+INLINE int new_flow(context *ctx, int hook)
+{
+	struct scratch *scratch = scratch_get();
+	struct flow_ref ref;
+	struct new_flow new;
+	__u32 now = TICK();
+
+	if (!scratch)
+		return drop(ctx, REASON_SLOW_PATH);
+
+	struct packet *packet = &scratch->packet;
+	struct verdict *verdict = &scratch->verdict;
+	struct way *way = &scratch->way;
+	int named = has_ports(packet->protocol);
+
+	if (packet->flags & PACKET_LATER_FRAGMENT)
+		return later_fragment_alone(ctx, packet);
+	/* at the first attempt, whoever called had looked */
+	if (ctx_note(ctx, NOTE_ATTEMPT) && named && flow_lookup(packet, 1, now, &ref)) {
+		if (!flow_reused(ref.word, packet->flags))
+			/* another CPU was faster */
+			return translate_by(ctx, scratch, &ref, hook);
+		flow_close(&ref);
+	} else if (hook == HOOK_FROM_POD && named && flow_lookup(packet, 0, now, &ref)) {
+		return slow_path(ctx, CALL_REPLY + calls_of(hook));
+	}
+
+	int result = decide_on(ctx, packet, hook, now, verdict);
+
+	if (result != GO_ON)
+		return result;
+	if (verdict->masquerade || hook == HOOK_FROM_NODE)
+		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook),
+			     verdict->backend_id == BACKEND_ITSELF ? ANOTHER_PORT : 0,
+			     REASON_CONTENTION);
+	if (AT_XDP)
+		return NEXT;
+	flow_from_verdict(packet, verdict, &new);
+	way->ifindex = 0;
+	if (hook == HOOK_FROM_POD)
+		new.bits |= forget(find_bridged_way(ctx, &packet->source, &verdict->address,
+						    packet->protocol, way) ?
+					   FLOW_BRIDGED :
+					   0,
+				   now);
+
+	int created = flow_create(&new, FLOW_AT_HOME, now, &ref);
+
+	if (created == FLOW_CLASH || created == FLOW_OVERFLOWS)
+		/* the client's own port is what clashes */
+		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), ANOTHER_PORT,
+			     REASON_CONTENTION);
+	if (created == FLOW_TABLE_FULL)
+		return drop(ctx, REASON_FLOW_TABLE_FULL);
+	if (created != FLOW_CREATED)
+		return go_on(ctx, CALL_NEW_FLOW + calls_of(hook), 0, REASON_CONTENTION);
+	way->backend_id = verdict->backend_id;
+	keep_way(&ref, way);
+	return created_by(ctx, scratch, &ref, now, hook);
+}
+
+/*
+ * The number of the address to masquerade with: that of the interface which the packet leaves by.
+ * A hairpin leaves by the one it came from. 0: there is no way. `way`: for keep_way(); its interface
+ * is 0 where not all is known of it, or where the packet is for the node itself.
+ */
+INLINE __u32 masquerade_source(context *ctx, const struct packet *packet,
+			       const struct verdict *verdict, int hook, struct way *way)
+{
+	__u32 ifindex = ctx_interface(ctx);
+	struct interface *interface;
+
+	if (!same_address(&packet->source, &verdict->address)) {
+		__u32 size = ANY_SIZE;
+		int route = find_way(ctx, &packet->source, &verdict->address, packet->protocol,
+				     ifindex, &size, way);
+
+		if (route == ROUTE_NONE) {
+			if (hook != HOOK_FROM_NODE)
+				return 0;
+			/* a process of the node's that asks another one of its own may have any of them */
+			way->ifindex = 0;
+			return NODE_SOURCE_ID;
+		}
+		ifindex = way->ifindex;
+		if (route != ROUTE_NEIGHBOUR || !may_be_kept(ctx, ifindex, size))
+			way->ifindex = 0;
+	}
+	interface = interface_get(ifindex);
+	return interface && interface->source_id ? interface->source_id : NODE_SOURCE_ID;
+}
+
+/*
+ * The backend must see another source: an address of this node where the verdict says masquerade;
+ * else the client's own, only from another port, because replies to this one belong to another flow.
+ */
+INLINE int new_snat_flow(context *ctx, int hook)
+{
+	struct scratch *scratch = scratch_get();
+	struct flow_ref ref;
+	struct flow_ref signpost;
+	struct new_flow new;
+	addr source;
+	__u32 source_id = 0;
+	__u32 now = TICK();
+
+	if (!scratch)
+		return drop(ctx, REASON_SLOW_PATH);
+
+	struct packet *packet = &scratch->packet;
+	struct verdict *verdict = &scratch->verdict;
+	struct way *way = &scratch->way;
+
+	way->ifindex = 0;
+	flow_from_verdict(packet, verdict, &new);
+	new.snat_port = forget(snat_candidate(ctx, packet), now);
+	source = packet->source;
+	/*
+	 * The node's own socket chose its source by the way to the VIP. The backend shall see what it
+	 * would have seen, had the socket asked for the backend itself: in a tunnel, and past a strict
+	 * reverse-path filter, any other source is a stranger's.
+	 */
+	if (AT_XDP || hook == HOOK_FROM_NODE || verdict->masquerade) {
+		struct snat_source *found;
+
+		source_id = masquerade_source(ctx, packet, verdict, hook, way);
+		if (AT_XDP && way->ifindex != ctx_interface(ctx))
+			return NEXT;
+		found = source_id ? snat_source_get(source_id) : 0;
+		if (found)
+			source = found->address;
+		else if (way->ifindex)
+			return drop(ctx, REASON_NO_SNAT_SOURCE);
+		/*
+		 * To the node itself: not masqueraded, as kube-proxy's rules for packets on their way
+		 * out do not see such. Nor need it be, for the reply starts out here.
+		 */
+		if (found && node_socket_exists(ctx, packet->protocol, &source, new.snat_port,
+						&verdict->address, verdict->port))
+			return try_another_port(ctx, hook, REASON_SNAT_PORTS);
+	}
+	source_id = forget(source_id, now);
+	BARRIER();
+	new.bits |= FLOW_SNAT | (__u64)source_id << FLOW_SOURCE_SHIFT;
+
+	int created = create_signpost(packet, verdict, &source, new.snat_port, now, &signpost);
+
+	if (created != FLOW_CREATED)
+		/* another port has another home */
+		return try_another_port(ctx, hook,
+					created == FLOW_TABLE_FULL ? REASON_FLOW_TABLE_FULL :
+								     REASON_SNAT_PORTS);
+	created = flow_create(&new, FLOW_ANYWHERE, now, &ref);
+	if (created != FLOW_CREATED) {
+		flow_close(&signpost);
+		/* from the start: what was contended may stand by now */
+		return created == FLOW_TABLE_FULL ?
+			       drop(ctx, REASON_FLOW_TABLE_FULL) :
+			       go_on(ctx, CALL_NEW_FLOW + calls_of(hook), 0, REASON_CONTENTION);
+	}
+	write_signpost(&signpost, &ref, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
+	if (source_id)
+		note_masqueraded(&verdict->address);
+	way->backend_id = verdict->backend_id;
+	keep_way(&ref, way);
+	return created_by(ctx, scratch, &ref, now, hook);
+}
+
+/* The first packet of a flow that new_flow() or new_snat_flow() made, or came upon. */
+INLINE int translate_first(context *ctx, int hook)
+{
+	struct scratch *scratch = scratch_get();
+	struct flow_set *entries = scratch ? flow_set_get(scratch->flow_set) : 0;
+	struct packet packet;
+	struct flow_ref ref;
+
+	if (!entries)
+		return drop(ctx, REASON_SLOW_PATH);
+	packet = scratch->packet;
+	ref.set = scratch->flow_set;
+	ref.slot = scratch->flow_slot & 3;
+	ref.word = scratch->flow_word;
+	ref.flow = &entries->entry[ref.slot];
+	return translate_to_backend(ctx, &packet, &ref, TICK(), hook);
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause)
+/*
+ * The programs at XDP, of uplinks only: see xdp.h. Compiled once per family, with -DXDP. There is one
+ * place for a program on an interface, so IPv4's is attached, and calls IPv6's.
+ */
+#include "ground/base.h"
+#include "ground/layout.h"
+#include "ground/reason.h"
+#include "ground/maps.h"
+
+#include "path/interfaces.h"
+#include "path/new_flow.h"
+
+int xdp_ingress(struct xdp_md *ctx)
+{
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
+
+	if ((void *)(ethernet + 1) > (void *)(long)ctx->data_end)
+		return NEXT;
+	if (LIKELY(ethernet->h_proto == htons16(ETHERTYPE)))
+		return from_client(ctx, HOOK_FROM_OUTSIDE);
+	if (FAMILY == 4 && ethernet->h_proto == htons16(ETH_P_IPV6))
+		return slow_path(ctx, CALL_IPV6);
+	return NEXT;
+}
+
+/* Behind tail calls: see enum slow_path */
+
+int xdp_new_flow(struct xdp_md *ctx)
+{
+	return new_flow(ctx, HOOK_FROM_OUTSIDE);
+}
+
+int xdp_new_snat(struct xdp_md *ctx)
+{
+	return new_snat_flow(ctx, HOOK_FROM_OUTSIDE);
+}
+
+int xdp_first(struct xdp_md *ctx)
+{
+	return translate_first(ctx, HOOK_FROM_OUTSIDE);
+}
+
+/* For measurements: what a run costs by itself. */
+
+int xdp_empty(struct xdp_md *ctx)
+{
+	return NEXT;
+}
