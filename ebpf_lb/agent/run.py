@@ -142,7 +142,10 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         hooks,
         xdp,
         writers,
-        {family: SourceNumbers(held) for family, held in sources.items()},
+        {
+            family: SourceNumbers(held, time.monotonic, config.settings.longest_timeout_s)
+            for family, held in sources.items()
+        },
         log,
     )
     stale_sockets = StaleSockets(

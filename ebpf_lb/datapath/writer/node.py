@@ -86,6 +86,12 @@ class NodeTables:
         value = self._maps.layout.struct("snat_source").pack(address=address)
         self._put("snat_sources", self._maps.snat_sources, _INDEX.pack(source_id), value)
 
+    def clear_snat_source(self, source_id: int) -> None:
+        """The node has this number's address no more: programs take all zeroes for that."""
+        table = self._maps.snat_sources
+        nothing = bytes(self._maps.layout.struct("snat_source").size)
+        self._put("snat_sources", table, _INDEX.pack(source_id), nothing)
+
     def set_pod_networks(self, networks: Iterable[Network]) -> None:
         """The cluster's pod networks of this family, all of them; none: they are not known."""
         networks = list(networks)

@@ -41,6 +41,7 @@ def facts(*links: Link, more: tuple[Address, ...] = ()) -> Facts:
     return Facts(known, addresses, frozenset({(Family.IPV4, 2)}))
 
 
+REST_S = 100.0
 EPOCH_S = 1_800_000_000.0  # what the wall's clock adds to ours
 
 
@@ -156,6 +157,10 @@ class Writer:
     def set_snat_source(self, source_id: int, address: bytes) -> None:
         if self.sources.get(source_id) != address:
             self.sources[source_id] = address
+            self.stats["snat_sources"] += 1
+
+    def clear_snat_source(self, source_id: int) -> None:
+        if self.sources.pop(source_id, None):
             self.stats["snat_sources"] += 1
 
 
@@ -290,7 +295,7 @@ class Agent:
         config = Config(node_name="node1", xdp=xdp_mode, **configured)
         uplinks = XdpUplinks(self.xdp, config.xdp, self.log)
         writers = {Family.IPV4: self.writer}
-        numbers = {Family.IPV4: SourceNumbers(self.writer.sources)}
+        numbers = {Family.IPV4: SourceNumbers(self.writer.sources, self.clock, REST_S)}
         self.reports: list[tuple[ObjectKey, str]] = []
         self.programmer = Programmer(writers, self.clock, self.log, self._report)
         self.attachments = Attachments(self.control, uplinks, writers, numbers, self.log)
