@@ -25,6 +25,7 @@ from ebpf_lb.model.values import Family, Network, parse_address
 from ebpf_lb.plan.cluster import Cluster, NodeView
 from ebpf_lb.plan.forwarding import Forwarding, ServicePortName
 from ebpf_lb.plan.health import HealthCheck
+from ebpf_lb.plan.reserved import Reserved
 
 NODE4 = parse_address("172.30.0.11")
 ETH0 = Link(2, "eth0", "", 0, False)
@@ -303,6 +304,7 @@ class Agent:
         self.health_checks = HealthChecks()
         self.inbox = Inbox(self.clock)
         self.taken_over = 0
+        self.vacated: list[frozenset[Reserved]] = []
         self.metrics = Metrics()
         self.diag = Diag()
         self.translated: list[Translated] = []
@@ -322,6 +324,7 @@ class Agent:
                 self.metrics,
                 self.log,
                 self._report,
+                lambda places: self.vacated.append(frozenset(places)),
             ),
             self.inbox,
             network or facts(VETH4),
