@@ -85,6 +85,13 @@ struct affinity {
 	__u32 last_used; /* ticks */
 };
 
+/* How a flow's word says its protocol. */
+enum flow_protocol {
+	FLOW_TCP = 1,
+	FLOW_UDP = 2,
+	FLOW_SCTP = 3,
+};
+
 /*
  * The connection table's entry. `word` says everything that changes and is the entry's lock:
  * see flow.h, which also has its bit fields. IPv4: 32 bytes; IPv6: 64.

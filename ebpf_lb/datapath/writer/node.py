@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 
 from ebpf_lb.datapath.crc32c import shift_columns
+from ebpf_lb.datapath.layout import load
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps, Table
 from ebpf_lb.datapath.writer.filter import filter_bit
 from ebpf_lb.datapath.writer.pools import full
 from ebpf_lb.errors import UserError
-from ebpf_lb.model.values import Network
+from ebpf_lb.model.values import Family, Network
 
-NODE_SOURCE_ID = 1
+NODE_SOURCE_ID = load(Family.IPV4).defines["NODE_SOURCE_ID"]
 """The number of the node's preferred source: what stands for the node itself, and what masquerades
 where the interface has no number of its own (bpf/services/decide.h)."""
 
