@@ -13,9 +13,8 @@ PYTEST := $(BIN)/python -m pytest
 PIP_INSTALL := $(BIN)/pip install -q --disable-pip-version-check --retries 10 --timeout 60
 APT_GET := apt-get -qq -o Acquire::Retries=10
 
-# What the product needs; what tests, documents and who tries the lab call; what only `make check` does.
+# What the product needs, then what only `make check` does.
 PACKAGES := python3-venv python3-bpfcc linux-libc-dev libbpf-dev iproute2 nftables curl \
-            ca-certificates conntrack ethtool iputils-ping kmod procps tcpdump \
             git clang-14 clang-format-14
 CLANG := clang-14
 CLANG_FORMAT := clang-format-14
@@ -27,7 +26,7 @@ $(error network namespaces and eBPF need root: run `sudo make $(MAKECMDGOALS)`)
 endif
 endif
 
-.PHONY: help setup packages bpffs demo demo-down test check unit datapath lab cluster bench clean
+.PHONY: help setup packages bpffs demo demo-down test check docs unit datapath lab cluster bench clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do \
@@ -93,7 +92,11 @@ cluster: setup ## a real Kubernetes, where ../shared/cluster is
 bench: setup ## ns per packet of each program, against an empty one
 	@$(BIN)/python -m tests.bench
 
-check: $(VENV)/.installed ## style, types, layers, C, and what must not be committed
+# Warnings are errors, and so is a link that leads nowhere. What did not change is not read again.
+docs: $(VENV)/.installed ## the site: build/docs/html/index.html
+	@$(BIN)/sphinx-build -q -W --keep-going -d build/docs/doctrees docs build/docs/html
+
+check: $(VENV)/.installed docs ## style, types, layers, C, and what must not be committed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict ebpf_lb

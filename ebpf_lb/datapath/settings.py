@@ -10,13 +10,29 @@ from dataclasses import dataclass
 class Settings:
     """Capacities are entries a family; time-outs are idle times in seconds.
 
+    flows: connections; masqueraded ones take two. Rounded up to a power of two.
+    frontends: addresses with ports.
+    services: Service ports.
+    backends: endpoints of Service ports.
+    slots: places in the Services' sets of endpoints.
+    affinity: clients whose backend is remembered; the client longest unheard of makes room.
+    fragments: datagrams in fragments; the oldest makes room.
+    sockets: sockets of the node's own processes; the one longest unheard of makes room.
+    source_ranges: loadBalancerSourceRanges of all Services.
+    networks: the pods' networks.
+    interfaces: the node's interfaces.
+    tcp_syn_s: TCP, until the first answer.
+    tcp_established_s: TCP, open.
+    closing_s: TCP and SCTP, after a FIN, RST, SHUTDOWN or ABORT.
+    udp_s: UDP.
+    sctp_s: SCTP, open.
     xdp: whether there are XDP programs; whoever wants none does not wait for their verification.
     xdp_generic: they are for generic mode, where they take no frames in pieces.
     """
 
-    flows: int = 1 << 20  # rounded up to a power of two
+    flows: int = 1 << 20
     frontends: int = 1 << 17
-    services: int = 1 << 15  # Service ports; ids have 16 bits
+    services: int = 1 << 15  # ids have 16 bits
     backends: int = 1 << 17
     slots: int = 1 << 20
     affinity: int = 1 << 16
@@ -32,8 +48,3 @@ class Settings:
     sctp_s: int = 8000
     xdp: bool = False
     xdp_generic: bool = False
-
-    @property
-    def longest_timeout_s(self) -> int:
-        """After that long no flow is left that saw no packet."""
-        return max(self.tcp_syn_s, self.tcp_established_s, self.closing_s, self.udp_s, self.sctp_s)

@@ -19,34 +19,43 @@ ENDPOINTS_SOURCES = ("auto", "slices", "endpoints")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Where the agent runs, what it talks to, and how it decides.
+    """Where the agent runs, what it talks to, and how it decides. The site's page of the
+    configuration is made from these sentences.
 
-    kubeconfig: None for the credentials that a pod finds in its container.
-    node_name: the Node object that is us.
-    cluster_cidrs: the pods' networks; who is in one is a client inside the cluster.
-    cgroup: the node's root in cgroup version 2; None (the word `none`, or nothing mounted): the
-        node's own processes are not served at their sockets but at TC, packet by packet.
+    kubeconfig: the file with the API server's address and credentials; default: what a pod finds in
+        its container.
+    node_name: the name of this node's Node object; default: the host's name in small letters.
+    cluster_cidrs: the pods' networks. A client with an address in one of them is inside the
+        cluster. Default: the podCIDRs of this node.
+    bpffs: the folder in which maps and programs are pinned.
+    cgroup: the node's root in cgroup version 2; default: where it is mounted. With the word `none`,
+        or if it is not mounted, the node's own processes are served at TC, packet by packet.
     pod_interfaces: shell patterns of the names that pods' interfaces have on the host.
-    uplink_interfaces: of those by which outside clients or other nodes come, where it does not show
-        by a default route, an address or the kind of device.
-    ignored_interfaces: of those that are left alone.
-    node_port_addresses: where NodePorts answer: networks, or "primary"; empty: on all addresses.
-    endpoints_source: EndpointSlices ("slices"), Endpoints objects ("endpoints"), or ("auto") slices
-        where the API server has them.
-    algorithm: how connections are spread over backends of Services that do not say so themselves:
-        "random" or "maglev" (consistent hashing).
-    masquerade_all: ClusterIP traffic, too, gets an address of the node as its source.
-    filter_preference: ours among a hook's TC filters; lower ones run first.
-    xdp: on uplinks, before TC (see `agent.network.xdp`): "off"; "native", in the driver; "auto",
-        native where that can be; "generic", after the driver: for trying things, not quicker than
-        TC.
-    healthz_bind_address, metrics_bind_address: host and port; None: not served.
-    watch_timeout_s: after that long the API server ends a watch, and a new one goes on from there.
-    watch_silence_s: a connection without a byte for that long is given up.
-    conntrack_max_per_core, conntrack_min, conntrack_tcp_established_s, conntrack_tcp_close_wait_s:
-        the kernel's own connection tracking is raised to these, kube-proxy's defaults; 0: left
-        alone. See `agent.host.conntrack`.
-    reject_per_second: refusals that the whole node sends a second, at most; 0: no limit.
+    uplink_interfaces: shell patterns of interfaces by which outside clients or other nodes come,
+        where that does not show by a default route, an address or the kind of device.
+    ignored_interfaces: shell patterns of interfaces that are left alone.
+    node_port_addresses: the addresses on which NodePorts answer: networks, or the word `primary`;
+        default: all addresses of the node.
+    endpoints_source: `slices` for EndpointSlices, `endpoints` for Endpoints objects, `auto` for
+        slices where the API server has them.
+    algorithm: how connections are spread over the backends of Services that do not say so
+        themselves: `random` or `maglev` (consistent hashing).
+    masquerade_all: whether connections to ClusterIPs are masqueraded, too.
+    filter_preference: the place of our filter among a hook's TC filters; lower ones run first.
+    xdp: where programs run on uplinks before TC: `off`; `native`, in the driver; `auto`, native
+        where that is possible; `generic`, after the driver: for trying things, not quicker than TC.
+    healthz_bind_address: address and port of `/healthz` and `/livez`; empty: not served.
+    metrics_bind_address: address and port of `/metrics` and `/status`; empty: not served.
+    log_level: `debug`, `info`, `warning` or `error`.
+    log_format: `console`, `json`, or `auto` for console on a terminal and JSON elsewhere.
+    list_page_size: how many objects one answer of the API server holds, at most.
+    watch_timeout_s: seconds after which the API server ends a watch; a new one goes on from there.
+    watch_silence_s: seconds without a byte after which a connection is given up.
+    conntrack_max_per_core, conntrack_min: entries of the kernel's own connection tracking, for each
+        processor and at least; its limit is raised to these, kube-proxy's defaults. 0 leaves it
+        alone.
+    conntrack_tcp_established_s, conntrack_tcp_close_wait_s: its time-outs, raised likewise.
+    reject_per_second: how many refusals the whole node sends in a second, at most; 0: no limit.
     settings: capacities and time-outs that are compiled in.
     """
 
