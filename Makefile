@@ -13,8 +13,9 @@ PYTEST := $(BIN)/python -m pytest
 PIP_INSTALL := $(BIN)/pip install -q --disable-pip-version-check --retries 10 --timeout 60
 APT_GET := apt-get -qq -o Acquire::Retries=10
 
-# What the product needs, then what only `make check` does.
+# What the product needs; what tests, documents and who tries the lab call; what only `make check` does.
 PACKAGES := python3-venv python3-bpfcc linux-libc-dev libbpf-dev iproute2 nftables curl \
+            ca-certificates conntrack ethtool iputils-ping kmod procps tcpdump \
             git clang-14 clang-format-14
 CLANG := clang-14
 CLANG_FORMAT := clang-format-14

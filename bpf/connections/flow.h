@@ -97,10 +97,11 @@ INLINE __u32 flow_state(__u64 word)
 
 INLINE __u64 flow_protocol_bits(__u8 protocol)
 {
-	return (protocol == IPPROTO_TCP ? 1ULL :
-		protocol == IPPROTO_UDP ? 2ULL :
-					  3ULL)
-	       << FLOW_PROTOCOL_SHIFT;
+	__u64 number = protocol == IPPROTO_TCP ? FLOW_TCP :
+		       protocol == IPPROTO_UDP ? FLOW_UDP :
+						 FLOW_SCTP;
+
+	return number << FLOW_PROTOCOL_SHIFT;
 }
 
 INLINE __u32 flow_service_id(__u64 word)
@@ -126,9 +127,9 @@ INLINE __u32 flow_timeout(__u64 word)
 
 	if (state == FLOW_CLOSING || state <= FLOW_TENTATIVE)
 		return TIMEOUT_CLOSING;
-	if (protocol == 1)
+	if (protocol == FLOW_TCP)
 		return state == FLOW_NEW ? TIMEOUT_TCP_SYN : TIMEOUT_TCP_ESTABLISHED;
-	return protocol == 2 ? TIMEOUT_UDP : TIMEOUT_SCTP;
+	return protocol == FLOW_UDP ? TIMEOUT_UDP : TIMEOUT_SCTP;
 }
 
 /*

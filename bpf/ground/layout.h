@@ -23,6 +23,7 @@ enum frontend_kind {
 enum frontend_flag {
 	FRONTEND_LOCAL = 1,	    /* the traffic policy here is Local */
 	FRONTEND_SOURCE_RANGES = 2, /* only for clients in the Service's source ranges */
+	FRONTEND_CONSISTENT = 4,    /* consistent hashing, on every node for a minute or longer */
 };
 
 /* Address, port and protocol that we accept on. Port 0 and protocol 0: all others of a ClusterIP. */
@@ -84,6 +85,13 @@ struct affinity {
 	__u32 last_used; /* ticks */
 };
 
+/* How a flow's word says its protocol. */
+enum flow_protocol {
+	FLOW_TCP = 1,
+	FLOW_UDP = 2,
+	FLOW_SCTP = 3,
+};
+
 /*
  * The connection table's entry. `word` says everything that changes and is the entry's lock:
  * see flow.h, which also has its bit fields. IPv4: 32 bytes; IPv6: 64.
@@ -138,7 +146,10 @@ enum flow_event {
 	FLOW_EVENT_EXPIRED = 4,		/* the sweep took out a flow that had been idle for too long */
 };
 
-/* Addresses of this node that may become a translated packet's source; number 0 is none. */
+/*
+ * Addresses of this node that may become a translated packet's source; number 0 is none. All zeroes:
+ * the node lost the address, and no other one gets its number while a flow may have it.
+ */
 struct snat_source {
 	addr address;
 };

@@ -25,6 +25,13 @@ class HooksChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerMoved:
+    """The API server is reached by other addresses and ports than before."""
+
+    ends: frozenset[tuple[bytes, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Wake:
     """Says nothing; ends a wait."""
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ebpf_lb.agent.config import Config
-from ebpf_lb.agent.inbox import HooksChanged, Inbox, NetworkChanged, Wake
+from ebpf_lb.agent.inbox import HooksChanged, Inbox, NetworkChanged, ServerMoved, Wake
 from ebpf_lb.agent.metrics.counters import Metrics
-from ebpf_lb.agent.network import roles
+from ebpf_lb.agent.network import reserved, roles
 from ebpf_lb.agent.network.attachments import Attachments
 from ebpf_lb.agent.network.roles import Facts, Patterns, Role
 from ebpf_lb.agent.network.xdp import XdpUplinks
@@ -32,6 +32,7 @@ from ebpf_lb.model.node import Node
 from ebpf_lb.model.values import Network
 from ebpf_lb.plan.cluster import Cluster, NodeView
 from ebpf_lb.plan.node import nodeport_addresses
+from ebpf_lb.plan.reserved import Reserved
 
 SYNC_INTERVAL_S = 0.01
 HOUSEKEEPING_INTERVAL_S = 1.0
@@ -63,15 +64,17 @@ class Parts:
     metrics: Metrics
     log: Any
     report_conflict: Callable[[ObjectKey, str], None] = lambda key, sentence: None
+    vacate: Callable[[Iterable[Reserved]], None] = lambda places: None
     sweep: Callable[[], None] = lambda: None
     checks: Sequence[Check] = ()
 
 
 class Loop:
     """`attach_late`: the maps are new and empty; programs are attached when they are filled.
-    `preferred`: the node's addresses of last time, until its Node object is known. `clock`:
-    monotonic seconds; `wall_clock`: since 1970. `when_complete` is called once, after the first
-    complete sync; `when_everywhere` once, when moreover every interface has its programs."""
+    `preferred`: the node's addresses of last time, until its Node object is known. `server`: where
+    the API server is, until it moves. `clock`: monotonic seconds; `wall_clock`: since 1970.
+    `when_complete` is called once, after the first complete sync; `when_everywhere` once, when
+    moreover every interface has its programs."""
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Loop:
         *,
         wall_clock: Callable[[], float] = time.time,
         preferred: tuple[bytes, ...] = (),
+        server: frozenset[tuple[bytes, int]] = frozenset(),
         attach_late: bool = False,
         when_complete: Callable[[], None] = lambda: None,
         when_everywhere: Callable[[], None] = lambda: None,
@@ -101,6 +105,7 @@ class Loop:
         )
         self._node = Node(config.node_name, addresses=preferred)
         self._node_known = False
+        self._server = reserved.of_server(server)
         self._source = resources.ENDPOINT_SLICES.name
         if config.endpoints_source == resources.ENDPOINTS.name:
             self._source = resources.ENDPOINTS.name
@@ -161,6 +166,10 @@ class Loop:
                 self._parts.attachments.apply(self._look_around())
             case HooksChanged(interfaces):
                 self._parts.attachments.suspect(interfaces)
+            case ServerMoved(ends):
+                self._server = reserved.of_server(ends)
+                self._parts.vacate(self._server)  # planning may have to wait for the server
+                self._look_around()
             case Problem():
                 self._parts.metrics.watch_problems.labels(event.resource.name).inc()
                 about = {"object": str(event.key)} if event.key else {}
@@ -266,9 +275,14 @@ class Loop:
                     only_primary="primary" in config.node_port_addresses,
                 ),
                 view.addresses,
+                self._server | self._reserved(view.addresses),
             )
         )
         return view
+
+    def _reserved(self, addresses: Iterable[bytes]) -> frozenset[Reserved]:
+        served = (self._config.healthz_bind_address, self._config.metrics_bind_address)
+        return reserved.of_node(addresses, self._node.kubelet_port, served)
 
     def _count(self, kind: str, number: int) -> None:
         self._parts.metrics.changed(

@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -12,7 +12,7 @@ from ebpf_lb.agent.config import Config
 from ebpf_lb.agent.host import process
 from ebpf_lb.agent.host.bpffs import ensure_bpffs
 from ebpf_lb.agent.host.conntrack import Conntrack, raise_limits
-from ebpf_lb.agent.inbox import HooksChanged, Inbox, NetworkChanged
+from ebpf_lb.agent.inbox import HooksChanged, Inbox, NetworkChanged, ServerMoved
 from ebpf_lb.agent.loop import Loop, Parts
 from ebpf_lb.agent.metrics.counters import Metrics
 from ebpf_lb.agent.metrics.maps import MapCollector
@@ -23,7 +23,7 @@ from ebpf_lb.agent.metrics.parts import (
     StaleSocketCollector,
     XdpCollector,
 )
-from ebpf_lb.agent.network import hook_changes
+from ebpf_lb.agent.network import hook_changes, reserved
 from ebpf_lb.agent.network.attachments import Attachments, SourceNumbers
 from ebpf_lb.agent.network.interfaces import Network
 from ebpf_lb.agent.network.layer_3 import OnDemand, wanted
@@ -48,6 +48,7 @@ from ebpf_lb.datapath.loader import Loaded, ensure_layer_3, ensure_loaded, retir
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.sock_diag import SockDiag
 from ebpf_lb.datapath.sweep import sweeps
+from ebpf_lb.datapath.vacate import vacate
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID, FamilyMaps, FamilyWriter
 from ebpf_lb.kube import resources
 from ebpf_lb.kube.client import ApiClient, connect
@@ -57,6 +58,7 @@ from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Family, format_address
 from ebpf_lb.plan.cluster import Cluster, NodeView
+from ebpf_lb.plan.reserved import Reserved
 
 Writers = Mapping[Family, FamilyWriter]
 
@@ -83,6 +85,7 @@ def run(config: Config, warnings: Sequence[str] = ()) -> None:
             log.info("mounted a bpffs", path=str(config.bpffs))
         _raise_conntrack_limits(config, log)
         loaded = ensure_loaded(config.bpffs, config.settings)
+        _vacate(config, reserved.of_server(client.look_up()), log)
         writers = _writers(loaded.build)
         _run(config, log, client, loaded, writers)
 
@@ -142,7 +145,10 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         hooks,
         xdp,
         writers,
-        {family: SourceNumbers(held) for family, held in sources.items()},
+        {
+            family: SourceNumbers(held, time.monotonic, config.settings.longest_timeout_s)
+            for family, held in sources.items()
+        },
         log,
     )
     stale_sockets = StaleSockets(
@@ -161,6 +167,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
             metrics=metrics,
             log=log,
             report_conflict=report("AddressConflict"),
+            vacate=lambda places: _vacate(config, places, log),
             sweep=Sweeper(sweeps(loaded.build), log).step,
             checks=(build_pins, sockets),
         ),
@@ -170,6 +177,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         preferred=tuple(
             held[NODE_SOURCE_ID] for held in sources.values() if NODE_SOURCE_ID in held
         ),
+        server=client.ends,
         attach_late=late,
         when_complete=serve_sockets,
         when_everywhere=take_over,
@@ -187,6 +195,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     neighbours.keep_asking(lambda: attachments.uplinks)
     network.follow(lambda facts: inbox.put(NetworkChanged(facts)))
     hook_changes.follow(lambda interfaces: inbox.put(HooksChanged(interfaces)))
+    client.moved = lambda ends: inbox.put(ServerMoved(ends))
     watchers = _watch(config, client, inbox)
     pages.serve(config, state, metrics.page, loop.status, log)
     log.info(
@@ -216,6 +225,15 @@ def _raise_conntrack_limits(config: Config, log: Any) -> None:
     )
     for problem in raise_limits(wanted):
         log.info("connection tracking", problem=problem)
+
+
+def _vacate(config: Config, places: Iterable[Reserved], log: Any) -> None:
+    """Whatever the maps say, we must reach the API server."""
+    try:
+        for sentence in vacate(Pins(config.bpffs), places):
+            log.warning("taken off a Service", problem=sentence)
+    except OSError as error:
+        log.error("the API server's address may be a Service's", error=str(error))
 
 
 def _writers(build: Build) -> dict[Family, FamilyWriter]:

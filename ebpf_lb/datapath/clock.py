@@ -1,14 +1,16 @@
 """The data path's clock: ticks, a few a second, out of the kernel's jiffies.
 
-A flow keeps 24 bits of its last packet's tick, and times are compared by difference; so half of
-what 24 bits span must exceed the longest time-out that can be configured.
+A flow keeps some bits of its last packet's tick, and times are compared by difference; so half of
+what they span must exceed the longest time-out that can be configured.
 """
 
+import functools
 import time
 
+from ebpf_lb.datapath.layout import load
 from ebpf_lb.datapath.libbpf import Program
+from ebpf_lb.model.values import Family
 
-TIME_BITS = 24
 LONGEST_TIMEOUT_S = 7 * 86_400
 
 _CLOCK_MONOTONIC_COARSE = 6
@@ -20,10 +22,17 @@ def jiffies_per_second() -> int:
     return round(1 / time.clock_getres(_CLOCK_MONOTONIC_COARSE))
 
 
+@functools.cache
+def time_bits() -> int:
+    """So many bits of a tick are kept in a flow's word."""
+    return load(Family.IPV4).defines["FLOW_TIME_MASK"].bit_length()
+
+
+@functools.cache
 def tick_shift() -> int:
     """A tick is jiffies >> this."""
     shift = 0
-    while jiffies_per_second() * 2 * LONGEST_TIMEOUT_S >> shift > 1 << TIME_BITS:
+    while jiffies_per_second() * 2 * LONGEST_TIMEOUT_S >> shift > 1 << time_bits():
         shift += 1
     return shift
 

@@ -48,3 +48,8 @@ class Settings:
     sctp_s: int = 8000
     xdp: bool = False
     xdp_generic: bool = False
+
+    @property
+    def longest_timeout_s(self) -> int:
+        """After that long no flow is left that saw no packet."""
+        return max(self.tcp_syn_s, self.tcp_established_s, self.closing_s, self.udp_s, self.sctp_s)

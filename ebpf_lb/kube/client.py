@@ -19,6 +19,7 @@ import urllib3
 from ebpf_lb.errors import UserError
 from ebpf_lb.kube import credentials
 from ebpf_lb.kube.credentials import Credentials
+from ebpf_lb.kube.way import End, Way
 
 # A dead machine at the other end is noticed after about 30 s even while nothing is to be said.
 _KEEPALIVE = [
@@ -91,17 +92,33 @@ class ApiClient:
     Tokens expire, and keys are changed: when the server does not know us any more, the credentials
     are read again, and the request is made once more if they are others by now. UserError if they
     cannot be read.
+
+    moved: called by whatever thread finds `ends` to be others than before, before it asks there.
     """
 
-    def __init__(self, read: Callable[[], Credentials]) -> None:
+    def __init__(self, read: Callable[[], Credentials], way: Way | None = None) -> None:
         self._read = read
         self._reading = threading.Lock()
+        self._way = way or Way()
         self._use(read())
+        self.ends: frozenset[End] = frozenset()
+        """The addresses and ports by which the server is reached, a proxy's included, as they were
+        when names could last be resolved."""
+        self.moved: Callable[[frozenset[End]], None] = lambda ends: None
 
     @property
     def server(self) -> str:
         """The API server's URL."""
         return self._credentials.server
+
+    def look_up(self, *, again: bool = False) -> frozenset[End]:
+        """Brings `ends` up to date. `again`: see Way."""
+        used = self._credentials
+        ends = self._way.ends((used.server, used.proxy), again=again)
+        if ends != self.ends:
+            self.ends = ends
+            self.moved(ends)
+        return ends
 
     def get(self, path: str, query: Mapping[str, str], *, timeout_s: float = 30) -> Any:
         """The JSON document at `path`; ApiError if there is none."""
@@ -144,6 +161,7 @@ class ApiClient:
         while True:
             used, pool = self._credentials, self._pool
             target = f"{used.server}{path}"
+            self.look_up()
             given = {"Accept": "application/json", "User-Agent": "ebpf-lb", **used.headers}
             try:
                 response = pool.request(
@@ -159,6 +177,7 @@ class ApiClient:
             except urllib3.exceptions.ReadTimeoutError:
                 raise Silence from None
             except (urllib3.exceptions.HTTPError, OSError) as error:
+                self.look_up(again=True)
                 raise ApiError(
                     0, f"the API server {used.server} cannot be reached: {_because(error)}"
                 ) from None

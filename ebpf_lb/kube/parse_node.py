@@ -30,8 +30,16 @@ def parse_node(raw: Json) -> Parsed[Node]:
                 if isinstance(key := taint.get("key"), str)
             ),
             deleting=read.metadata.get("deletionTimestamp") is not None,
+            kubelet_port=_kubelet_port(read, status),
         )
     )
+
+
+def _kubelet_port(read: Reader, status: Json) -> int:
+    field = "status.daemonEndpoints"
+    endpoints = read.mapping(status, "daemonEndpoints", field)
+    endpoint = read.mapping(endpoints, "kubeletEndpoint", f"{field}.kubeletEndpoint")
+    return read.port(f"{field}.kubeletEndpoint.Port", endpoint.get("Port"), absent=0) or 0
 
 
 def _node_addresses(read: Reader, status: Json) -> tuple[bytes, ...]:

@@ -16,6 +16,7 @@ class Node:
     pod_networks: tuple[Network, ...] = ()
     taints: frozenset[str] = frozenset()  # their keys
     deleting: bool = False
+    kubelet_port: int = 0  # 0: not said
 
     @property
     def key(self) -> ObjectKey:

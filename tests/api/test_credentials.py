@@ -120,3 +120,17 @@ def test_a_wrong_token_is_reported(server: ApiServer, tmp_path: Path) -> None:
     follower.wait(lambda: follower.count(Problem))
     watcher.stop()
     assert "status 401" in str(follower.events[0])
+
+
+def test_where_the_server_is_is_told_before_it_is_asked(server: ApiServer, tmp_path: Path) -> None:
+    """What stands in the way there must go first."""
+    address = (bytes([127, 0, 0, 1]), int(server.url.rpartition(":")[2]))
+    client = connect(kubeconfig(tmp_path, server.url))
+    assert client.look_up() == client.ends == frozenset({address})
+
+    told = []
+    again = connect(kubeconfig(tmp_path, server.url))
+    again.moved = lambda ends: told.append((ends, len(server.requests)))
+    again.get(PATH, {})
+    again.get(PATH, {})
+    assert told == [(frozenset({address}), 0)]

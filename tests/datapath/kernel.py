@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from ebpf_lb.datapath import clock, layout
+from ebpf_lb.datapath.layout import Verdict
 from ebpf_lb.datapath.libbpf import Map, Program
 from ebpf_lb.datapath.loader import ensure_loaded
 from ebpf_lb.datapath.pins import Pins
@@ -112,10 +113,7 @@ class Kernel:
         self.family = family
         self.build = Pins(root).current
         self.layout = layout.load(family)
-        self._reasons = {
-            number: reason.name.removeprefix("REASON_")
-            for number, reason in self.layout.reasons.items()
-        }
+        self._reasons = {number: one.name for number, one in self.layout.reasons.items()}
         self._programs: dict[str, Program] = {}
         self._names = itertools.count()
         self.maps = FamilyMaps.open(self.build, family)
@@ -261,7 +259,7 @@ class Kernel:
         """As if whatever programs remember had been seen last so much longer ago. So a test says
         how much time has passed, and not the machine that it runs on."""
         ticks = math.ceil(seconds * clock.ticks_per_second())
-        time_bits = (1 << clock.TIME_BITS) - 1
+        time_bits = (1 << clock.time_bits()) - 1
         with self.open("flows") as table, table.mapped(writable=True) as mapped:
             step = table.value_size // 4 // 8  # words an entry, of which the first has the time
             for number, word in enumerate(mapped.words[::step].tolist()):
@@ -299,7 +297,8 @@ class Kernel:
 
     def drop_reasons(self) -> frozenset[str]:
         """The names of all reasons to drop a packet."""
-        return frozenset(name for number, name in self._reasons.items() if 32 <= number < 64)
+        found = self.layout.reasons.values()
+        return frozenset(one.name for one in found if one.verdict is Verdict.DROP)
 
     def reason_name(self, number: int) -> str:
         """What follows REASON_ in the name of that number."""

@@ -5,8 +5,9 @@ An entry is written before the programs that read it are attached. Nothing is ta
 when the agent ends.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
+from zlib import crc32
 
 from ebpf_lb.agent.network.roles import Interface, NetworkView, Role
 from ebpf_lb.agent.network.xdp import XdpUplinks
@@ -33,27 +34,53 @@ class InterfaceTables(Protocol):
     def delete_interface(self, ifindex: int) -> None: ...
     def interfaces(self) -> set[int]: ...
     def set_snat_source(self, source_id: int, address: bytes) -> None: ...
+    def clear_snat_source(self, source_id: int) -> None: ...
     def set_pod_networks(self, networks: Iterable[Network]) -> None: ...
 
 
 class SourceNumbers:
     """Which number stands for which address in `snat_sources`, beside NODE_SOURCE_ID.
 
-    Flows keep the number, so one that is in the kernel keeps its meaning over restarts, and as
-    long as there are unused ones none is given another.
+    Flows keep the number. So one that is in the kernel keeps its meaning over restarts, and one
+    whose address the node lost rests: it stands for no other address until no flow has it any more,
+    `rest_s` later. Where the search begins follows from the address, so that an agent that starts,
+    and knows nothing of what rests, will hardly ever hit upon it.
     """
 
-    def __init__(self, held: Mapping[int, bytes]) -> None:
+    def __init__(
+        self, held: Mapping[int, bytes], clock: Callable[[], float], rest_s: float
+    ) -> None:
         self._numbers = {a: number for number, a in held.items() if number in _NUMBERS}
+        self._clock = clock
+        self._rest_s = rest_s
+        self._resting: dict[int, tuple[bytes, float]] = {}  # its address, and until when
 
     def number(self, address: bytes) -> int:
-        number = self._numbers.pop(address, 0)  # and to the end: the first is the longest unasked
-        if not number:
-            taken = set(self._numbers.values())
-            free = (one for one in _NUMBERS if one not in taken)
-            number = next(free, 0) or self._numbers.pop(next(iter(self._numbers)))
-        self._numbers[address] = number
+        """0: there is none left; then the node's preferred address has to do."""
+        number = self._numbers.get(address) or self._free(address)
+        if number:
+            self._resting.pop(number, None)
+            self._numbers[address] = number
         return number
+
+    def lose(self, addresses: Collection[bytes]) -> list[int]:
+        """The node has these addresses and no others. Returns the numbers of those it lost."""
+        lost = {a: number for a, number in self._numbers.items() if a not in addresses}
+        until = self._clock() + self._rest_s
+        for address, number in lost.items():
+            del self._numbers[address]
+            self._resting[number] = (address, until)
+        return list(lost.values())
+
+    def _free(self, address: bytes) -> int:
+        now, taken = self._clock(), set(self._numbers.values())
+        start = crc32(address) % len(_NUMBERS)
+        number: int
+        for number in (*_NUMBERS[start:], *_NUMBERS[:start]):
+            before, until = self._resting.get(number, (address, now))
+            if number not in taken and (before == address or until <= now):
+                return number
+        return 0
 
 
 class Attachments:
@@ -116,11 +143,12 @@ class Attachments:
                 writer.set_snat_source(NODE_SOURCE_ID, address)
         self._set_pod_networks(view.pod_networks)
         self._wanted = view.interfaces
-        if not self._attaching:
-            return
-        for index in (self._done.keys() | self._failed.keys()) - view.interfaces.keys():
-            self._forget(index)
-        self.retry()
+        if self._attaching:
+            for index in (self._done.keys() | self._failed.keys()) - view.interfaces.keys():
+                self._forget(index)
+            self.retry()
+        # last: interfaces have other sources by now
+        self._clear_lost_sources(view)
 
     def retry(self) -> None:
         """What is wanted and not done: new interfaces, and those that failed."""
@@ -215,10 +243,19 @@ class Attachments:
             writer.set_pod_networks(one for one in networks if one.family is family)
         self._pod_networks = networks
 
+    def _clear_lost_sources(self, view: NetworkView) -> None:
+        """What was masqueraded with an address that the node lost begins anew."""
+        for family, writer in self._writers.items():
+            for number in self._numbers[family].lose(frozenset(view.addresses)):
+                writer.clear_snat_source(number)
+            if not any(family_of(address) is family for address in view.primary):
+                writer.clear_snat_source(NODE_SOURCE_ID)
+
     def _source_id(self, family: Family, address: bytes) -> int:
         writer = self._writers.get(family)
         if writer is None:
             return 0
         number = self._numbers[family].number(address)
-        writer.set_snat_source(number, address)
+        if number:
+            writer.set_snat_source(number, address)
         return number

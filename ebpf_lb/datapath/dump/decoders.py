@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ebpf_lb.datapath.clock import TIME_BITS, ticks_per_second
+from ebpf_lb.datapath.clock import ticks_per_second, time_bits
 from ebpf_lb.datapath.dump.flows import flows
 from ebpf_lb.datapath.dump.view import View, protocol_name
 from ebpf_lb.datapath.layout import Scope
@@ -17,7 +17,6 @@ Row = dict[str, Any]
 _CONSTANTS = frozenset({"crc32c_shifts", "slots", "ways"})
 """Shown only when asked for: numbers that mean little to people."""
 
-_IFINDEX = 0x3FFFFFFF  # the bits above say how it is sent: SEND_IFINDEX in bpf/path/hook.h
 _BEING_WRITTEN = ("FLOW_FREE", "FLOW_CLAIMED", "FLOW_TENTATIVE")
 
 
@@ -139,7 +138,7 @@ def _flows(view: View) -> Iterator[Row]:
             "backend_port": entry.backend_port,
             "protocol": flow.protocol,
             "state": flow.state,
-            "age_s": view.age_s(flow.tick, TIME_BITS),
+            "age_s": view.age_s(flow.tick, time_bits()),
             "service": view.service(flow.service_id),
             "flags": flow.flags,
             "snat_address": _snat_address(view, flow.source_id),
@@ -161,8 +160,8 @@ def _census(view: View) -> Iterator[Row]:
         for number, name in sorted(states.items()):
             if name not in _BEING_WRITTEN:
                 yield {"state": name.removeprefix("FLOW_"), "entries": value.counted[number]}
-        # signposts follow their flows' states, and are counted 8 further on
-        yield {"state": "SIGNPOST", "entries": sum(value.counted[8:])}
+        signposts = value.counted[view.layout.defines["CENSUS_SIGNPOSTS"] :]
+        yield {"state": "SIGNPOST", "entries": sum(signposts)}
 
 
 def _flow_events(view: View) -> Iterator[Row]:
@@ -173,10 +172,11 @@ def _flow_events(view: View) -> Iterator[Row]:
 
 
 def _ways(view: View) -> Iterator[Row]:
+    defines = view.layout.defines
     for flow in flows(view):
         ways = view.element("ways", flow.set)
         way = ways.entry[flow.slot] if ways else None
-        ifindex = way.ifindex & _IFINDEX if way else 0
+        ifindex = way.ifindex & defines["SEND_IFINDEX"] if way else 0
         if way and ifindex:
             yield {
                 "set": flow.set,
@@ -290,7 +290,7 @@ def _counters(view: View) -> Iterator[Row]:
         if packets:
             reason = reasons.get(number)
             yield {
-                "reason": reason.name.removeprefix("REASON_") if reason else str(number),
+                "reason": reason.name if reason else str(number),
                 "number": number,
                 "packets": packets,
                 "bytes": sum(copy.bytes for copy in copies),

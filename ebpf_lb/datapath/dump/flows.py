@@ -6,8 +6,6 @@ from typing import Any
 
 from ebpf_lb.datapath.dump.view import View
 
-_PROTOCOLS = {1: "TCP", 2: "UDP", 3: "SCTP"}
-
 
 @dataclass(frozen=True, slots=True)
 class Flow:
@@ -46,6 +44,8 @@ class _Word:
         self._service = defines["FLOW_SERVICE_SHIFT"]
         self._source = defines["FLOW_SOURCE_SHIFT"]
         self._flags = {name: defines[f"FLOW_{name}"] for name in ("SNAT", "TURNED", "BRIDGED")}
+        protocols = view.layout.enum("flow_protocol")
+        self._protocols = {number: name.removeprefix("FLOW_") for name, number in protocols.items()}
         states = view.layout.enum("flow_state")
         self._states = {number: name.removeprefix("FLOW_") for name, number in states.items()}
         self._unused = {states["FLOW_FREE"], states["FLOW_CLAIMED"]}
@@ -61,7 +61,7 @@ class _Word:
             number,
             slot,
             entry,
-            _PROTOCOLS.get(protocol, protocol),
+            self._protocols.get(protocol, protocol),
             self._states.get(state, state),
             word & self._time_mask,
             word >> self._service & 0xFFFF,

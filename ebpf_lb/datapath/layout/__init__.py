@@ -1,10 +1,13 @@
-"""The bytes in the maps, as the headers in bpf/ground say (layout.h, maps.h, reason.h) and, of a
-flow's word, the constants in bpf/connections/flow.h.
+"""What the C sources say: the bytes in the maps by layout.h, maps.h and reason.h; enums and
+constants by any header below bpf/. No number of theirs is written down in Python again.
 
     layout = load(Family.IPV4)
     key = layout.struct("frontend_key").pack(address=b"\\x0a\\0\\0\\1", port=80, protocol=6)
     layout.struct("frontend_key").unpack(key).port
     layout.map("frontends").value_size
+    layout.defines["FLOW_STATE_SHIFT"]
+    layout.enum("slow_path")["CALL_REJECT"]
+    layout.reasons[16].sentence
 """
 
 import functools
@@ -19,12 +22,25 @@ from ebpf_lb.datapath.layout.headers import (
     Header,
     HeaderError,
     MapDeclaration,
+    read_constants,
     read_header,
 )
+from ebpf_lb.datapath.layout.reasons import Reason, Verdict, reasons_of
 from ebpf_lb.datapath.layout.structs import SCALARS, Codec, Scalar, StructLayout, lay_out
 from ebpf_lb.model.values import Family
 
-__all__ = ["Layout", "MapSpec", "Scalar", "Scope", "StructLayout", "build", "load", "sources"]
+__all__ = [
+    "Layout",
+    "MapSpec",
+    "Reason",
+    "Scalar",
+    "Scope",
+    "StructLayout",
+    "Verdict",
+    "build",
+    "load",
+    "sources",
+]
 
 if sys.byteorder != "little":  # the filter's hash and the CRC tables are written for it
     raise ImportError("ebpf-lb runs on little-endian machines only")
@@ -36,7 +52,7 @@ def sources() -> Path:
     """The folder of the C sources: inside the installed package, else beside it."""
     package = Path(__file__).resolve().parents[2]
     installed = package / "bpf"
-    return installed if (installed / "ground").exists() else package.parent / "bpf"
+    return installed if installed.is_dir() else package.parent / "bpf"
 
 
 class Scope(Enum):
@@ -69,7 +85,7 @@ class MapSpec:
         return self.value.size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """All declarations as one family's build sees them."""
 
@@ -89,18 +105,27 @@ class Layout:
         """An enum's names and numbers."""
         return {value.name: value.number for value in self.enums[name].values()}
 
-    @property
-    def reasons(self) -> dict[int, EnumValue]:
-        """Counter index -> the reason's name and sentence."""
-        return {value.number: value for value in self.enums["reason"].values()}
+    @functools.cached_property
+    def reasons(self) -> dict[int, Reason]:
+        """Counter index -> the reason."""
+        return reasons_of(self.enums["reason"].values(), self.enum("reason_class"))
+
+
+_OF_MAPS = ("layout.h", "maps.h", "reason.h")
+_NOT_OURS = "kernel"  # the folder that stands in for the kernel's headers
 
 
 @functools.cache
 def load(family: Family, directory: Path | None = None) -> Layout:
     """Reads the headers (once per family and folder); HeaderError says file and line."""
     folder = directory or sources()
-    headers = [read_header(folder / "ground" / name, family) for name in _HEADERS]
-    headers.append(read_header(folder / "connections" / "flow.h", family, {"flow_state"}))
+    found = sorted(
+        path for path in folder.rglob("*.h") if _NOT_OURS not in path.relative_to(folder).parts
+    )
+    headers = [
+        read_header(path, family) for name in _OF_MAPS for path in found if path.name == name
+    ]
+    headers += [read_constants(path, family) for path in found if path.name not in _OF_MAPS]
     return build(headers, family)
 
 

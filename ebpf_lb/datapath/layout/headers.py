@@ -1,21 +1,28 @@
-"""Reads the few C headers that describe the maps' bytes: declarations, no C compiler.
+"""Reads the C headers' declarations, without a C compiler.
 
-What is understood is exactly what the headers need, one item a line:
+In those that describe the maps' bytes, exactly this is understood, one item a line:
 
     struct name {               enum name {                      #define NAME 0x400
-        TYPE field;                 NAME = 3, /* sentence */
-        TYPE field[N];              …                            #if FAMILY == 4 … #endif
-    };                          };                               #define NAME (1ULL << 3)
+        TYPE field;                 NAME = 3, /* sentence */     #define NAME (OTHER | 1ULL << 3)
+        TYPE field[N];              …
+    };                          };                               #if FAMILY == 4 … #endif
     BPF_F_TABLE("TYPE:" PIN "/name", KEY, VALUE, name, ENTRIES, FLAGS);
 
 Inside such an item everything else is an error with file and line; outside of them (functions,
 other macros) nothing is read. The comment that ends on the line above an item describes it.
+
+All other headers are read for their constants alone: macros that stand for a number, and enums,
+whose values may also be left to the compiler or named by others. What is not of that form is
+passed over there.
 """
 
+import ast
+import operator
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ebpf_lb.model.values import Family
 
@@ -27,8 +34,7 @@ class HeaderError(Exception):
         super().__init__(f"{where}: {what}")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where something stands."""
 
     file: str
@@ -97,8 +103,7 @@ class Header:
     defines: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(NamedTuple):
     place: Place
     code: str  # without comments, stripped
     comment: str  # comments that begin here
@@ -107,11 +112,14 @@ class _Line:
 
 _COMMENT = re.compile(r"/\*(.*?)\*/|//([^\n]*)", re.DOTALL)
 _NUMBER = r"0[xX][0-9a-fA-F]+|\d+"
-_DEFINE = re.compile(rf"#\s*define\s+(\w+)\s+(?:({_NUMBER})(?:ULL)?|\(1ULL << (\d+)\))$")
+_DEFINE = re.compile(r"#\s*define\s+(\w+)\s+(\S.*)$")
+_PLAIN_NUMBER = re.compile(rf"({_NUMBER})[uUlL]*$")
+_SUFFIX = re.compile(rf"\b({_NUMBER})[uUlL]+\b")
 _BLOCK = re.compile(r"(struct|enum)\s+(\w+)\s*\{$")
 _OTHER_BLOCK = re.compile(r"(typedef\s+)?(struct|enum|union)\b[^()=]*\{")
 _FIELD = re.compile(r"((?:struct\s+)?\w+)\s+(\w+)(?:\[(\w+)\])?;$")
 _VALUE = re.compile(rf"(\w+)\s*=\s*({_NUMBER}),?$")
+_ANY_VALUE = re.compile(r"(\w+)(?:\s*=\s*([^,]+?))?,?$")
 _FAMILY = re.compile(r"#\s*if\s+FAMILY\s*==\s*([46])$")
 _CONDITION = re.compile(r"#\s*(if|ifdef|ifndef|elif|else|endif)\b")
 _TABLE = re.compile(
@@ -121,17 +129,21 @@ _TABLE = re.compile(
 _OTHER_TABLE = re.compile(r"BPF_[A-Z_]+\(")
 
 
-def read_header(path: Path, family: Family, only: Container[str] | None = None) -> Header:
-    """The declarations of one file as the given family's build sees them; HeaderError.
-
-    only: the structs and enums to read, where the file has others that are not the maps'.
-    """
-    return parse_header(path.read_text(), f"{path.parent.name}/{path.name}", family, only)
+def read_header(path: Path, family: Family) -> Header:
+    """The declarations of one file as the given family's build sees them; HeaderError."""
+    return parse_header(path.read_text(), _name(path), family)
 
 
-def parse_header(
-    text: str, file: str, family: Family, only: Container[str] | None = None
-) -> Header:
+def read_constants(path: Path, family: Family) -> Header:
+    """The macros and enums of one file whose numbers can be told; nothing else of it."""
+    return parse_constants(path.read_text(), _name(path), family)
+
+
+def _name(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def parse_header(text: str, file: str, family: Family) -> Header:
     """Like `read_header`; `file` is the name to use in errors."""
     structs: list[StructDeclaration] = []
     enums: list[EnumDeclaration] = []
@@ -140,10 +152,10 @@ def parse_header(
     lines = _of_family(_lines(text, file), family)
     for line in lines:
         if define := _DEFINE.match(line.code):
-            defines[define[1]] = int(define[2], 0) if define[2] else 1 << int(define[3])
+            number = evaluate(define[2], defines)
+            if number is not None:
+                defines[define[1]] = number
         elif block := _BLOCK.match(line.code):
-            if only is not None and block[2] not in only:
-                continue
             if block[1] == "struct":
                 structs.append(_struct(block[2], line, lines, defines))
             else:
@@ -173,6 +185,67 @@ def parse_header(
     return Header(tuple(structs), tuple(enums), tuple(maps), defines)
 
 
+def parse_constants(text: str, file: str, family: Family) -> Header:
+    """Like `read_constants`. A name that stands for different numbers, by conditions that are not
+    the family's, is left out."""
+    enums: list[EnumDeclaration] = []
+    defines: dict[str, int] = {}
+    doubtful: set[str] = set()
+    lines = _of_family(_lines(text, file), family)
+    for line in lines:
+        if not line.code.startswith(("#", "enum")):
+            continue
+        if define := _DEFINE.match(line.code):
+            number = evaluate(define[2], defines)
+            if number is None or defines.setdefault(define[1], number) != number:
+                doubtful.add(define[1])
+        elif (block := _BLOCK.match(line.code)) and block[1] == "enum":
+            enum = _any_enum(block[2], line, lines, defines)
+            if enum is not None:
+                enums.append(enum)
+    for name in doubtful:
+        defines.pop(name, None)
+    return Header((), tuple(enums), (), defines)
+
+
+_OPERATORS: Mapping[type[ast.AST], Callable[..., int]] = {
+    ast.BitOr: operator.or_,
+    ast.BitAnd: operator.and_,
+    ast.BitXor: operator.xor,
+    ast.LShift: operator.lshift,
+    ast.RShift: operator.rshift,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.USub: operator.neg,
+}
+
+
+def evaluate(text: str, names: Mapping[str, int]) -> int | None:
+    """The number that an expression of C stands for; None if that cannot be told."""
+    if plain := _PLAIN_NUMBER.match(text):
+        return int(plain[1], 0)
+    if text in names:
+        return names[text]
+
+    def number(node: ast.AST) -> int:
+        match node:
+            case ast.Constant(value=int(found)):
+                return found
+            case ast.Name(id=name):
+                return names[name]
+            case ast.BinOp(left=left, op=op, right=right):
+                return _OPERATORS[type(op)](number(left), number(right))
+            case ast.UnaryOp(op=op, operand=operand):
+                return _OPERATORS[type(op)](number(operand))
+        raise KeyError
+
+    try:
+        return number(ast.parse(_SUFFIX.sub(r"\1", text), mode="eval").body)
+    except (SyntaxError, KeyError, ValueError):
+        return None
+
+
 def _lines(text: str, file: str) -> Iterator[_Line]:
     """Lines of code with the comments taken out and put beside them."""
     comments: dict[int, list[str]] = {}
@@ -186,22 +259,23 @@ def _lines(text: str, file: str) -> Iterator[_Line]:
         ends[first + newlines] = said
         return " " + "\n" * newlines
 
-    code = _COMMENT.sub(take, text).split("\n")
-    for number, content in enumerate(code, 1):
-        alone = number > 1 and not code[number - 2].strip()
+    before = ""
+    for number, content in enumerate(_COMMENT.sub(take, text).split("\n"), 1):
+        code = content.strip()
         yield _Line(
             Place(file, number),
-            content.strip(),
+            code,
             " ".join(comments.get(number, ())),
-            ends.get(number - 1, "") if alone else "",
+            ends.get(number - 1, "") if not before else "",
         )
+        before = code
 
 
 def _of_family(lines: Iterator[_Line], family: Family) -> Iterator[_Line]:
     """Lines that this family's build keeps. Conditions on other things are passed through."""
     kept: list[bool | None] = []  # one an open #if; None: not ours to judge
     for line in lines:
-        if condition := _CONDITION.match(line.code):
+        if line.code.startswith("#") and (condition := _CONDITION.match(line.code)):
             which = condition[1]
             if which in ("if", "ifdef", "ifndef"):
                 ours = _FAMILY.match(line.code)
@@ -256,6 +330,32 @@ def _enum(name: str, opening: _Line, lines: Iterator[_Line]) -> EnumDeclaration:
             raise HeaderError(line.place, f"enum {name}: {match[1]} = {number} stands there twice")
         values.append(EnumValue(match[1], number, line.comment))
     raise HeaderError(opening.place, f"enum {name} does not end")
+
+
+def _any_enum(
+    name: str, opening: _Line, lines: Iterator[_Line], defines: Mapping[str, int]
+) -> EnumDeclaration | None:
+    """As the compiler counts: one more than before where nothing is said; None where it knows what
+    we do not."""
+    values: list[EnumValue] = []
+    known = dict(defines)
+    following: int | None = 0
+    for line in lines:
+        if line.code == "};":
+            found = EnumDeclaration(name, tuple(values), opening.place)
+            return found if following is not None else None
+        match = _ANY_VALUE.match(line.code)
+        if match is None or following is None:
+            following = None
+            continue
+        number = evaluate(match[2], known) if match[2] else following
+        if number is None:
+            following = None
+            continue
+        values.append(EnumValue(match[1], number, line.comment))
+        known[match[1]] = number
+        following = number + 1
+    return None
 
 
 def _number(text: str, defines: dict[str, int], place: Place) -> int:

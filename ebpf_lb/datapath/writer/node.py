@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 
 from ebpf_lb.datapath.crc32c import shift_columns
+from ebpf_lb.datapath.layout import load
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps, Table
 from ebpf_lb.datapath.writer.filter import filter_bit
 from ebpf_lb.datapath.writer.pools import full
 from ebpf_lb.errors import UserError
-from ebpf_lb.model.values import Network
+from ebpf_lb.model.values import Family, Network
 
-NODE_SOURCE_ID = 1
+NODE_SOURCE_ID = load(Family.IPV4).defines["NODE_SOURCE_ID"]
 """The number of the node's preferred source: what stands for the node itself, and what masquerades
 where the interface has no number of its own (bpf/services/decide.h)."""
 
@@ -85,6 +86,12 @@ class NodeTables:
         self._set_filter_bit(address)
         value = self._maps.layout.struct("snat_source").pack(address=address)
         self._put("snat_sources", self._maps.snat_sources, _INDEX.pack(source_id), value)
+
+    def clear_snat_source(self, source_id: int) -> None:
+        """The node has this number's address no more: programs take all zeroes for that."""
+        table = self._maps.snat_sources
+        nothing = bytes(self._maps.layout.struct("snat_source").size)
+        self._put("snat_sources", table, _INDEX.pack(source_id), nothing)
 
     def set_pod_networks(self, networks: Iterable[Network]) -> None:
         """The cluster's pod networks of this family, all of them; none: they are not known."""

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 
 from ebpf_lb.datapath.dump import NothingPinned, Row, dump, open_views
+from ebpf_lb.datapath.layout import Verdict
 from ebpf_lb.lab.names import NodeNames
 from ebpf_lb.lab.scenarios.recording import Drop
 from ebpf_lb.model.values import Family
 
-_DROPS_AND_REFUSALS = range(16, 64)  # bpf/ground/reason.h
+_WANTED = (Verdict.REJECT, Verdict.DROP)
 
 Counted = dict[tuple[str, str], Row]
 
@@ -21,7 +22,7 @@ def counted(nodes: Iterable[NodeNames], family: Family) -> Counted:
         except NothingPinned:
             continue
         for row in dump(view, "counters"):
-            if row["number"] in _DROPS_AND_REFUSALS:
+            if view.layout.reasons[row["number"]].verdict in _WANTED:
                 found[node.name, str(row["reason"])] = row
     return found
 

@@ -25,6 +25,7 @@ from ebpf_lb.model.values import Family, Network, parse_address
 from ebpf_lb.plan.cluster import Cluster, NodeView
 from ebpf_lb.plan.forwarding import Forwarding, ServicePortName
 from ebpf_lb.plan.health import HealthCheck
+from ebpf_lb.plan.reserved import Reserved
 
 NODE4 = parse_address("172.30.0.11")
 ETH0 = Link(2, "eth0", "", 0, False)
@@ -41,6 +42,7 @@ def facts(*links: Link, more: tuple[Address, ...] = ()) -> Facts:
     return Facts(known, addresses, frozenset({(Family.IPV4, 2)}))
 
 
+REST_S = 100.0
 EPOCH_S = 1_800_000_000.0  # what the wall's clock adds to ours
 
 
@@ -156,6 +158,10 @@ class Writer:
     def set_snat_source(self, source_id: int, address: bytes) -> None:
         if self.sources.get(source_id) != address:
             self.sources[source_id] = address
+            self.stats["snat_sources"] += 1
+
+    def clear_snat_source(self, source_id: int) -> None:
+        if self.sources.pop(source_id, None):
             self.stats["snat_sources"] += 1
 
 
@@ -290,7 +296,7 @@ class Agent:
         config = Config(node_name="node1", xdp=xdp_mode, **configured)
         uplinks = XdpUplinks(self.xdp, config.xdp, self.log)
         writers = {Family.IPV4: self.writer}
-        numbers = {Family.IPV4: SourceNumbers(self.writer.sources)}
+        numbers = {Family.IPV4: SourceNumbers(self.writer.sources, self.clock, REST_S)}
         self.reports: list[tuple[ObjectKey, str]] = []
         self.programmer = Programmer(writers, self.clock, self.log, self._report)
         self.attachments = Attachments(self.control, uplinks, writers, numbers, self.log)
@@ -298,6 +304,7 @@ class Agent:
         self.health_checks = HealthChecks()
         self.inbox = Inbox(self.clock)
         self.taken_over = 0
+        self.vacated: list[frozenset[Reserved]] = []
         self.metrics = Metrics()
         self.diag = Diag()
         self.translated: list[Translated] = []
@@ -317,6 +324,7 @@ class Agent:
                 self.metrics,
                 self.log,
                 self._report,
+                lambda places: self.vacated.append(frozenset(places)),
             ),
             self.inbox,
             network or facts(VETH4),

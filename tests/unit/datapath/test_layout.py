@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from ebpf_lb.datapath.layout import Layout, Scope, StructLayout, build, load
-from ebpf_lb.datapath.layout.headers import HeaderError, parse_header
+from ebpf_lb.datapath.layout import Layout, Scope, StructLayout, Verdict, build, load
+from ebpf_lb.datapath.layout.headers import (
+    HeaderError,
+    evaluate,
+    parse_constants,
+    parse_header,
+)
 from ebpf_lb.model.values import Family
 
 
@@ -160,15 +165,75 @@ def test_pack_refuses(values: dict[str, object], error: str) -> None:
         load(Family.IPV4).struct("frontend_key").pack(**values)
 
 
-def test_reasons_have_sentences() -> None:
+def test_reasons_say_what_became_of_the_packet_and_what_to_do() -> None:
     reasons = load(Family.IPV4).reasons
-    assert reasons[16].name == "REASON_NO_ENDPOINTS"
+    assert (reasons[16].name, reasons[16].verdict) == ("NO_ENDPOINTS", Verdict.REJECT)
+    assert reasons[16].sentence == "the Service has no usable endpoint: refused"
     assert all(reason.sentence for reason in reasons.values())
+    by_verdict = {reason.name: reason.verdict for reason in reasons.values()}
+    assert by_verdict["ESTABLISHED"] is Verdict.FORWARD
+    assert by_verdict["SOURCE_RANGE"] is Verdict.DROP
+    assert by_verdict["TRUNCATED"] is by_verdict["NONE"] is Verdict.PASS
+    unwanted = [one for one in reasons.values() if one.verdict is not Verdict.FORWARD]
+    assert [one.name for one in unwanted if not one.remedy] == ["NONE"]
 
 
 def test_another_folder(tmp_path: Path) -> None:
-    for name in ("ground/layout.h", "ground/maps.h", "ground/reason.h", "connections/flow.h"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        only = "struct only {\n__u32 a;\n};\n" if name.endswith("layout.h") else ""
-        (tmp_path / name).write_text(only)
-    assert list(load(Family.IPV4, tmp_path).structs) == ["only"]
+    (tmp_path / "ground").mkdir()
+    for name in ("layout.h", "maps.h", "reason.h"):
+        (tmp_path / "ground" / name).write_text("")
+    (tmp_path / "ground" / "layout.h").write_text("struct only {\n__u32 a;\n};\n")
+    (tmp_path / "ways.h").write_text("#define SEND_LEFT 0x80U\nstruct other {\nint b;\n};\n")
+    (tmp_path / "kernel").mkdir()
+    (tmp_path / "kernel" / "version.h").write_text("#define SEND_RIGHT 1\n")
+    layout = load(Family.IPV4, tmp_path)
+    assert list(layout.structs) == ["only"]
+    assert layout.defines == {"SEND_LEFT": 0x80}
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0x80000000U", 1 << 31),
+        ("(1ULL << 29)", 1 << 29),
+        ("(KNOWN | 4)", 7),
+        ("~KNOWN", None),
+        ("(-2)", -2),
+        ("UNKNOWN", None),
+        ("do_it(KNOWN)", None),
+        ('"text"', None),
+        ("(__u32)1", None),
+    ],
+)
+def test_expressions(text: str, number: int | None) -> None:
+    assert evaluate(text, {"KNOWN": 3}) == number
+
+
+def test_any_header_tells_its_constants() -> None:
+    header = parse_constants(
+        "#define A 2\n"
+        "#if LINK\n#define B 1\n#else\n#define B 2\n#endif\n"
+        "#define SQUARE(x) ((x) * (x))\n"
+        "enum e {\nONE = A,\nTWO, /* the second */\nALSO_ONE = ONE,\n};\n"
+        "enum f {\nSIZE = sizeof(int),\nMORE,\n};\n"
+        "struct any {\nint *x;\n};\n",
+        "bpf/x.h",
+        Family.IPV4,
+    )
+    assert header.defines == {"A": 2}
+    (enum,) = header.enums
+    assert [(one.name, one.number) for one in enum.values] == [
+        ("ONE", 2),
+        ("TWO", 3),
+        ("ALSO_ONE", 2),
+    ]
+    assert enum.values[1].sentence == "the second"
+    assert header.structs == header.maps == ()
+
+
+def test_what_the_sources_say_of_programs_and_ways() -> None:
+    layout = load(Family.IPV4)
+    assert layout.enum("slow_path")["CALL_ICMP_ERROR"] > layout.enum("hook")["HOOK_TO_OUTSIDE"]
+    assert layout.defines["SEND_TOO_BIG"] == (
+        layout.defines["SEND_NEIGHBOUR"] | layout.defines["SEND_INWARDS"]
+    )

@@ -39,7 +39,8 @@ def test_a_node() -> None:
                     {"type": "ExternalIP", "address": "198.51.100.1"},
                     {"type": "InternalIP", "address": "192.168.0.1"},
                     {"type": "InternalIP", "address": "fd00:192::1"},
-                ]
+                ],
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
             },
         }
     )
@@ -51,5 +52,6 @@ def test_a_node() -> None:
         pod_networks=(parse_network("10.244.1.0/24"), parse_network("fd00:244:1::/64")),
         taints=frozenset({"ToBeDeletedByClusterAutoscaler"}),
         deleting=True,
+        kubelet_port=10250,
     )
     assert parse_node({"metadata": {"name": "n"}}).value == Node(name="n")

@@ -1,5 +1,6 @@
 """Interfaces that come, change, fail and go; numbers of SNAT sources."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,18 @@ from ebpf_lb.kube import resources
 from ebpf_lb.kube.watch import Changed, Listed
 from ebpf_lb.model.node import Node
 from ebpf_lb.model.values import Family, parse_address, parse_network
-from tests.unit.agent.fakes import CNI0, NODE4, POD4, VETH4, VETH5, Agent, Writer, facts
+from tests.unit.agent.fakes import (
+    CNI0,
+    NODE4,
+    POD4,
+    REST_S,
+    VETH4,
+    VETH5,
+    Agent,
+    Clock,
+    Writer,
+    facts,
+)
 
 NODES = resources.node("node1")
 
@@ -226,17 +238,67 @@ def test_a_second_address_of_the_bridge_changes_nothing(agent: Agent) -> None:
     assert agent.writer.entries == entries
 
 
+def numbers_of(held: dict[int, bytes], clock: Clock | None = None) -> SourceNumbers:
+    return SourceNumbers(held, clock or Clock(), REST_S)
+
+
+def ten(last: int) -> bytes:
+    return parse_address(f"10.0.0.{last}")
+
+
 def test_numbers_of_sources_keep_their_meaning() -> None:
-    a, b, c = (parse_address(f"10.0.0.{last}") for last in (1, 2, 3))
-    numbers = SourceNumbers({1: c, 2: a, 7: b})  # 1 is the preferred address, besides
-    assert [numbers.number(one) for one in (b, c, a, c)] == [7, 3, 2, 3]
+    numbers = numbers_of({1: ten(3), 2: ten(1), 7: ten(2)})  # 1: the preferred address, besides
+    third = numbers.number(ten(3))
+    assert third not in (0, 1, 2, 7)
+    assert [numbers.number(ten(one)) for one in (2, 3, 1, 3)] == [7, third, 2, third]
 
 
-def test_numbers_of_sources_are_given_anew_only_when_none_is_left() -> None:
-    every = [parse_address(f"10.0.0.{last}") for last in range(256)]
-    numbers = SourceNumbers({})
-    given = [numbers.number(one) for one in every[:254]]
-    assert given == list(range(2, 256))
-    assert numbers.number(every[0]) == 2  # asked for again, so not the oldest any more
-    assert numbers.number(every[255]) == 3
-    assert numbers.number(every[2]) == 4
+def test_without_a_number_left_the_preferred_address_has_to_do() -> None:
+    numbers = numbers_of({})
+    assert {numbers.number(ten(last)) for last in range(254)} == set(range(2, 256))
+    assert numbers.number(ten(255)) == 0
+
+
+def test_a_number_rests_when_its_address_is_lost() -> None:
+    """Flows have it: it must not become another address."""
+    clock = Clock()
+    numbers = numbers_of({}, clock)
+    given = [numbers.number(ten(last)) for last in range(254)]
+    assert numbers.lose([ten(last) for last in range(1, 254)]) == [given[0]]
+    assert numbers.number(ten(254)) == 0
+    assert numbers.number(ten(0)) == given[0]  # it is back, and so are its flows
+    numbers.lose([ten(last) for last in range(1, 254)])
+    clock.now += REST_S - 1
+    assert numbers.number(ten(254)) == 0
+    clock.now += 2
+    assert numbers.number(ten(254)) == given[0]
+
+
+def test_an_agent_that_starts_hardly_hits_upon_what_rests() -> None:
+    """It finds all zeroes, whether a number was given before or never."""
+    before = numbers_of({}).number(ten(1))
+    assert numbers_of({}).number(ten(1)) == before
+    assert sum(numbers_of({}).number(ten(last)) == before for last in range(2, 255)) < 5
+
+
+def test_what_is_masqueraded_with_an_address_that_the_node_loses(agent: Agent) -> None:
+    other = parse_address("192.0.2.77")
+    assert set(agent.writer.sources.values()) == {NODE4, POD4}
+    number = next(n for n, a in agent.writer.sources.items() if a == POD4)
+    moved = facts(VETH4)
+    moved = replace(moved, addresses=(*moved.addresses[:1], Address(3, other, 0)))
+    agent.tell(NetworkChanged(moved))
+    assert agent.writer.sources.get(number) is None
+    assert agent.writer.entries[4][1] != number
+    assert agent.writer.sources[agent.writer.entries[4][1]] == other
+    # another agent finds it gone, too
+    agent.tell(NetworkChanged(replace(moved, addresses=moved.addresses[1:])))
+    assert NODE_SOURCE_ID not in agent.writer.sources
+    assert set(agent.writer.sources.values()) == {other}
+
+
+def test_an_address_that_went_while_no_agent_ran() -> None:
+    writer = Writer(Family.IPV4)
+    writer.sources = {1: NODE4, 9: NODE4, 44: parse_address("192.0.2.9")}
+    agent = Agent(writer)
+    assert 44 not in agent.writer.sources and agent.writer.sources[9] == NODE4

@@ -56,3 +56,7 @@ def test_node_tables_write_only_differences() -> None:
     writer.set_pod_networks([])
     assert flags(fake) == 1
     assert dict(writer.stats) == {"pod_networks": 2, "interfaces": 1, "config": 1}
+    for _ in range(2):
+        writer.clear_snat_source(1)
+        assert fake.tables["snat_sources"].lookup(b"\1\0\0\0") == bytes(4)
+        assert writer.stats["snat_sources"] == 1
