@@ -67,7 +67,7 @@ demo: setup ## three nodes, a Service and its answers; stays up until `make demo
 	@$(BIN)/python -m ebpf_lb.lab.demo
 
 demo-down: ## take the demo's lab down
-	@if [ -x $(BIN)/ebpf-lb ]; then $(BIN)/ebpf-lb lab down; else echo "nothing is set up here"; fi
+	@if [ -x $(BIN)/ebpf-lb ]; then $(BIN)/python -m ebpf_lb.lab.demo down; else echo "nothing is set up here"; fi
 
 # What needs no kernel runs beside what waits for it.
 test: setup check ## everything but `make cluster` and `make bench`
@@ -107,7 +107,7 @@ check: $(VENV)/.installed docs ## style, types, layers, C, and what must not be 
 	@! git -c safe.directory='*' grep -nIE '(^|[^[:alnum:]_.{}-])/(work|root|home)/' \
 	    || { echo "check: the lines above name paths of one machine" >&2; exit 1; }
 
-clean: ## remove what was made here, the lab included
-	@if [ -x $(BIN)/ebpf-lb ] && [ "$$(id -u)" = 0 ]; then $(BIN)/ebpf-lb lab down; fi
+clean: ## remove what was made here, the demo's lab included
+	@if [ -x $(BIN)/ebpf-lb ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m ebpf_lb.lab.demo down; fi
 	@rm -rf /var/cache/ebpf-lb $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	@find ebpf_lb tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,7 +21,7 @@ Used from Python as the command line uses it (`from ebpf_lb.lab.cluster import L
     lab.up(options, files=(), progress=print)  builds it, waits until it serves; UserError
     lab.down()                                 removes everything; also what was built only half
     lab.name                                   str
-    lab.running                                bool
+    lab.exists, lab.running                    bool; whether there is anything of it, and all of it
     lab.options                                what `up` was given; UserError if the lab is not up
     lab.client                                 ebpf_lb.lab.objects.client.Client on the API server
     lab.apply(files), lab.delete(files)        manifests, as `ebpf-lb lab apply -f`; "-" is stdin

@@ -22,12 +22,24 @@ from ebpf_lb.lab import (
     processes,
     services,
     state,
+    status,
     topology,
 )
 from ebpf_lb.lab.cloud import requests as cloud
-from ebpf_lb.lab.names import BPFFS, LABS, LabNames, NodeNames, clients
-from ebpf_lb.lab.objects.apply import apply_files, delete_files
+from ebpf_lb.lab.names import (
+    API_PORT,
+    BPFFS,
+    LABS,
+    SERVICES,
+    LabNames,
+    NodeNames,
+    clients,
+    control_addresses,
+)
+from ebpf_lb.lab.objects.apply import apply_each, apply_files, delete_files
 from ebpf_lb.lab.objects.client import Client
+from ebpf_lb.lab.objects.manifest import read_manifests
+from ebpf_lb.lab.objects.rehearsal import rehearse
 from ebpf_lb.lab.options import DEFAULT_NAME, Options
 from ebpf_lb.lab.pods import Pod
 from ebpf_lb.lab.processes import Place, Process
@@ -58,17 +70,22 @@ class Lab:
         options: Options | None = None,
         files: Sequence[str | Path] = (),
         progress: Callable[[str], None] = lambda _: None,
+        made_by: str = "",
     ) -> None:
-        """Builds the lab and waits until every agent serves; then applies the files.
+        """Builds the lab and waits until every agent serves; then applies the files, which are
+        checked before anything is built (ManifestError).
 
         What an interruption leaves is removed again. An agent that does not come up, and a manifest
-        that is refused, are UserErrors that leave the lab running, to be looked into.
+        that is refused after all, are UserErrors that leave the lab running, to be looked into.
         """
         options = options or Options()
         _check_system()
+        documents = list(read_manifests(map(str, files))) if files else []
+        networks = [str(network) for network in SERVICES.networks(options.families)]
+        rehearse(documents, networks, control_addresses(options), API_PORT)
         with state.locked(self.names):
             self._check_not_up()
-            kept = state.State(self.names, options)
+            kept = state.State(self.names, options, made_by=made_by)
             kept.save()
             try:
                 self._build(kept, progress)
@@ -77,7 +94,7 @@ class Lab:
                     self.wait_for_agents()
                 if files:
                     progress(f"applying {', '.join(map(str, files))}")
-                    self.apply(files)
+                    list(apply_each(self.client, documents))
             except BaseException as error:
                 if not (kept.complete and isinstance(error, UserError)):
                     self._remove()
@@ -88,8 +105,7 @@ class Lab:
         down = f"`ebpf-lb lab down{state.name_option(names.name)}`"
         if self.running:
             raise AlreadyUpError(f"lab {names.name!r} runs already: use it, or end it with {down}")
-        remains = [path for path in (names.state_file, names.bpffs, names.cgroup) if path.exists()]
-        if remains or names.existing_netns():
+        if self.exists:
             raise AlreadyUpError(f"lab {names.name!r} was left half-built: remove it with {down}")
 
     def _build(self, kept: state.State, progress: Callable[[str], None]) -> None:
@@ -170,6 +186,21 @@ class Lab:
     @property
     def name(self) -> str:
         return self.names.name
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything of it, built whole or half."""
+        names = self.names
+        places = (names.state_file, names.bpffs, names.cgroup)
+        return any(place.exists() for place in places) or bool(names.existing_netns())
+
+    @property
+    def made_by(self) -> str:
+        """Who called `up`, where it was not a person; "" also if nobody knows."""
+        try:
+            return state.State.load(self.names).made_by
+        except UserError:
+            return ""
 
     @property
     def running(self) -> bool:
@@ -356,9 +387,14 @@ class Lab:
 
     def status(self) -> dict[str, Any]:
         """What `ebpf-lb lab status -o json` prints."""
-        from ebpf_lb.lab import status
+        return status.collect(self.names)
 
-        return status.collect(self)
+
+def all_labs() -> list[Lab]:
+    """Every lab that there is on this machine, by name."""
+    if not LABS.is_dir():
+        return []
+    return [Lab(path.name) for path in sorted(LABS.iterdir())]
 
 
 def _check_root() -> None:

@@ -18,8 +18,10 @@ import yaml
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.options import DEFAULT_NAME, Options
+from ebpf_lb.lab.state import name_option
 
 NAMESPACE, NAME = "default", "hostnames"
+MADE_BY = "demo"
 TRIES = 40  # that one of three pods is missed by chance: three times in ten million
 _READY_WITHIN_S = 60
 _ANSWER_S = 10  # SYNs that were lost are sent again after 1, 3 and 7 s
@@ -82,14 +84,45 @@ class _Progress:
 
 
 def _bring_up(lab: Lab, say: _Progress) -> None:
-    """Reuses a lab that is whole and as the demo wants it; anything else is built anew."""
-    if lab.running and lab.options == Options():
-        if all(lab.agent_healthy(node.name) for node in lab.nodes()):
+    """Uses a lab that is whole and as the demo wants it; else one of its own is built anew."""
+    if lab.exists:
+        problem = _problem(lab)
+        if not problem:
             say(f"using lab {lab.name!r}, which runs already")
             return
-        say(f"lab {lab.name!r} is not healthy: building it anew")
-    lab.down()
-    lab.up(Options(), progress=say)
+        if lab.made_by != MADE_BY:
+            raise DemoError(
+                f"lab {lab.name!r} {problem}, and the demo takes no lab down that it did not make: "
+                f"end it with `ebpf-lb lab down{name_option(lab.name)}`, or give the demo another "
+                "name: `EBPF_LB_LAB=demo make demo`"
+            )
+        say(f"lab {lab.name!r} {problem}: building it anew")
+        lab.down()
+    lab.up(Options(), progress=say, made_by=MADE_BY)
+
+
+def _problem(lab: Lab) -> str:
+    """Why the demo cannot use a lab; "" if it can."""
+    if not lab.running:
+        return "is built only half"
+    if lab.options != Options():
+        return "has other options than the demo needs"
+    if not all(lab.agent_healthy(node.name) for node in lab.nodes()):
+        return "is not healthy"
+    return ""
+
+
+def take_down(lab: Lab, out: TextIO) -> None:
+    """Takes the demo's lab down, and no other."""
+    if not lab.exists:
+        print(f"There is no lab {lab.name!r}.", file=out)
+    elif lab.made_by != MADE_BY:
+        down = f"ebpf-lb lab down{name_option(lab.name)}"
+        print(
+            f"Lab {lab.name!r} was not made by the demo, so it stays; `{down}` ends it.", file=out
+        )
+    else:
+        lab.down()
 
 
 def _wait_for_pods(lab: Lab) -> dict[str, str]:
@@ -180,9 +213,10 @@ def hints(url: str) -> str:
 
 
 def main() -> None:
-    """Entry point of `python -m ebpf_lb.lab.demo`."""
+    """Entry point of `python -m ebpf_lb.lab.demo [down]`."""
+    lab = Lab(os.environ.get("EBPF_LB_LAB", DEFAULT_NAME))
     try:
-        run(Lab(os.environ.get("EBPF_LB_LAB", DEFAULT_NAME)), sys.stdout)
+        (take_down if sys.argv[1:] == ["down"] else run)(lab, sys.stdout)
     except UserError as error:
         sys.exit(f"demo: {error}")
 

@@ -1,12 +1,19 @@
 """The nodes as the API knows them."""
 
-from platform import machine
+import os
+from platform import machine, release
 from typing import Any
 
 from ebpf_lb.lab.names import NodeNames
 from ebpf_lb.lab.objects.client import Client
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # Go's names
+# All of the machine's, for every node; a node's network has this many addresses for pods.
+_CAPACITY = {
+    "cpu": str(os.cpu_count()),
+    "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 1024}Ki",
+    "pods": "253",
+}
 
 
 def register(client: Client, node: NodeNames) -> None:
@@ -37,5 +44,13 @@ def manifest(node: NodeNames) -> dict[str, Any]:
             "conditions": [
                 {"type": "Ready", "status": "True", "reason": "LabNode", "message": "it is there"}
             ],
+            "capacity": _CAPACITY,
+            "allocatable": _CAPACITY,
+            "nodeInfo": {
+                "architecture": _ARCHITECTURES.get(machine(), machine()),
+                "kernelVersion": release(),
+                "kubeletVersion": "ebpf-lb-lab",
+                "operatingSystem": "linux",
+            },
         },
     }

@@ -33,12 +33,14 @@ class BusyError(UserError):
 
 @dataclass
 class State:
-    """Written before the thing that it tells of is made. complete: `up` came to its end."""
+    """Written before the thing that it tells of is made. complete: `up` came to its end. made_by:
+    who called `up`, where it was not a person."""
 
     names: LabNames
     options: Options
     complete: bool = False
     processes: dict[str, Process] = field(default_factory=dict)
+    made_by: str = ""
 
     @classmethod
     def load(cls, names: LabNames) -> Self:
@@ -56,6 +58,7 @@ class State:
                 Options(**stored["options"]),
                 stored["complete"],
                 {name: Process(**process) for name, process in stored["processes"].items()},
+                stored["made_by"],
             )
         except (KeyError, TypeError):
             raise StrangeStateError(
@@ -68,6 +71,7 @@ class State:
         stored = {
             "options": self.options.to_json(),
             "complete": self.complete,
+            "made_by": self.made_by,
             "processes": {
                 name: {"pid": process.pid, "start": process.start}
                 for name, process in self.processes.items()

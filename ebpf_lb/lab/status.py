@@ -1,26 +1,27 @@
 """A lab's state in one look, as data."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from ebpf_lb.lab import services
 from ebpf_lb.lab.cloud.addresses import external_addresses
-from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lab.names import API_PORT, NodeNames, api_url, client_interfaces, clients
+from ebpf_lb.lab.names import API_PORT, LabNames, NodeNames, api_url, client_interfaces, clients
+from ebpf_lb.lab.objects.client import Client
 from ebpf_lb.lab.state import State
 
 Object = dict[str, Any]
 
 
-def collect(lab: Lab) -> Object:
-    """Options, machines, pods and Services. What the API server says of the latter two is left out
-    ("pods", "services" are empty) while it does not answer. Raises NotUpError."""
-    kept = State.load(lab.names)
+def collect(names: LabNames) -> Object:
+    """Options, machines, pods, Services, and what is not well ("problems"). What the API server
+    says of pods and Services is left out while it does not answer. Raises NotUpError."""
+    kept = State.load(names)
     options, processes = kept.options, kept.processes
-    serves = services.api_server_serves(lab.names)
-    objects = _Objects(lab) if serves else None
+    serves = services.api_server_serves(names)
+    objects = _Objects(Client(names.api_socket)) if serves else None
     kubelet, cloud = processes.get(services.KUBELET), processes.get(services.CLOUD)
-    return {
-        "name": lab.names.name,
+    found: Object = {
+        "name": names.name,
         "complete": kept.complete,
         "options": options.to_json(),
         "clients": {
@@ -30,7 +31,7 @@ def collect(lab: Lab) -> Object:
         "api_server": {
             "url": api_url(options),
             "port": API_PORT,
-            "socket": str(lab.names.api_socket),
+            "socket": str(names.api_socket),
             "health": "healthy" if serves else "does not answer",
         },
         "kubelet": "runs" if kubelet and kubelet.alive else "does not run",
@@ -47,11 +48,37 @@ def collect(lab: Lab) -> Object:
                 "agent": _agent(kept, node),
                 "xdp": _xdp(node),
             }
-            for node in lab.names.nodes(options)
+            for node in names.nodes(options)
         ],
         "pods": objects.pods() if objects else [],
         "services": objects.services() if objects else [],
     }
+    return found | {"problems": list(_problems(names, found))}
+
+
+def _problems(names: LabNames, found: Object) -> Iterator[Object]:
+    """Sentences about what does not work, each with the log to look into."""
+
+    def problem(sentence: str, process: str) -> Object:
+        return {"problem": sentence, "log": str(names.log(process))}
+
+    if not found["complete"]:
+        yield problem("the lab was left half-built: take it down", services.API_SERVER)
+    if found["api_server"]["health"] != "healthy":
+        yield problem("the API server does not answer", services.API_SERVER)
+    for name in (services.KUBELET, services.CLOUD):
+        if found[name] != "runs":
+            yield problem(f"the {name} does not run", name)
+    for node in found["nodes"]:
+        if node["agent"] == "healthy" or found["options"]["proxy"] == "none":
+            continue
+        words = {"dead": "has ended", "unhealthy": "is not healthy"}
+        state = words.get(node["agent"], "does not run")
+        yield problem(f"the agent on {node['name']} {state}", f"agent-{node['name']}")
+    for pod in found["pods"]:
+        if pod["reason"]:
+            sentence = f"pod {pod['namespace']}/{pod['name']} does not start: {pod['reason']}"
+            yield problem(sentence, services.KUBELET)
 
 
 def _agent(kept: State, node: NodeNames) -> str:
@@ -73,10 +100,10 @@ def _xdp(node: NodeNames) -> dict[str, str]:
 class _Objects:
     """What the API server knows."""
 
-    def __init__(self, lab: Lab):
-        self._pods = lab.client.get("/api/v1/pods")["items"]
-        self._services = lab.client.get("/api/v1/services")["items"]
-        self._slices = lab.client.get("/apis/discovery.k8s.io/v1/endpointslices")["items"]
+    def __init__(self, client: Client):
+        self._pods = client.get("/api/v1/pods")["items"]
+        self._services = client.get("/api/v1/services")["items"]
+        self._slices = client.get("/apis/discovery.k8s.io/v1/endpointslices")["items"]
 
     def pods(self) -> list[Object]:
         return [
@@ -87,6 +114,7 @@ class _Objects:
                 "addresses": [ip["ip"] for ip in pod.get("status", {}).get("podIPs") or []],
                 "host_network": bool(pod["spec"].get("hostNetwork")),
                 "state": _pod_state(pod),
+                "reason": pod.get("status", {}).get("message", ""),
             }
             for pod in self._pods
         ]

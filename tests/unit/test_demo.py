@@ -48,7 +48,9 @@ class FakeLab:
     """A lab that runs, whose Service is answered by `answering`."""
 
     name = "fake"
+    exists = True
     running = True
+    made_by = ""
     options = Options()
 
     def __init__(self, answering: list[str]) -> None:
@@ -101,3 +103,38 @@ def test_a_service_that_does_not(
     monkeypatch.setattr(demo, "_READY_WITHIN_S", 0.1)
     with pytest.raises(DemoError, match=complaint):
         demo.run(FakeLab(answering), io.StringIO())  # type: ignore[arg-type]
+
+
+class ForeignLab(FakeLab):
+    """A lab that cannot be used; `touched` says what was done to it."""
+
+    running = False
+
+    def __init__(self, made_by: str) -> None:
+        super().__init__(["hostnames-1", "hostnames-2", "hostnames-3"])
+        self.made_by = made_by
+        self.touched: list[str] = []
+
+    def down(self) -> None:
+        self.touched.append("down")
+
+    def up(self, *_: Any, **keywords: Any) -> None:
+        self.touched.append(f"up by {keywords['made_by']}")
+
+
+def test_a_lab_that_the_demo_did_not_make_is_left_alone() -> None:
+    lab = ForeignLab("")
+    with pytest.raises(DemoError, match="is built only half, and the demo takes no lab down"):
+        demo.run(lab, io.StringIO())  # type: ignore[arg-type]
+    out = io.StringIO()
+    demo.take_down(lab, out)  # type: ignore[arg-type]
+    assert "stays; `ebpf-lb lab down --name fake` ends it" in out.getvalue()
+    assert lab.touched == []
+
+
+def test_a_broken_lab_of_the_demos_own_is_built_anew() -> None:
+    lab = ForeignLab(demo.MADE_BY)
+    demo.run(lab, io.StringIO())  # type: ignore[arg-type]
+    assert lab.touched == ["down", "up by demo"]
+    demo.take_down(lab, io.StringIO())  # type: ignore[arg-type]
+    assert lab.touched[-1] == "down"

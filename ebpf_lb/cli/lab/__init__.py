@@ -6,6 +6,7 @@ from ebpf_lb.cli.lab.agent import agent
 from ebpf_lb.cli.lab.down import down
 from ebpf_lb.cli.lab.exec import exec_
 from ebpf_lb.cli.lab.kubeconfig import kubeconfig
+from ebpf_lb.cli.lab.list import list_
 from ebpf_lb.cli.lab.objects import COMMANDS
 from ebpf_lb.cli.lab.route import route
 from ebpf_lb.cli.lab.scenario import scenario
@@ -21,5 +22,5 @@ def lab() -> None:
     """
 
 
-for command in (up, down, exec_, status, agent, route, scenario, kubeconfig, *COMMANDS):
+for command in (up, down, list_, exec_, status, agent, route, scenario, kubeconfig, *COMMANDS):
     lab.add_command(command)

@@ -1,7 +1,7 @@
 """What the lab's commands share."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
 import click
@@ -31,13 +31,3 @@ def with_lab(command: Callable[Concatenate[Lab, P], R]) -> Callable[P, R]:
         return command(Lab(name), *args, **options)
 
     return wrapped
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as needed, as kubectl prints them."""
-    lines = [list(header), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )

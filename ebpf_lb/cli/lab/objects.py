@@ -15,8 +15,9 @@ from ebpf_lb.lab.apiserver.kinds import DEPLOYMENT, KINDS, POD, STATEFUL_SET, Ki
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.objects.apply import Result, apply_each, delete_each
 from ebpf_lb.lab.objects.client import ApiError, Client
+from ebpf_lb.lab.objects.manifest import read_manifests
 from ebpf_lb.lab.objects.pod_life import PodLife
-from ebpf_lb.lab.objects.table import render
+from ebpf_lb.lab.objects.text import render
 
 P = ParamSpec("P")
 Json = dict[str, Any]
@@ -79,7 +80,7 @@ def apply(client: Client, files: tuple[str, ...], namespace: str) -> None:
     """Make the cluster have what manifests say, as `kubectl apply` does."""
     if not files:
         raise click.UsageError("name the manifests: -f FILE (or -f - for standard input)")
-    for result in apply_each(client, files, namespace):
+    for result in apply_each(client, read_manifests(files), namespace):
         click.echo(result)
 
 
@@ -129,38 +130,44 @@ def get(
         wanted: list[tuple[Kind, str | None]] = [(kind, None) for kind in KINDS if kind.in_all]
     else:
         wanted = _names(words)
-    found: dict[Kind, list[Json]] = {}
-    for kind, name in wanted:
-        place = None if all_namespaces else namespace
-        if name is not None:
-            if all_namespaces and kind.namespaced:
-                raise UserError("one object has one namespace: use -n instead of -A with a name")
-            objects = [client.get(kind.path(namespace, name))]
-        else:
-            params = {"labelSelector": selector} if selector else {}
-            listed = client.get(kind.collection_path(place), **params)
-            head = {"apiVersion": kind.api_version, "kind": kind.name}
-            objects = [head | item for item in listed["items"]]
-        found.setdefault(kind, []).extend(objects)
-    single = len(wanted) == 1 and wanted[0][1] is not None
-    if output in ("json", "yaml"):
-        click.echo(_document(found, single, output), nl=False)
-        return
-    tables = [
-        render(kind, objects, namespaces=all_namespaces, wide=output == "wide")
-        for kind, objects in found.items()
-        if objects
+    if all_namespaces and any(name and kind.namespaced for kind, name in wanted):
+        raise UserError("one object has one namespace: use -n instead of -A with a name")
+    params = {"labelSelector": selector} if selector else {}
+    paths = [
+        (kind, kind.path(namespace, name))
+        if name
+        else (kind, kind.collection_path(None if all_namespaces else namespace))
+        for kind, name in wanted
     ]
-    if tables:
-        click.echo("\n\n".join(tables))
+    if output in ("json", "yaml"):
+        answers = [(kind, client.get(path, **params)) for kind, path in paths]
+        click.echo(_document(answers, output), nl=False)
+        return
+    tables: dict[Kind, Json] = {}
+    for kind, path in paths:
+        answer = client.table(path, **params)
+        tables.setdefault(kind, answer | {"rows": []})["rows"] += answer["rows"]
+    texts = [
+        render(table, namespaces=all_namespaces and kind.namespaced, wide=output == "wide")
+        for kind, table in tables.items()
+        if table["rows"]
+    ]
+    if texts:
+        click.echo("\n\n".join(texts))
     else:
         where = "" if all_namespaces else f" in namespace {namespace}"
-        click.echo(f"No {', '.join(kind.plural for kind in found)} found{where}.", err=True)
+        click.echo(f"No {', '.join(kind.plural for kind in tables)} found{where}.", err=True)
 
 
-def _document(found: dict[Kind, list[Json]], single: bool, output: str) -> str:
-    objects = [object_ for group in found.values() for object_ in group]
-    document = objects[0] if single else {"apiVersion": "v1", "kind": "List", "items": objects}
+def _document(answers: Sequence[tuple[Kind, Json]], output: str) -> str:
+    """One object as it is; several, and lists, as one List."""
+    document = answers[0][1]
+    if len(answers) > 1 or "items" in document:
+        items: list[Json] = []
+        for kind, answer in answers:
+            head = {"apiVersion": kind.api_version, "kind": kind.name}
+            items += [head | item for item in answer.get("items", [answer])]
+        document = {"apiVersion": "v1", "kind": "List", "items": items}
     if output == "json":
         return json.dumps(document, indent=2) + "\n"
     return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))

@@ -4,8 +4,9 @@ import ipaddress
 
 import click
 
-from ebpf_lb.cli.lab.common import table, with_lab
+from ebpf_lb.cli.lab.common import with_lab
 from ebpf_lb.lab.cluster import Lab
+from ebpf_lb.lab.objects.text import align
 
 
 @click.command()
@@ -38,4 +39,4 @@ def route(lab: Lab, address: str | None, node: str | None) -> None:
         [address, ", ".join(way["nodes"]) or "nowhere", "pinned" if way["pinned"] else "by flow"]
         for address, way in routes.items()
     ]
-    click.echo(table(["ADDRESS", "NODES", "CHOICE"], rows))
+    click.echo(align(["ADDRESS", "NODES", "CHOICE"], rows))

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from ebpf_lb.cli.lab.common import table, with_lab
+from ebpf_lb.cli.lab.common import with_lab
 from ebpf_lb.lab.cluster import Lab
+from ebpf_lb.lab.objects.text import align
 from ebpf_lb.lab.options import FAMILIES
 
 
@@ -22,7 +23,7 @@ def list_() -> None:
     from ebpf_lb.lab.scenarios import catalog
 
     rows = [[name, catalog.load(name).title] for name in catalog.names()]
-    click.echo(table(["NAME", "WHAT IT SHOWS"], rows))
+    click.echo(align(["NAME", "WHAT IT SHOWS"], rows))
 
 
 @scenario.command()

@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
-from ebpf_lb.cli.lab.common import table, with_lab
+from ebpf_lb.cli.lab.common import with_lab
 from ebpf_lb.lab.cluster import Lab
+from ebpf_lb.lab.objects.text import align
 
 
 def _agent(node: dict[str, Any]) -> str:
@@ -19,11 +20,23 @@ def _agent(node: dict[str, Any]) -> str:
 @click.option("-o", "output", type=click.Choice(["table", "json"]), default="table")
 @with_lab
 def status(lab: Lab, output: str) -> None:
-    """Show nodes, pods, Services and their health."""
+    """Show nodes, pods, Services and their health.
+
+    The exit status is 1 if something is not well; what it is, and in which log more is said, stands
+    at the end.
+    """
     found = lab.status()
     if output == "json":
         click.echo(json.dumps(found, indent=2))
-        return
+    else:
+        _print(found)
+    if problems := found["problems"]:
+        for one in problems:
+            click.echo(f"Not well: {one['problem']}; see {one['log']}", err=True)
+        raise SystemExit(1)
+
+
+def _print(found: dict[str, Any]) -> None:
     click.echo(
         f"lab {found['name']}: " + ", ".join(f"{k} {v}" for k, v in found["options"].items())
     )
@@ -32,7 +45,7 @@ def status(lab: Lab, output: str) -> None:
     click.echo(f"kubelet  {found['kubelet']}")
     click.echo(f"cloud  {found['cloud']}\n")
     click.echo(
-        table(
+        align(
             ["NODE", "ADDRESSES", "PODS' NETWORKS", "ZONE", "AGENT"],
             [
                 [
@@ -48,7 +61,7 @@ def status(lab: Lab, output: str) -> None:
     )
     click.echo()
     click.echo(
-        table(
+        align(
             ["NAMESPACE", "POD", "NODE", "ADDRESSES", "STATE"],
             [
                 [
@@ -64,7 +77,7 @@ def status(lab: Lab, output: str) -> None:
     )
     click.echo()
     click.echo(
-        table(
+        align(
             ["NAMESPACE", "SERVICE", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORTS", "ENDPOINTS"],
             [
                 [

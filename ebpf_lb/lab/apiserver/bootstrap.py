@@ -1,8 +1,11 @@
-"""The objects that every cluster has from its beginning."""
+"""A registry with all that the kinds have of their own, and the objects that every cluster has from
+its beginning."""
 
 import ipaddress
+import random
 from collections.abc import Sequence
 
+from ebpf_lb.lab.apiserver import kinds
 from ebpf_lb.lab.apiserver.kinds import (
     ENDPOINT_SLICE,
     ENDPOINTS,
@@ -12,10 +15,46 @@ from ebpf_lb.lab.apiserver.kinds import (
     Kind,
 )
 from ebpf_lb.lab.apiserver.registry import Registry
-from ebpf_lb.lab.apiserver.store import Json
+from ebpf_lb.lab.apiserver.store import Json, Store
+from ebpf_lb.lab.apiserver.strategies.allocation import ClusterIPs, NodePorts
+from ebpf_lb.lab.apiserver.strategies.networking import (
+    EndpointSliceStrategy,
+    EndpointsStrategy,
+    NamespaceStrategy,
+    NodeStrategy,
+    ServiceCIDRStrategy,
+)
+from ebpf_lb.lab.apiserver.strategies.service import ServiceStrategy
+from ebpf_lb.lab.apiserver.strategies.workloads import (
+    DeploymentStrategy,
+    PodStrategy,
+    StatefulSetStrategy,
+)
 from ebpf_lb.lab.apiserver.validation import ip_family
 
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+def make_registry(
+    store: Store,
+    node_ports: tuple[int, int] = (30000, 32767),
+    rng: random.Random | None = None,
+) -> Registry:
+    """A registry with the strategies of all kinds; `store` is still empty."""
+    rng = rng or random.Random()
+    service = ServiceStrategy(ClusterIPs(store, rng), NodePorts(store, rng, *node_ports))
+    strategies = {
+        kinds.NAMESPACE: NamespaceStrategy(),
+        kinds.NODE: NodeStrategy(),
+        kinds.SERVICE: service,
+        kinds.ENDPOINTS: EndpointsStrategy(),
+        kinds.ENDPOINT_SLICE: EndpointSliceStrategy(),
+        kinds.POD: PodStrategy(),
+        kinds.DEPLOYMENT: DeploymentStrategy(),
+        kinds.STATEFUL_SET: StatefulSetStrategy(),
+        kinds.SERVICE_CIDR: ServiceCIDRStrategy(),
+    }
+    return Registry(store, strategies, rng=rng)
 
 
 def create_defaults(

@@ -184,5 +184,5 @@ def unsupported_media_type(supported: Iterable[str]) -> StatusError:
         415,
         "UnsupportedMediaType",
         "the body of the request was in an unknown format - accepted media types include: "
-        + ", ".join(supported),
+        f"{', '.join(supported)} (this server speaks JSON alone: write a manifest, and apply it)",
     )

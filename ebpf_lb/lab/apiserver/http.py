@@ -10,12 +10,20 @@ from typing import Any
 
 from aiohttp import web
 
-from ebpf_lb.lab.apiserver import discovery, errors, patch
+from ebpf_lb.lab.apiserver import discovery, errors, openapi, patch
 from ebpf_lb.lab.apiserver.kinds import BY_RESOURCE, Kind
-from ebpf_lb.lab.apiserver.registry import DeleteOptions, Registry
+from ebpf_lb.lab.apiserver.registry import (
+    DeleteOptions,
+    OnUnknown,
+    Registry,
+    drop_unknown,
+    refuse_unknown,
+)
 from ebpf_lb.lab.apiserver.scale import Scale
+from ebpf_lb.lab.apiserver.schema import UnknownField
 from ebpf_lb.lab.apiserver.selectors import object_matcher
 from ebpf_lb.lab.apiserver.store import Compacted, Json, Stored
+from ebpf_lb.lab.apiserver.table import table
 from ebpf_lb.lab.apiserver.watch import WatchRequest, stream_watch
 
 log = logging.getLogger(__name__)
@@ -106,8 +114,10 @@ class Api:
         path = request.path.rstrip("/")
         if path in ("/readyz", "/livez", "/healthz"):
             return web.Response(text="ok")
-        if request.method == "GET" and (document := discovery.document(path)) is not None:
-            return _json_response(document)
+        if request.method == "GET":
+            document = discovery.document(path) or openapi.document(path)
+            if document is not None:
+                return _json_response(document)
         target = parse_path(path)
         if target.subresource == "scale":
             return await self._scale(request, target)
@@ -115,7 +125,11 @@ class Api:
             case "GET", True:
                 if request.query.get("watch") in _TRUE:
                     return await self._watch(request, target)
-                return _object_response(self._get(target))
+                stored = self._get(target)
+                if (include := _table_wanted(request)) is None:
+                    return _object_response(stored)
+                version = {"resourceVersion": stored.metadata["resourceVersion"]}
+                return _json_response(table(target.kind, [stored], version, include))
             case "GET", False:
                 if request.query.get("watch") in _TRUE:
                     return await self._watch(request, target)
@@ -187,6 +201,8 @@ class Api:
                 metadata["remainingItemCount"] = len(items) - limit
             items = items[:limit]
         kind = target.kind
+        if (include := _table_wanted(request)) is not None:
+            return _json_response(table(kind, items, metadata, include))
         head = json.dumps(
             {"kind": f"{kind.name}List", "apiVersion": kind.api_version, "metadata": metadata}
         )
@@ -209,6 +225,7 @@ class Api:
             initial_events=query.get("sendInitialEvents") in _TRUE,
             timeout_s=_whole_number(query, "timeoutSeconds", 0),
             bookmark_interval_s=self.bookmark_interval_s,
+            table_include=_table_wanted(request),
         )
         return await stream_watch(self.registry.store, watch, request)
 
@@ -221,11 +238,15 @@ class Api:
             raise errors.bad_request(
                 "an empty namespace may not be set during creation: name one in the path"
             )
-        stored = self.registry.create(target.kind, namespace, body, dry_run=_dry_run(request))
-        return _object_response(stored, 201)
+        unknown = _FieldValidation(request)
+        stored = self.registry.create(
+            target.kind, namespace, body, dry_run=_dry_run(request), on_unknown=unknown.on_unknown
+        )
+        return unknown.warn(_object_response(stored, 201))
 
     async def _update(self, request: web.Request, target: Target) -> web.Response:
         body = await _read_json(request)
+        unknown = _FieldValidation(request)
         stored = self.registry.update(
             target.kind,
             target.namespace or "",
@@ -233,13 +254,15 @@ class Api:
             body,
             subresource=target.subresource,
             dry_run=_dry_run(request),
+            on_unknown=unknown.on_unknown,
         )
-        return _object_response(stored)
+        return unknown.warn(_object_response(stored))
 
     async def _patch(self, request: web.Request, target: Target) -> web.Response:
         if request.content_type not in patch.TYPES:
             raise errors.unsupported_media_type(patch.TYPES)
         body = await _read_json(request, patch.TYPES)
+        unknown = _FieldValidation(request)
         stored = self.registry.patch(
             target.kind,
             target.namespace or "",
@@ -248,8 +271,9 @@ class Api:
             body,
             subresource=target.subresource,
             dry_run=_dry_run(request),
+            on_unknown=unknown.on_unknown,
         )
-        return _object_response(stored)
+        return unknown.warn(_object_response(stored))
 
     async def _delete(self, request: web.Request, target: Target) -> web.Response:
         if target.subresource:
@@ -306,7 +330,46 @@ class Api:
         raise errors.method_not_allowed()
 
 
+class _FieldValidation:
+    """What a request wants to happen to fields that its object does not have: `fieldValidation` is
+    Ignore, Warn (the default), or Strict."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._warnings: list[str] = []
+        match request.query.get("fieldValidation", "Warn"):
+            case "Ignore":
+                self.on_unknown: OnUnknown = drop_unknown
+            case "Warn":
+                self.on_unknown = self._note
+            case "Strict":
+                self.on_unknown = refuse_unknown
+            case other:
+                raise errors.bad_request(
+                    f"fieldValidation: Unsupported value: {json.dumps(other)}: supported values: "
+                    '"Ignore", "Strict", "Warn"'
+                )
+
+    def _note(self, kind: Kind, fields: list[UnknownField]) -> None:
+        self._warnings += map(str, fields)
+
+    def warn(self, response: web.Response) -> web.Response:
+        for text in self._warnings:
+            quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+            response.headers.add("Warning", f'299 - "{quoted}"')
+        return response
+
+
 # --- bodies and parameters
+
+
+def _table_wanted(request: web.Request) -> str | None:
+    """What a Table is to include besides its cells; None where no Table is asked for."""
+    if "as=Table" not in request.headers.get("Accept", "").replace(" ", ""):
+        return None
+    include = request.query.get("includeObject", "Metadata")
+    if include not in ("None", "Metadata", "Object"):
+        raise errors.bad_request(f"unrecognized includeObject value: {include!r}")
+    return include
 
 
 def _json_response(body: Json, status: int = 200) -> web.Response:

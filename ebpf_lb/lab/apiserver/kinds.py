@@ -5,8 +5,7 @@ What only some kinds have (defaults, validation, allocation) lives in `strategie
 
 from dataclasses import dataclass
 
-from ebpf_lb.lab.apiserver import fields
-from ebpf_lb.lab.apiserver.schema import Schema
+from ebpf_lb.lab.apiserver.schema import Struct
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,7 +15,7 @@ class Kind:
     has_status: `status` is written through its own subresource. has_generation: a change outside
     metadata and status counts `metadata.generation` up. limit: how many objects are kept, the
     oldest make room (0: all). returns_deleted: a deletion answers with the object, else with a
-    Status (upstream's ReturnDeletedObject).
+    Status (upstream's ReturnDeletedObject). model: the client library's, where it is not V1NAME.
     """
 
     name: str
@@ -31,7 +30,7 @@ class Kind:
     has_generation: bool = False
     limit: int = 0
     returns_deleted: bool = False
-    schema: Schema = fields.GENERIC
+    model: str = ""
 
     @property
     def api_version(self) -> str:
@@ -46,6 +45,10 @@ class Kind:
     def qualified_name(self) -> str:
         """As in messages: `Service`, `Deployment.apps`."""
         return f"{self.name}.{self.group}" if self.group else self.name
+
+    @property
+    def schema(self) -> Struct:
+        return Struct(self.model or f"V1{self.name}")
 
     def collection_path(self, namespace: str | None) -> str:
         """The URL path of all its objects, in one namespace where one is given."""
@@ -64,28 +67,13 @@ NAMESPACE = Kind(
     short_names=("ns",),
     has_status=True,
     returns_deleted=True,
-    schema=fields.NAMESPACE,
 )
-NODE = Kind(
-    "Node", "nodes", namespaced=False, short_names=("no",), has_status=True, schema=fields.NODE
-)
+NODE = Kind("Node", "nodes", namespaced=False, short_names=("no",), has_status=True)
 SERVICE = Kind(
-    "Service",
-    "services",
-    short_names=("svc",),
-    in_all=True,
-    has_status=True,
-    returns_deleted=True,
-    schema=fields.SERVICE,
+    "Service", "services", short_names=("svc",), in_all=True, has_status=True, returns_deleted=True
 )
-ENDPOINTS = Kind("Endpoints", "endpoints", short_names=("ep",), schema=fields.ENDPOINTS)
-ENDPOINT_SLICE = Kind(
-    "EndpointSlice",
-    "endpointslices",
-    "discovery.k8s.io",
-    has_generation=True,
-    schema=fields.ENDPOINT_SLICE,
-)
+ENDPOINTS = Kind("Endpoints", "endpoints", short_names=("ep",))
+ENDPOINT_SLICE = Kind("EndpointSlice", "endpointslices", "discovery.k8s.io", has_generation=True)
 POD = Kind(
     "Pod",
     "pods",
@@ -94,7 +82,6 @@ POD = Kind(
     has_status=True,
     has_generation=True,
     returns_deleted=True,
-    schema=fields.POD,
 )
 DEPLOYMENT = Kind(
     "Deployment",
@@ -105,7 +92,6 @@ DEPLOYMENT = Kind(
     has_status=True,
     has_scale=True,
     has_generation=True,
-    schema=fields.DEPLOYMENT,
 )
 STATEFUL_SET = Kind(
     "StatefulSet",
@@ -116,15 +102,9 @@ STATEFUL_SET = Kind(
     has_status=True,
     has_scale=True,
     has_generation=True,
-    schema=fields.STATEFUL_SET,
 )
 SERVICE_CIDR = Kind(
-    "ServiceCIDR",
-    "servicecidrs",
-    "networking.k8s.io",
-    namespaced=False,
-    has_status=True,
-    schema=fields.SERVICE_CIDR,
+    "ServiceCIDR", "servicecidrs", "networking.k8s.io", namespaced=False, has_status=True
 )
 
 KINDS: tuple[Kind, ...] = (
@@ -137,8 +117,15 @@ KINDS: tuple[Kind, ...] = (
     DEPLOYMENT,
     STATEFUL_SET,
     SERVICE_CIDR,
-    Kind("Event", "events", short_names=("ev",), limit=1000),
-    Kind("Event", "events", "events.k8s.io", short_names=("ev",), limit=1000),
+    Kind("Event", "events", short_names=("ev",), limit=1000, model="CoreV1Event"),
+    Kind(
+        "Event",
+        "events",
+        "events.k8s.io",
+        short_names=("ev",),
+        limit=1000,
+        model="EventsV1Event",
+    ),
     Kind("ConfigMap", "configmaps", short_names=("cm",)),
     Kind("Secret", "secrets"),
     Kind("ServiceAccount", "serviceaccounts", short_names=("sa",)),

@@ -4,7 +4,6 @@ Every method is atomic (it does not await) and either stores a complete new vers
 StatusError and changes nothing. The HTTP layer and the controllers both work through it.
 """
 
-import copy
 import random
 import uuid
 from collections.abc import Callable, Mapping
@@ -32,6 +31,31 @@ class DeleteOptions:
     uid: str = ""
     resource_version: str = ""
     dry_run: bool = False
+
+
+# What is to be done about fields that an object does not have: raise a StatusError, warn, nothing.
+OnUnknown = Callable[[Kind, list[schema.UnknownField]], None]
+
+
+def drop_unknown(kind: Kind, fields: list[schema.UnknownField]) -> None:
+    """They are left out, and nobody is told."""
+
+
+def refuse_unknown(kind: Kind, fields: list[schema.UnknownField]) -> None:
+    """As with `fieldValidation=Strict`."""
+    text = (
+        f'{kind.name} in version "{kind.version}" cannot be handled as a {kind.name}: strict '
+        f"decoding error: {', '.join(map(str, fields))}"
+    )
+    causes = [
+        {
+            "reason": "FieldValueNotSupported",
+            "message": f"unknown field{field.hint}",
+            "field": field.field,
+        }
+        for field in fields
+    ]
+    raise errors.bad_request(text, causes)
 
 
 class Registry:
@@ -69,8 +93,16 @@ class Registry:
 
     # --- create
 
-    def create(self, kind: Kind, namespace: str, object_: Json, *, dry_run: bool = False) -> Stored:
-        new = self._decode(kind, object_)
+    def create(
+        self,
+        kind: Kind,
+        namespace: str,
+        object_: Json,
+        *,
+        dry_run: bool = False,
+        on_unknown: OnUnknown = drop_unknown,
+    ) -> Stored:
+        new = self._decode(kind, object_, on_unknown)
         metadata = new["metadata"]
         self._set_namespace(kind, namespace, metadata)
         if not metadata.get("name") and metadata.get("generateName"):
@@ -139,10 +171,11 @@ class Registry:
         *,
         subresource: str = "",
         dry_run: bool = False,
+        on_unknown: OnUnknown = drop_unknown,
     ) -> Stored:
         """Replaces the object; only its status for the subresource `status`, else all but it."""
         old = self.get(kind, namespace, name)
-        new = self._decode(kind, object_)
+        new = self._decode(kind, object_, on_unknown)
         metadata = new["metadata"]
         self._set_namespace(kind, namespace, metadata)
         if metadata.setdefault("name", name) != name:
@@ -209,26 +242,35 @@ class Registry:
         *,
         subresource: str = "",
         dry_run: bool = False,
+        on_unknown: OnUnknown = drop_unknown,
     ) -> Stored:
         """As update, with a patch of one of `patch.TYPES`."""
         old = self.get(kind, namespace, name)
         whole = {"kind": kind.name, "apiVersion": kind.api_version} | old.object
         new = patch.apply_patch(patch_type, whole, change, kind.schema)
-        return self.update(kind, namespace, name, new, subresource=subresource, dry_run=dry_run)
+        return self.update(
+            kind,
+            namespace,
+            name,
+            new,
+            subresource=subresource,
+            dry_run=dry_run,
+            on_unknown=on_unknown,
+        )
 
-    def _decode(self, kind: Kind, object_: Any) -> Json:
-        """A copy without nulls, of the right kind and types."""
+    def _decode(self, kind: Kind, object_: Any, on_unknown: OnUnknown) -> Json:
+        """A copy without nulls and unknown fields, of the right kind and types."""
         if not isinstance(object_, dict):
             raise errors.bad_request("the body of the request is not a JSON object")
-        new: Json = without_nulls(object_)
-        given = (new.pop("apiVersion", kind.api_version), new.pop("kind", kind.name))
+        given = (object_.get("apiVersion", kind.api_version), object_.get("kind", kind.name))
         if given != (kind.api_version, kind.name):
             raise errors.bad_request(
                 f"the object provided is {given[1]} of {given[0]}, but this is the path of "
                 f"{kind.name} of {kind.api_version}"
             )
+        unknown: list[schema.UnknownField] = []
         try:
-            schema.check(new, kind.schema)
+            new: Json = schema.decode(object_, kind.schema, unknown)
         except schema.WrongType as problem:
             cause = {
                 "reason": "FieldValueTypeInvalid",
@@ -237,6 +279,10 @@ class Registry:
             }
             text = problem.message(kind.name, kind.version)
             raise errors.bad_request(text, [cause]) from None
+        if unknown:
+            on_unknown(kind, unknown)
+        new.pop("apiVersion", None)
+        new.pop("kind", None)
         # As in Go's JSON ("omitempty"), nothing and an empty collection are the same.
         metadata = new.setdefault("metadata", {})
         metadata.pop("managedFields", None)
@@ -347,15 +393,6 @@ class Registry:
         """Gives a pod its node (the API's `binding` subresource)."""
         spec = pod.spec | {"nodeName": node}
         return self.store.put(POD, pod.object | {"metadata": dict(pod.metadata), "spec": spec})
-
-
-def without_nulls(value: Any) -> Any:
-    """A deep copy in which fields that are null are left out; in JSON they mean the same here."""
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [without_nulls(item) for item in value]
-    return copy.copy(value)
 
 
 def _content(object_: Json) -> Json:

@@ -1,17 +1,11 @@
 """The `scale` subresource (autoscaling/v1) of Deployments and StatefulSets."""
 
-from ebpf_lb.lab.apiserver import errors, fields, patch, schema
+from ebpf_lb.lab.apiserver import errors, patch, schema
 from ebpf_lb.lab.apiserver.kinds import Kind
 from ebpf_lb.lab.apiserver.registry import Registry
 from ebpf_lb.lab.apiserver.store import Json, Stored
 
-_SCHEMA = schema.Struct(
-    "Scale",
-    {
-        "metadata": fields.METADATA,
-        "spec": schema.Struct("ScaleSpec", {"replicas": schema.INTEGER}),
-    },
-)
+_SCHEMA = schema.Struct("V1Scale")
 
 
 class Scale:
@@ -43,7 +37,7 @@ class Scale:
 
     def write(self, scale: Json) -> Json:
         try:
-            schema.check(scale, _SCHEMA)
+            scale = schema.decode(scale, _SCHEMA, [])
         except schema.WrongType as problem:
             raise errors.bad_request(problem.message("Scale", "v1")) from None
         stored = self._stored()

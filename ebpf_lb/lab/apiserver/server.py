@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import random
 import secrets
 import signal
 import ssl
@@ -14,28 +13,12 @@ from pathlib import Path
 
 from aiohttp import web
 
-from ebpf_lb.lab.apiserver import kinds
-from ebpf_lb.lab.apiserver.bootstrap import create_defaults
+from ebpf_lb.lab.apiserver.bootstrap import create_defaults, make_registry
 from ebpf_lb.lab.apiserver.certificates import ensure_certificates, write_private
 from ebpf_lb.lab.apiserver.controllers import start_controllers
 from ebpf_lb.lab.apiserver.http import Api
 from ebpf_lb.lab.apiserver.journal import Journal
-from ebpf_lb.lab.apiserver.registry import Registry
 from ebpf_lb.lab.apiserver.store import Store
-from ebpf_lb.lab.apiserver.strategies.allocation import ClusterIPs, NodePorts
-from ebpf_lb.lab.apiserver.strategies.networking import (
-    EndpointSliceStrategy,
-    EndpointsStrategy,
-    NamespaceStrategy,
-    NodeStrategy,
-    ServiceCIDRStrategy,
-)
-from ebpf_lb.lab.apiserver.strategies.service import ServiceStrategy
-from ebpf_lb.lab.apiserver.strategies.workloads import (
-    DeploymentStrategy,
-    PodStrategy,
-    StatefulSetStrategy,
-)
 
 log = logging.getLogger(__name__)
 
@@ -52,28 +35,6 @@ class ServerSettings:
     node_ports: tuple[int, int] = (30000, 32767)
     watch_history: int = 10_000
     bookmark_interval_s: float = 60.0
-
-
-def make_registry(
-    store: Store,
-    node_ports: tuple[int, int] = (30000, 32767),
-    rng: random.Random | None = None,
-) -> Registry:
-    """A registry with the strategies of all kinds; `store` is still empty."""
-    rng = rng or random.Random()
-    service = ServiceStrategy(ClusterIPs(store, rng), NodePorts(store, rng, *node_ports))
-    strategies = {
-        kinds.NAMESPACE: NamespaceStrategy(),
-        kinds.NODE: NodeStrategy(),
-        kinds.SERVICE: service,
-        kinds.ENDPOINTS: EndpointsStrategy(),
-        kinds.ENDPOINT_SLICE: EndpointSliceStrategy(),
-        kinds.POD: PodStrategy(),
-        kinds.DEPLOYMENT: DeploymentStrategy(),
-        kinds.STATEFUL_SET: StatefulSetStrategy(),
-        kinds.SERVICE_CIDR: ServiceCIDRStrategy(),
-    }
-    return Registry(store, strategies, rng=rng)
 
 
 async def serve(settings: ServerSettings) -> None:

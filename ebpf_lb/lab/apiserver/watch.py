@@ -16,6 +16,7 @@ from ebpf_lb.lab.apiserver import errors
 from ebpf_lb.lab.apiserver.kinds import Kind
 from ebpf_lb.lab.apiserver.selectors import Matcher
 from ebpf_lb.lab.apiserver.store import Change, Compacted, Store, Stored
+from ebpf_lb.lab.apiserver.table import table
 
 # Without a wish of the client a watch lasts this long, up to twice (the real server's default).
 _MIN_TIMEOUT_S = 1800
@@ -25,7 +26,8 @@ _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 @dataclass(frozen=True, slots=True)
 class WatchRequest:
     """version: "" and "0" ask for the present state first. matches: None lets all pass.
-    initial_events: the present state first, ended by a bookmark that says so (KEP-3157)."""
+    initial_events: the present state first, ended by a bookmark that says so (KEP-3157).
+    table_include: events carry Tables, with this besides the cells; None: objects."""
 
     kind: Kind
     namespace: str | None
@@ -35,6 +37,14 @@ class WatchRequest:
     initial_events: bool
     timeout_s: int
     bookmark_interval_s: float
+    table_include: str | None = None
+
+    def body(self, stored: Stored) -> bytes:
+        """An object as its events carry it."""
+        if self.table_include is None:
+            return stored.json
+        metadata = {"resourceVersion": stored.metadata["resourceVersion"]}
+        return json.dumps(table(self.kind, [stored], metadata, self.table_include)).encode()
 
     def passes(self, stored: Stored | None) -> bool:
         if stored is None or (self.namespace and stored.namespace != self.namespace):
@@ -50,9 +60,9 @@ def event_for(change: Change, watch: WatchRequest) -> bytes | None:
     """What a watcher sees of a change: entering its selection is ADDED, leaving it is DELETED."""
     before, after = watch.passes(change.before), watch.passes(change.after)
     if after and change.after:
-        return _event("MODIFIED" if before else "ADDED", change.after.json)
+        return _event("MODIFIED" if before else "ADDED", watch.body(change.after))
     if before and change.before:
-        return _event("DELETED", change.before.at_version(change.version).json)
+        return _event("DELETED", watch.body(change.before.at_version(change.version)))
     return None
 
 
@@ -89,7 +99,7 @@ async def stream_watch(
         return response
     await response.prepare(request)
     if from_now:
-        for chunk in _chunks(_event("ADDED", stored.json) for stored in initial):
+        for chunk in _chunks(_event("ADDED", watch.body(stored)) for stored in initial):
             await response.write(chunk)
         if watch.initial_events and watch.bookmarks:
             ended = {_INITIAL_EVENTS_END: "true"}

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,21 +39,21 @@ def apply_files(client: Client, files: Sequence[str], namespace: str = "default"
     Raises ManifestError at the first document that is refused; nothing of that document is
     applied, what stood before it is.
     """
-    return list(apply_each(client, files, namespace))
+    return list(apply_each(client, read_manifests(files), namespace))
 
 
 def apply_each(
-    client: Client, files: Sequence[str], namespace: str = "default"
+    client: Client, documents: Iterable[Document], namespace: str = "default"
 ) -> Iterator[Result]:
     """The same, one object after the other."""
-    for document in read_manifests(files):
+    for document in documents:
         if len(document.items) > 1:
             _try_out(client, document, namespace)
         for index, (kind, object_) in enumerate(document.items):
             try:
                 yield _apply(client, kind, object_, namespace)
             except ApiError as error:
-                raise _refused(document, index, error) from None
+                raise refused(document, index, error.message, error.causes) from None
 
 
 def delete_files(client: Client, files: Sequence[str], namespace: str = "default") -> list[Result]:
@@ -67,14 +67,14 @@ def delete_each(
     """The same, one object after the other, in the manifests' order."""
     for document in read_manifests(files):
         for index, (kind, object_) in enumerate(document.items):
-            place = _namespace(kind, object_, namespace)
+            place = namespace_of(kind, object_, namespace)
             name = object_["metadata"].get("name", "")
             try:
                 client.delete(kind.path(place, name))
             except ApiError as error:
                 if error.status == 404:
                     continue
-                raise _refused(document, index, error) from None
+                raise refused(document, index, error.message, error.causes) from None
             yield Result(kind, place, name, "deleted")
 
 
@@ -87,21 +87,19 @@ def _try_out(client: Client, document: Document, namespace: str) -> None:
         try:
             _apply(client, kind, object_, namespace, dry_run=True)
         except ApiError as error:
-            if error.status == 404 and _namespace(kind, object_, namespace) in new_namespaces:
+            if error.status == 404 and namespace_of(kind, object_, namespace) in new_namespaces:
                 continue  # its namespace is made by this very document
-            raise _refused(document, index, error) from None
+            raise refused(document, index, error.message, error.causes) from None
 
 
-def _refused(document: Document, index: int, error: ApiError) -> ManifestError:
+def refused(document: Document, index: int, message: str, causes: Sequence[Json]) -> ManifestError:
     """The server's refusal in one sentence that names the fields."""
-    if error.causes and all(cause.get("field") for cause in error.causes):
-        text = "; ".join(f"{cause['field']}: {cause['message']}" for cause in error.causes)
-    else:
-        text = error.message
-    return document.problem(index, text)
+    if causes and all(cause.get("field") for cause in causes):
+        message = "; ".join(f"{cause['field']}: {cause['message']}" for cause in causes)
+    return document.problem(index, message)
 
 
-def _namespace(kind: Kind, object_: Json, default: str) -> str:
+def namespace_of(kind: Kind, object_: Json, default: str) -> str:
     """ "" for kinds without."""
     return str(object_["metadata"].get("namespace") or default) if kind.namespaced else ""
 
@@ -109,7 +107,7 @@ def _namespace(kind: Kind, object_: Json, default: str) -> str:
 def _apply(
     client: Client, kind: Kind, object_: Json, namespace: str, *, dry_run: bool = False
 ) -> Result:
-    place = _namespace(kind, object_, namespace)
+    place = namespace_of(kind, object_, namespace)
     params: dict[str, str | int] = {"dryRun": "All"} if dry_run else {}
     wanted = _with_record(object_, place)
     name = wanted["metadata"].get("name", "")

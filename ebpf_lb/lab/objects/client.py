@@ -60,6 +60,11 @@ class Client:
     def get(self, path: str, **params: str | int) -> Json:
         return self._request("GET", path, params)
 
+    def table(self, path: str, **params: str | int) -> Json:
+        """What is at a path as a Table: cells for people, without the objects themselves."""
+        accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
+        return self._request("GET", path, params | {"includeObject": "Metadata"}, accept=accept)
+
     def create(self, path: str, object_: Json, **params: str | int) -> Json:
         """`path` is that of the collection."""
         return self._request("POST", path, params, object_)
@@ -115,10 +120,13 @@ class Client:
         params: dict[str, str | int],
         body: Any = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Json:
         connection = _UnixConnection(self._path, _TIMEOUT_S)
         try:
-            headers = {"Content-Type": content_type} if body is not None else {}
+            headers = {"Accept": accept}
+            if body is not None:
+                headers["Content-Type"] = content_type
             content = json.dumps(body) if body is not None else None
             connection.request(method, _target(path, params), content, headers)
             response = connection.getresponse()

@@ -151,10 +151,14 @@ def _object(where: str, value: Any) -> tuple[Kind, Json]:
             )
         names = ", ".join(sorted({other.name for other in BY_TYPE.values()}))
         raise ManifestError(f"{where}kind: the lab has no {value['kind']!r}; it has {names}")
+    unknown: list[schema.UnknownField] = []
     try:
-        schema.check(value, kind.schema)
+        schema.decode(value, kind.schema, unknown)
     except schema.WrongType as problem:
         raise ManifestError(f"{where}{problem.field}: {problem.hint}") from None
+    if unknown:
+        text = "; ".join(f"{where}{one.field}: unknown field{one.hint}" for one in unknown)
+        raise ManifestError(text)
     metadata = value.get("metadata") or {}
     if not metadata.get("name") and not metadata.get("generateName"):
         raise ManifestError(f"{where}metadata.name: is missing")

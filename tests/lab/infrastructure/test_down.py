@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ebpf_lb.lab import state
 from ebpf_lb.lab.cluster import AlreadyUpError, Lab
 from ebpf_lb.lab.options import Options
 from ebpf_lb.lab.state import NotUpError
@@ -130,3 +131,38 @@ def test_exec_hands_on_exit_status_input_and_output(lab: Lab) -> None:
     )
     assert nobody.returncode == 1
     assert "no host or running pod 'nobody'" in nobody.stderr
+
+
+def cli(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*EBPF_LB, *words], capture_output=True, text=True, check=False)
+
+
+def test_a_lab_that_is_not_there(lab: Lab) -> None:
+    done = cli("down", "--name", lab.name)
+    assert done.returncode == 0
+    assert f"There is no lab '{lab.name}'" in done.stderr
+
+
+def test_bad_manifests_are_refused_before_anything_is_built(lab: Lab, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(
+        "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{prt: 80}]}}"
+    )
+    done = cli("up", "--name", lab.name, "--proxy", "none", "-f", str(bad))
+    assert done.returncode == 1
+    assert 'spec.ports[0].prt: unknown field (did you mean "port"?)' in done.stderr
+    assert leftovers(lab.name) == []
+
+
+def test_status_names_what_is_not_well_and_the_log(lab: Lab) -> None:
+    lab.up(Options(nodes=1, proxy="none"))
+    well = cli("status", "--name", lab.name)
+    assert (well.returncode, well.stderr) == (0, "")
+    kubelet = state.State.load(lab.names).processes["kubelet"]
+    kubelet.signal(signal.SIGKILL)
+    assert kubelet.wait(SETTLED_S)
+    done = cli("status", "--name", lab.name)
+    assert done.returncode == 1
+    assert done.stderr == f"Not well: the kubelet does not run; see {lab.log('kubelet')}\n"
+    [row] = [line for line in cli("list").stdout.splitlines() if line.startswith(f"{lab.name} ")]
+    assert row.split()[1:] == ["up", "1", "dual", "routes", "none", "hand"]

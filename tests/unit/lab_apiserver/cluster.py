@@ -4,11 +4,10 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from ebpf_lb.lab.apiserver.bootstrap import create_defaults
+from ebpf_lb.lab.apiserver.bootstrap import create_defaults, make_registry
 from ebpf_lb.lab.apiserver.controllers import CONTROLLERS
 from ebpf_lb.lab.apiserver.kinds import ENDPOINT_SLICE, NODE, POD, SERVICE, Kind
 from ebpf_lb.lab.apiserver.registry import DeleteOptions, Registry
-from ebpf_lb.lab.apiserver.server import make_registry
 from ebpf_lb.lab.apiserver.store import Store, Stored
 
 Json = dict[str, Any]

@@ -274,8 +274,3 @@ def test_wrong_types_are_refused_before_anything_else() -> None:
     assert caught.value.message.startswith('Service in version "v1" cannot be handled as a Service')
     assert caught.value.details is not None
     assert caught.value.details["causes"][0]["field"] == "spec.ports[0].port"
-
-
-def test_unknown_fields_are_kept() -> None:
-    made = registry()
-    assert create(made, somethingNew={"a": [1]}).spec["somethingNew"] == {"a": [1]}

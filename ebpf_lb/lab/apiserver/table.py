@@ -1,9 +1,11 @@
-"""Objects as tables, with kubectl's columns."""
+"""Objects as tables (meta.k8s.io/v1), with kubectl's columns: what `get` prints comes from here.
 
-from collections.abc import Callable, Sequence
+https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from ebpf_lb.lab.apiserver.kinds import (
     DEPLOYMENT,
@@ -18,8 +20,7 @@ from ebpf_lb.lab.apiserver.kinds import (
     STATEFUL_SET,
     Kind,
 )
-
-Json = dict[str, Any]
+from ebpf_lb.lab.apiserver.store import Json, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +32,50 @@ class Column:
     wide: bool = False
 
 
-def render(kind: Kind, objects: Sequence[Json], *, namespaces: bool, wide: bool) -> str:
-    """An aligned table with a header. namespaces: with a column for them."""
-    columns = [column for column in _COLUMNS.get(kind, ()) if wide or not column.wide]
-    columns.insert(0, Column("NAME", lambda o: str(o["metadata"]["name"])))
-    if namespaces and kind.namespaced:
-        columns.insert(0, Column("NAMESPACE", lambda o: str(o["metadata"]["namespace"])))
+def table(kind: Kind, stored: Iterable[Stored], metadata: Json, include: str) -> Json:
+    """The Table of these objects. include: what else is told of each, "None", "Metadata" or
+    "Object"."""
+    columns = _columns(kind)
+    return {
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": metadata,
+        "columnDefinitions": [
+            {
+                "name": column.title,
+                "type": "string",
+                "format": "name" if column is _NAME else "",
+                "description": column.title,
+                "priority": int(column.wide),
+            }
+            for column in columns
+        ],
+        "rows": [_row(columns, one, include) for one in stored],
+    }
+
+
+def _row(columns: Sequence[Column], stored: Stored, include: str) -> Json:
+    row: Json = {"cells": [column.cell(stored.object) or "<none>" for column in columns]}
+    if include == "Metadata":
+        row["object"] = {
+            "kind": "PartialObjectMetadata",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": stored.metadata,
+        }
+    elif include == "Object":
+        kind = stored.kind
+        row["object"] = {"kind": kind.name, "apiVersion": kind.api_version} | stored.object
+    return row
+
+
+def _columns(kind: Kind) -> list[Column]:
+    columns = [_NAME, *_COLUMNS.get(kind, ())]
+    if kind.name == "Event":
+        return columns[1:]
     # The age stands where kubectl has it: after the narrow columns, before the wide ones.
     age = next((i for i, column in enumerate(columns) if column.wide), len(columns))
-    columns.insert(age, Column("AGE", _age))
-    rows = [[column.title for column in columns]]
-    rows += [[column.cell(object_) or "<none>" for column in columns] for object_ in objects]
-    return align(rows)
-
-
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, three spaces between them."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    return "\n".join(
-        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    columns.insert(age, Column("Age", _age))
+    return columns
 
 
 def human_age(seconds: float) -> str:
@@ -73,9 +97,15 @@ def human_age(seconds: float) -> str:
     return f"{days}d"
 
 
+def _since(time: str) -> str:
+    return human_age((datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds())
+
+
 def _age(object_: Json) -> str:
-    created = datetime.fromisoformat(object_["metadata"]["creationTimestamp"])
-    return human_age((datetime.now(UTC) - created).total_seconds())
+    return _since(object_["metadata"]["creationTimestamp"])
+
+
+_NAME = Column("Name", lambda o: str(o["metadata"]["name"]))
 
 
 def _join(items: Sequence[str], limit: int = 0) -> str:
@@ -87,6 +117,10 @@ def _join(items: Sequence[str], limit: int = 0) -> str:
 
 def _pairs(values: dict[str, str] | None) -> str:
     return _join([f"{key}={value}" for key, value in sorted((values or {}).items())])
+
+
+def _labels(object_: Json) -> Json:
+    return object_["metadata"].get("labels") or {}
 
 
 def _spec(object_: Json) -> Json:
@@ -248,11 +282,12 @@ _COLUMNS: dict[Kind, tuple[Column, ...]] = {
     ),
     NODE: (
         Column("STATUS", _node_status),
-        Column("INTERNAL-IP", _node_addresses("InternalIP")),
+        Column("ROLES", lambda o: ""),
         Column(
-            "ZONE",
-            lambda o: (o["metadata"].get("labels") or {}).get("topology.kubernetes.io/zone", ""),
+            "VERSION", lambda o: str((_status(o).get("nodeInfo") or {}).get("kubeletVersion", ""))
         ),
+        Column("INTERNAL-IP", _node_addresses("InternalIP"), wide=True),
+        Column("ZONE", lambda o: str(_labels(o).get("topology.kubernetes.io/zone", "")), wide=True),
         Column("POD-CIDRS", lambda o: _join(_spec(o).get("podCIDRs") or ()), wide=True),
     ),
     NAMESPACE: (Column("STATUS", lambda o: str(_status(o).get("phase", ""))),),
@@ -275,6 +310,7 @@ _COLUMNS: dict[Kind, tuple[Column, ...]] = {
 }
 
 _EVENT = (
+    Column("LAST SEEN", lambda o: _since(_last_seen(o))),
     Column("TYPE", lambda o: str(o.get("type", ""))),
     Column("REASON", lambda o: str(o.get("reason", ""))),
     Column(
@@ -285,4 +321,25 @@ _EVENT = (
     ),
     Column("MESSAGE", lambda o: str(o.get("note") or o.get("message") or "")),
 )
-_COLUMNS |= {kind: _EVENT for kind in KINDS if kind.name == "Event"}
+
+
+def _last_seen(event: Json) -> str:
+    series = event.get("series") or {}
+    return str(
+        event.get("lastTimestamp")
+        or series.get("lastObservedTime")
+        or event.get("eventTime")
+        or event["metadata"]["creationTimestamp"]
+    )
+
+
+_BY_NAME = {
+    "Event": _EVENT,
+    "ConfigMap": (Column("DATA", lambda o: str(len(o.get("data") or ()))),),
+    "Secret": (
+        Column("TYPE", lambda o: str(o.get("type", ""))),
+        Column("DATA", lambda o: str(len(o.get("data") or ()))),
+    ),
+    "Lease": (Column("HOLDER", lambda o: str(_spec(o).get("holderIdentity", ""))),),
+}
+_COLUMNS |= {kind: _BY_NAME[kind.name] for kind in KINDS if kind.name in _BY_NAME}

@@ -5,8 +5,16 @@ from typing import Any
 
 import pytest
 
-from ebpf_lb.lab.apiserver.kinds import ENDPOINT_SLICE, KINDS, POD, SERVICE
-from ebpf_lb.lab.objects.table import human_age, render
+from ebpf_lb.lab.apiserver.kinds import ENDPOINT_SLICE, KINDS, POD, SERVICE, Kind
+from ebpf_lb.lab.apiserver.store import Stored
+from ebpf_lb.lab.apiserver.table import human_age, table
+from ebpf_lb.lab.objects import text
+
+
+def render(kind: Kind, objects: list[dict[str, Any]], *, namespaces: bool, wide: bool) -> str:
+    """From objects to what `lab get` prints."""
+    made = table(kind, [Stored(kind, object_) for object_ in objects], {}, "Metadata")
+    return text.render(made, namespaces=namespaces, wide=wide)
 
 
 def metadata(name: str) -> dict[str, Any]:
