@@ -19,6 +19,7 @@ from ebpf_lb.agent.network import reserved, roles
 from ebpf_lb.agent.network.attachments import Attachments
 from ebpf_lb.agent.network.roles import Facts, Patterns, Role
 from ebpf_lb.agent.network.xdp import XdpUplinks
+from ebpf_lb.agent.programming.conflicts import Conflicts
 from ebpf_lb.agent.programming.latency import ProgrammingLatency
 from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.agent.programming.service_networks import ServiceNetworks
@@ -36,6 +37,7 @@ from ebpf_lb.plan.reserved import Reserved
 
 SYNC_INTERVAL_S = 0.01
 HOUSEKEEPING_INTERVAL_S = 1.0
+MISINFORMED_A_SECOND = 50
 
 NODES = "nodes"
 # Of these one is followed, never both.
@@ -56,6 +58,7 @@ class Parts:
 
     cluster: Cluster
     programmer: Programmer
+    conflicts: Conflicts
     attachments: Attachments
     xdp: XdpUplinks
     health_checks: HealthCheckServers
@@ -63,7 +66,6 @@ class Parts:
     stale_sockets: StaleSockets
     metrics: Metrics
     log: Any
-    report_conflict: Callable[[ObjectKey, str], None] = lambda key, sentence: None
     vacate: Callable[[Iterable[Reserved]], None] = lambda places: None
     sweep: Callable[[], None] = lambda: None
     checks: Sequence[Check] = ()
@@ -110,7 +112,6 @@ class Loop:
         if config.endpoints_source == resources.ENDPOINTS.name:
             self._source = resources.ENDPOINTS.name
         self._missing = {resources.SERVICES.name, self._source, NODES}  # kinds not yet listed
-        self._conflicts: dict[ObjectKey, list[str]] = {}
         self._latency = ProgrammingLatency(parts.metrics.programming.observe, wall_clock)
         self._unserved: tuple[str, ...] = ()
         self._primary: tuple[bytes, ...] = ()
@@ -322,7 +323,9 @@ class Loop:
             self._complete()
         self._parts.health_checks.apply()
         # not before the Services: what has an address in these networks must be known
-        self._parts.service_networks.apply(self._primary, self._pod_networks)
+        self._parts.service_networks.apply(
+            (*self._primary, *self._parts.cluster.reserved_addresses), self._pod_networks
+        )
         self._latency.programmed()
         self.complete = True  # not before programs run and guards stand: /healthz says so
         written = programmer.writes - writes
@@ -346,14 +349,7 @@ class Loop:
             log.exception("internal error", service=str(key))
             programmer.fail(key, f"internal error: {error!r}")
             return
-        if conflicts != self._conflicts.get(key, []):
-            for sentence in conflicts:
-                log.warning("conflict", service=str(key), problem=sentence)
-                self._parts.report_conflict(key, sentence)
-        if conflicts:
-            self._conflicts[key] = conflicts
-        else:
-            self._conflicts.pop(key, None)
+        self._parts.conflicts.set(key, conflicts)
 
     def _complete(self) -> None:
         """Every Service is in the maps: whatever else is in them is gone from the cluster."""
@@ -376,6 +372,8 @@ class Loop:
         self._housekeeping_at = now + HOUSEKEEPING_INTERVAL_S
         programmer, attachments = self._parts.programmer, self._parts.attachments
         programmer.housekeeping()
+        for key in self._parts.cluster.take_misinformed(MISINFORMED_A_SECOND):
+            self._parts.conflicts.correct(key, self._parts.cluster.problems(key))
         self._parts.sweep()
         if attachments.failed:
             attachments.retry()
@@ -403,7 +401,7 @@ class Loop:
             "endpointsSource": self._source,
             "services": programmer.services,
             "notProgrammed": sorted({one.sentence for one in list(programmer.refused.values())}),
-            "conflicts": sorted({text for all_ in list(self._conflicts.values()) for text in all_}),
+            "conflicts": self._parts.conflicts.sentences(),
             "staleSocketProblem": self._parts.stale_sockets.problem,
             "hookProblems": [one.problem for one in self._parts.checks if one.problem],
             "serviceNetworkProblems": list(self._parts.service_networks.problems),

@@ -17,6 +17,7 @@ from ebpf_lb.agent.loop import Loop, Parts
 from ebpf_lb.agent.metrics.counters import Metrics
 from ebpf_lb.agent.metrics.maps import MapCollector
 from ebpf_lb.agent.metrics.parts import (
+    ConflictCollector,
     HealthCheckCollector,
     HookCollector,
     ProgrammerCollector,
@@ -29,6 +30,7 @@ from ebpf_lb.agent.network.interfaces import Network
 from ebpf_lb.agent.network.layer_3 import OnDemand, wanted
 from ebpf_lb.agent.network.roles import LAYER_3_PROGRAMS, Role
 from ebpf_lb.agent.network.xdp import XdpUplinks
+from ebpf_lb.agent.programming.conflicts import Conflicts
 from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.agent.programming.service_networks import ServiceNetworks
 from ebpf_lb.agent.servers import pages
@@ -137,6 +139,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         return lambda service, sentence: events.warn(service, reason, sentence)
 
     programmer = Programmer(writers, time.monotonic, log, report("NotProgrammed"))
+    conflicts = Conflicts(log, report("AddressConflict"))
     state = Health(
         lambda: inbox.oldest_waiting, lambda: loop.complete, lambda: loop.eligible, time.monotonic
     )
@@ -159,6 +162,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         Parts(
             cluster=Cluster(NodeView(config.node_name, "", ()), Algorithm(config.algorithm)),
             programmer=programmer,
+            conflicts=conflicts,
             attachments=attachments,
             xdp=xdp,
             health_checks=health_checks,
@@ -166,7 +170,6 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
             stale_sockets=stale_sockets,
             metrics=metrics,
             log=log,
-            report_conflict=report("AddressConflict"),
             vacate=lambda places: _vacate(config, places, log),
             sweep=Sweeper(sweeps(loaded.build), log).step,
             checks=(build_pins, sockets),
@@ -183,6 +186,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         when_everywhere=take_over,
     )
     metrics.registry.register(ProgrammerCollector(programmer, version("ebpf-lb"), loaded.build_id))
+    metrics.registry.register(ConflictCollector(conflicts))
     metrics.registry.register(MapCollector(loaded.build, programmer.occupancy))
     metrics.registry.register(HealthCheckCollector(health_checks))
     metrics.registry.register(XdpCollector(xdp))

@@ -20,6 +20,7 @@ SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 HEADLESS = "service.kubernetes.io/headless"
 ALGORITHM = "ebpf-lb.io/algorithm"
 WEIGHTS = "ebpf-lb.io/weights"
+APPLICATION, CLUSTER_DNS = "k8s-app", "kube-dns"
 SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 
 AFFINITY_DEFAULT_S = 10800
@@ -64,6 +65,7 @@ def parse_service(raw: Json) -> Parsed[Service]:
             or 0,
             other_proxy=SERVICE_PROXY_NAME in labels,
             headless_label=HEADLESS in labels,
+            cluster_dns=labels.get(APPLICATION) == CLUSTER_DNS,
             algorithm=algorithm,
             weights=weights,
         )

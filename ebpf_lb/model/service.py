@@ -71,3 +71,4 @@ class Service:
     headless_label: bool = False  # labelled service.kubernetes.io/headless
     algorithm: Algorithm | None = None  # None: as the agent is configured
     weights: tuple[tuple[bytes | str, int], ...] = ()  # of endpoints by address or by node
+    cluster_dns: bool = False  # labelled k8s-app=kube-dns

@@ -2,37 +2,52 @@
 
 The rule: a plan is a function of what is known now, never of the order in which it became known.
 Work per change does not grow with the cluster: a change marks the Services whose plan it can alter
-(its own, and those that claim an address of it), and only these are planned again.
+(its own, and those that win or lose a frontend by it: `Owners`), and only these are planned again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ebpf_lb.model.endpoints import EndpointSlice
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.service import Algorithm, Service
 from ebpf_lb.model.values import Family
-from ebpf_lb.plan.clash import Claim, Place, claims, lost, sentence
+from ebpf_lb.plan.claims import Claim, Claims, FrontendKey, Reservations, claims
+from ebpf_lb.plan.conflicts import sentences
 from ebpf_lb.plan.forwarding import Forwarding, Frontend, FrontendFlag, ServicePortName
-from ebpf_lb.plan.frontends import source_ranges, uses_cluster, uses_local
+from ebpf_lb.plan.frontends import reaches, source_ranges, uses_cluster, uses_local
 from ebpf_lb.plan.health import HealthCheck, health_check
 from ebpf_lb.plan.node import NodeView
+from ebpf_lb.plan.owners import Owners
+from ebpf_lb.plan.priority import DEFAULT_CRITICAL, Priority, priority
+from ebpf_lb.plan.reserved import API_SERVER, KUBERNETES
 from ebpf_lb.plan.spread import NO_TABLES, Tables, by_table, tables
 from ebpf_lb.plan.usable import NOTHING, Usable, places, plain, usable
 
 __all__ = ["Cluster", "NodeView"]
 
 
-class Cluster:
-    """`algorithm`: of Services that name none."""
+_GONE = Priority(
+    0, 0, ObjectKey("", "")
+)  # what a Service leaves behind may be what others wait for
 
-    def __init__(self, node: NodeView, algorithm: Algorithm = Algorithm.RANDOM) -> None:
+
+class Cluster:
+    """`algorithm`: of Services that name none. `critical`: those that come first."""
+
+    def __init__(
+        self,
+        node: NodeView,
+        algorithm: Algorithm = Algorithm.RANDOM,
+        critical: Collection[ObjectKey] = DEFAULT_CRITICAL,
+    ) -> None:
         self._node = node
+        self._reservations = Reservations(node.reserved)
         self._algorithm = algorithm
+        self._critical = critical
         self._services: dict[ObjectKey, Service] = {}
         self._slices: dict[ObjectKey, EndpointSlice] = {}
         self._slices_of: dict[ObjectKey, tuple[EndpointSlice, ...]] = {}
-        # who asks for a place: nearly always one Service, and then its places share one tuple
-        self._claimants: dict[Place, tuple[ObjectKey, ...]] = {}
+        self._owners = Owners()
         self._changed: dict[ObjectKey, None] = {}
 
     # what is known
@@ -41,14 +56,15 @@ class Cluster:
         old = self._services.get(service.key)
         if old == service:
             return
-        self._reclaim(service.key, self._claims(old), claims(service, self._node))
+        before = self._wanted(old)
+        self._reclaim(before, self._claims(service).wanted)
         self._services[service.key] = service
         self._changed[service.key] = None
 
     def delete_service(self, key: ObjectKey) -> None:
         old = self._services.pop(key, None)
         if old is not None:
-            self._reclaim(key, self._claims(old), {})
+            self._reclaim(self._wanted(old), {})
             self._changed[key] = None
 
     def set_slice(self, s: EndpointSlice) -> bool:
@@ -106,22 +122,37 @@ class Cluster:
 
     def set_node(self, node: NodeView) -> None:
         """Marks those Services alone whose plan can change by it."""
-        old = self._node
-        if old == node:
+        old, new = self._node, node
+        if old == new:
             return
+        reserved = old.reserved ^ new.reserved
+        before, after = self._reservations, Reservations(new.reserved)
         for key, service in self._services.items():
-            if not self._depends(service, old, node):
-                continue
-            before = claims(service, old)
-            self._reclaim(key, before, claims(service, node))
-            self._changed[key] = None
-        self._node = node
+            if self._depends(service, old, new) or (reserved and reaches(service, reserved, new)):
+                was, will_be = claims(service, old, before), claims(service, new, after)
+                self._reclaim(was.wanted, will_be.wanted)
+                self._changed[key] = None
+        self._node, self._reservations = new, after
 
     # what follows
 
+    @property
+    def reserved_addresses(self) -> frozenset[bytes]:
+        """Where the API server is, as far as that is no Service's."""
+        own = self._services.get(KUBERNETES)
+        cluster_ips = own.cluster_ips if own is not None else ()
+        servers = {one.address for one in self._node.reserved if one.what == API_SERVER}
+        return frozenset(servers.difference(cluster_ips))
+
+    def priority(self, key: ObjectKey) -> Priority:
+        """Who comes first where not all can be at once, or at all."""
+        service = self._services.get(key)
+        return priority(service, self._critical) if service is not None else _GONE
+
     def take_changes(self) -> list[ObjectKey]:
-        """The Services to plan again since the last call, each of them once."""
-        changed = list(self._changed)
+        """The Services to plan again since the last call, each of them once, in the order of their
+        priorities."""
+        changed = sorted(self._changed, key=self.priority)
         self._changed.clear()
         return changed
 
@@ -133,14 +164,13 @@ class Cluster:
         """One Forwarding for every port and family that has a frontend, sorted; () when the
         Service is gone or not ours."""
         service = self._services.get(key)
-        own = self._claims(service)
+        own = self._wanted(service)
         if service is None or not own:
             return ()
-        given_away = self._lost(key, own)
         granted: dict[tuple[str, Family], list[Claim]] = {}
-        for place, claim in own.items():
-            if place not in given_away:
-                granted.setdefault((claim.port, claim.family), []).append(claim)
+        for at, claim in own.items():
+            if self._owners.owns(at, claim):
+                granted.setdefault((claim.service_port.name, claim.family), []).append(claim)
         # both families of a port share its name: those who keep it keep one
         ports = {claims[0].service_port for claims in granted.values()}
         names = {port: ServicePortName(*key, port.name, port.protocol) for port in ports}
@@ -151,11 +181,19 @@ class Cluster:
         return tuple(sorted(forwardings, key=lambda f: (f.name, f.family)))
 
     def problems(self, key: ObjectKey) -> list[str]:
-        """What this Service asks for and does not get, one sentence each."""
-        own = self._claims(self._services.get(key))
-        return [
-            sentence(place, key, winner) for place, winner in sorted(self._lost(key, own).items())
-        ]
+        """What this Service asks for and does not get: a few sentences."""
+        service = self._services.get(key)
+        if service is None:
+            return []
+        own, owners = self._claims(service), self._owners
+        lost = {
+            at: owners.owner(at) for at, claim in own.wanted.items() if not owners.owns(at, claim)
+        }
+        return sentences(key, own.barred, lost)
+
+    def take_misinformed(self, limit: int) -> list[ObjectKey]:
+        """Services whose `problems` read otherwise now, though nothing changed of their plans."""
+        return self._owners.take_misinformed(limit)
 
     def health_checks(self, key: ObjectKey) -> tuple[HealthCheck, ...]:
         """What to answer on the Service's healthCheckNodePort; () when it has none."""
@@ -168,10 +206,11 @@ class Cluster:
         self, service: Service, name: ServicePortName, granted: list[Claim]
     ) -> Forwarding:
         family = granted[0].family
-        frontends: list[Frontend] = sorted(
-            (claim.frontend for claim in granted), key=lambda f: (f.address, f.port)
+        # a port's are told apart by address and port
+        frontends: list[Frontend] = sorted([claim.frontend for claim in granted])
+        guarded = service.source_ranges is not None and any(
+            f.flags & FrontendFlag.SOURCE_RANGES for f in frontends
         )
-        guarded = any(f.flags & FrontendFlag.SOURCE_RANGES for f in frontends)
         found = self._usable(service, granted[0])
         spread = self._tables(service, granted[0], found)
         return Forwarding(
@@ -218,33 +257,15 @@ class Cluster:
 
     # who asks for what
 
-    def _claims(self, service: Service | None) -> dict[Place, Claim]:
-        return claims(service, self._node) if service is not None else {}
+    def _claims(self, service: Service) -> Claims:
+        return claims(service, self._node, self._reservations)
 
-    def _lost(self, key: ObjectKey, own: dict[Place, Claim]) -> dict[Place, Claim]:
-        rivals = {
-            place: [self._services[rival] for rival in self._claimants[place] if rival != key]
-            for place in own
-            if len(self._claimants[place]) > 1
-        }
-        return lost(own, rivals, self._node) if rivals else {}
+    def _wanted(self, service: Service | None) -> dict[FrontendKey, Claim]:
+        return self._claims(service).wanted if service is not None else {}
 
-    def _reclaim(
-        self, key: ObjectKey, before: dict[Place, Claim], after: dict[Place, Claim]
-    ) -> None:
-        """Note what a Service asks for now, and mark whoever asks for the same."""
-        alone = (key,)
-        for place in before.keys() | after.keys():
-            rivals = tuple(rival for rival in self._claimants.get(place, ()) if rival != key)
-            for rival in rivals:
-                self._changed[rival] = None
-            claimants = (*rivals, key) if place in after and rivals else rivals
-            if place in after and not rivals:
-                claimants = alone
-            if claimants:
-                self._claimants[place] = claimants
-            else:
-                self._claimants.pop(place, None)
+    def _reclaim(self, before: dict[FrontendKey, Claim], after: dict[FrontendKey, Claim]) -> None:
+        """Note what a Service asks for now, and mark who wins or loses something by it."""
+        self._changed.update(dict.fromkeys(self._owners.replace(before, after)))
 
     def _depends(self, service: Service, old: NodeView, new: NodeView) -> bool:
         """Whether the plan of a Service can differ between two states of this node."""

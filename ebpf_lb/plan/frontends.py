@@ -1,11 +1,13 @@
 """On which addresses a Service is reached, and by which policy: SEMANTICS section 3."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from ebpf_lb.model.service import IPMode, Service, ServicePort, ServiceType, TrafficPolicy
 from ebpf_lb.model.values import Family, Network, family_of
 from ebpf_lb.plan.forwarding import NO_FLAGS, Frontend, FrontendFlag, FrontendKind
 from ebpf_lb.plan.node import NodeView
+from ebpf_lb.plan.reserved import Reserved
 
 _BOTH = FrontendFlag.LOCAL | FrontendFlag.SOURCE_RANGES
 
@@ -57,27 +59,53 @@ def uses_local(service: Service, port: ServicePort, family: Family) -> bool:
     )
 
 
-def frontends(
-    service: Service, port: ServicePort, family: Family, node: NodeView
-) -> Iterator[Frontend]:
-    """Every address that asks for this port, before clashes: an address may appear twice."""
+def reaches(service: Service, reserved: Iterable[Reserved], node: NodeView) -> bool:
+    """Whether it may ask for one of these, by any of its ports."""
+    own = {
+        *service.cluster_ips,
+        *service.external_ips,
+        *(ingress.address for ingress in service.load_balancer),
+    }
+    ports = {port.node_port for port in service.ports}
+    return any(
+        one.address in own or (one.port in ports and one.address in node.nodeport_addresses)
+        for one in reserved
+    )
+
+
+class Listener(NamedTuple):
+    """An address of a Service, for all of its ports."""
+
+    address: bytes
+    kind: FrontendKind
+    flags: FrontendFlag
+
+
+def listeners(service: Service, family: Family, node: NodeView) -> list[Listener]:
+    """Every address by which a Service may be asked, before clashes: one may appear twice."""
     internal = _flags(service.internal_policy is TrafficPolicy.LOCAL, False)
     local = service.external_policy is TrafficPolicy.LOCAL
     external = _flags(local, False)
-    for address in service.cluster_ips:
-        if family_of(address) is family:
-            yield Frontend(address, port.port, FrontendKind.CLUSTER_IP, internal)
-    if port.node_port:
-        for address in node.nodeport_addresses:
-            if family_of(address) is family:
-                yield Frontend(address, port.node_port, FrontendKind.NODE_PORT, external)
-    if service.load_balancer:
-        guarded = _flags(local, service.source_ranges is not None)
-        for address in load_balancer_addresses(service, family):
-            yield Frontend(address, port.port, FrontendKind.LOAD_BALANCER, guarded)
-    for address in service.external_ips:
-        if family_of(address) is family:
-            yield Frontend(address, port.port, FrontendKind.EXTERNAL_IP, external)
+    guarded = _flags(local, service.source_ranges is not None)
+    return [
+        Listener(address, kind, flags)
+        for kind, flags, addresses in (
+            (FrontendKind.CLUSTER_IP, internal, service.cluster_ips),
+            (FrontendKind.NODE_PORT, external, node.nodeport_addresses),
+            (FrontendKind.LOAD_BALANCER, guarded, load_balancer_addresses(service, family)),
+            (FrontendKind.EXTERNAL_IP, external, service.external_ips),
+        )
+        for address in addresses
+        if family_of(address) is family
+    ]
+
+
+def frontends(port: ServicePort, addresses: Iterable[Listener]) -> Iterator[Frontend]:
+    """Those that ask for this port."""
+    for address, kind, flags in addresses:
+        number = port.node_port if kind is FrontendKind.NODE_PORT else port.port
+        if number:
+            yield Frontend(address, number, kind, flags)
 
 
 def _flags(local: bool, ranges: bool) -> FrontendFlag:

@@ -2,11 +2,15 @@
 
 from typing import NamedTuple
 
+from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Protocol
 
 API_SERVER = "the API server"
 KUBELET = "the kubelet"
 HEALTH = "ebpf-lb's health checks"
+
+KUBERNETES = ObjectKey("default", "kubernetes")
+"""The API server's own Service."""
 
 
 class Reserved(NamedTuple):

@@ -57,6 +57,21 @@ class ProgrammerCollector(Collector):
         yield writes
 
 
+class ConflictCollector(Collector):
+    """Services that do not get an address and port that they ask for."""
+
+    def __init__(self, conflicts: Sized) -> None:
+        self._conflicts = conflicts
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "ebpf_lb_conflicts",
+            "Services that do not get an address and port they ask for; another one, or the node "
+            "itself, has it.",
+            value=len(self._conflicts),
+        )
+
+
 class HealthChecks(Protocol):
     """What is asked of the HealthCheckServers here."""
 

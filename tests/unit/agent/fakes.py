@@ -13,6 +13,7 @@ from ebpf_lb.agent.metrics.counters import Metrics
 from ebpf_lb.agent.network.attachments import Attachments, SourceNumbers
 from ebpf_lb.agent.network.roles import Address, Facts, Link
 from ebpf_lb.agent.network.xdp import XdpUplinks
+from ebpf_lb.agent.programming.conflicts import Conflicts
 from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.agent.programming.service_networks import ServiceNetworks
 from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets, Translated
@@ -316,6 +317,7 @@ class Agent:
             Parts(
                 self.cluster,
                 self.programmer,
+                Conflicts(self.log, self._report),
                 self.attachments,
                 uplinks,
                 self.health_checks,
@@ -323,7 +325,6 @@ class Agent:
                 self.stale_sockets,
                 self.metrics,
                 self.log,
-                self._report,
                 lambda places: self.vacated.append(frozenset(places)),
             ),
             self.inbox,

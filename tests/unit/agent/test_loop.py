@@ -247,6 +247,20 @@ def test_two_that_ask_for_one_address_are_reported(agent: Agent) -> None:
     assert "default/api:http" in held(agent)
 
 
+def test_who_still_gets_nothing_is_told_who_has_it_now_without_ado(agent: Agent) -> None:
+    two, three = ObjectKey("default", "two"), ObjectKey("default", "three")
+    agent.tell(
+        Changed(SERVICES, service(two, created_s=5), two),
+        Changed(SERVICES, service(three, created_s=6), three),
+    )
+    assert len(agent.reports) == 2
+    agent.tell(Deleted(SERVICES, WEB))
+    agent.second()
+    (told,) = agent.loop.status()["conflicts"]
+    assert "default/three does not get 10.96.0.1:80/TCP: Service default/two has it" in told
+    assert len(agent.reports) == 2
+
+
 def test_node_ports_follow_the_nodes_addresses(agent: Agent) -> None:
     port = web().ports[0].__class__("http", Protocol.TCP, 80, node_port=30080)
     agent.tell(Changed(SERVICES, web(type=ServiceType.NODE_PORT, ports=(port,)), WEB))

@@ -358,7 +358,6 @@ def test_deleting_everything_leaves_nothing(events: list[tuple[str, Any]]) -> No
         world.happen(("no slice", key))
     world.follow()
     assert all(plan == () for plan in world.plans.values())
-    held = [
-        value for name, value in vars(world.cluster).items() if name not in ("_node", "_algorithm")
-    ]
+    settings = ("_node", "_algorithm", "_critical")
+    held = [value for name, value in vars(world.cluster).items() if name not in settings]
     assert all(not value for value in held)
