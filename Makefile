@@ -102,6 +102,7 @@ check: $(VENV)/.installed docs ## style, types, layers, C, and what must not be 
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict ebpf_lb
 	@$(BIN)/lint-imports
+	@$(PYTEST) -q tests/unit/documents
 	@$(CLANG_FORMAT) --dry-run -Werror bpf/[!k]*/*.[ch]
 	@$(BIN)/python -m tests.support.syntax $(CLANG)
 	@! git -c safe.directory='*' grep -nIE '(^|[^[:alnum:]_.{}-])/(work|root|home)/' \

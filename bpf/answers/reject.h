@@ -31,6 +31,7 @@
  * The bucket's state is the time at which it will be full again; a second's worth fits in. Taking a
  * token moves that time on by one interval.
  */
+/* rule: VE-11 */
 INLINE int take_token(void)
 {
 	struct token_bucket *bucket = reject_bucket_get();
@@ -108,7 +109,7 @@ INLINE int become_reset(struct __sk_buff *skb, struct packet *packet)
 	void *data = (void *)(long)skb->data;
 	void *data_end = (void *)(long)skb->data_end;
 	__u32 l4 = packet->l4_offset & MAX_L4_OFFSET;
-	struct tcphdr *tcp = packet_at(data, l4);
+	struct tcphdr *tcp = data + l4;
 
 	if ((void *)(tcp + 1) > data_end)
 		return -1;
@@ -127,7 +128,7 @@ INLINE int become_reset(struct __sk_buff *skb, struct packet *packet)
 
 	data = (void *)(long)skb->data;
 	data_end = (void *)(long)skb->data_end;
-	tcp = packet_at(data, l4);
+	tcp = data + l4;
 	if ((void *)(tcp + 1) > data_end || data + LINK_HEADER_BYTES + IP_DESTINATION > data_end)
 		return -1;
 	__builtin_memset(tcp, 0, sizeof(*tcp));
@@ -285,6 +286,7 @@ INLINE int answerable(const struct packet *packet)
 #endif
 }
 
+/* rule: VE-10 */
 INLINE int reject(struct __sk_buff *skb)
 {
 	struct packet packet;

@@ -120,6 +120,7 @@ INLINE __u32 flow_age(__u64 word, __u32 now)
 }
 
 /* Idle time-out in ticks. */
+/* rule: CO-14 */
 INLINE __u32 flow_timeout(__u64 word)
 {
 	__u32 state = flow_state(word);
@@ -323,6 +324,7 @@ INLINE __u32 flow_next_state(__u32 state, __u8 packet_flags, int towards_backend
 }
 
 /* A client's SYN that cannot belong to the connection it had: the tuple is used again. */
+/* rule: CO-12 */
 INLINE int flow_reused(__u64 word, __u8 packet_flags)
 {
 	__u32 state = flow_state(word);

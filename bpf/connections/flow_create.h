@@ -245,6 +245,7 @@ INLINE __u64 flow_publish(struct flow *flow, __u64 old, const struct new_flow *n
  * not changed has been judged, since an entry's content changes with its word only. Rivals that came
  * meanwhile show, and only then all are judged anew.
  */
+/* rule: CO-13, CO-30 */
 INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct flow_ref *ref)
 {
 	const struct packet *packet = new->packet;

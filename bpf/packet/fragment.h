@@ -32,6 +32,7 @@ INLINE void fragment_key_of(const struct packet *packet, struct fragment_key *ke
  * One that no datagram to this destination has had for long: they are counted. IPv4 has 16 bits for
  * it, in the first half as it stands in memory.
  */
+/* rule: CO-24 */
 INLINE __be32 fresh_id(const addr *destination)
 {
 	__u64 *next = fragment_ids_get(hash_filter(destination) % FRAGMENT_IDS);
@@ -109,6 +110,7 @@ INLINE struct fragment *fragment_of(const struct packet *packet)
 }
 
 /* Gives a later fragment its ports. Returns 0 if its first one was not seen. */
+/* rule: CO-23 */
 INLINE int fragment_recall(struct packet *packet)
 {
 	struct fragment *fragment = fragment_of(packet);
@@ -135,7 +137,7 @@ INLINE int write_fragment_id(context *ctx, const struct packet *packet, __be32 i
 	ip->id = id;
 #else
 	/* the last of the headers, unless destination options follow, which nobody sends */
-	struct extension_header *last = packet_at(data, packet->l4_offset - 8);
+	struct extension_header *last = data + ((packet->l4_offset - 8) & MAX_L4_OFFSET);
 
 	if ((void *)(last + 1) > data_end || last->fragment_id != packet->fragment_id)
 		return 0;

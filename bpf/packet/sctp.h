@@ -23,6 +23,7 @@ INLINE __u32 crc32c_shift_by(__u32 value, const struct crc32c_shift *shift)
 	return result;
 }
 
+/* rule: CO-27 */
 INLINE int mend_sctp_checksum(struct __sk_buff *skb)
 {
 	struct packet packet;

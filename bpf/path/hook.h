@@ -67,6 +67,7 @@ INLINE int read_packet(context *ctx, struct packet *packet)
 	return parse((void *)(long)ctx->data, (void *)(long)ctx->data_end, packet);
 }
 
+/* rule: VE-12 */
 INLINE int drop(context *ctx, __u32 reason)
 {
 	count_packet(ctx, reason);

@@ -83,6 +83,7 @@ INLINE int from_client(context *ctx, int hook)
 	__u32 now = TICK();
 
 	forget_kind(&packet, now);
+	/* rule: CO-10, CO-11 */
 	if (LIKELY(flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags)))
 		return translate_to_backend(ctx, &packet, &ref, now, hook);
 	/* half of what XDP sees; at TC rare from pods (hairpins), and too long for an uplink's */

@@ -96,6 +96,7 @@ INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 
 	switch (decide(packet, client, now, verdict)) {
 	case ACTION_TRANSLATE:
 		break;
+	/* rule: CO-17 */
 	case ACTION_REJECT:
 		return refuse(ctx, verdict->reason, 0, hook);
 	case ACTION_DROP:
@@ -113,6 +114,7 @@ INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 
 }
 
 /* The source port for masquerading is taken, or has no room. */
+/* rule: CO-29 */
 INLINE int try_another_port(context *ctx, int hook, __u32 reason)
 {
 	/* each port has a home of its own; where many are full, it is the table */
@@ -292,6 +294,7 @@ INLINE int new_snat_flow(context *ctx, int hook)
 			source = found->address;
 		else if (way->ifindex)
 			return drop(ctx, REASON_NO_SNAT_SOURCE);
+		/* rule: KI-8 */
 		/*
 		 * To the node itself: not masqueraded, as kube-proxy's rules for packets on their way
 		 * out do not see such. Nor need it be, for the reply starts out here.

@@ -13,6 +13,7 @@
 #include "path/hook.h"
 
 /* Does a socket of the node hold this connection? Listening ones do not count. */
+/* rule: CO-28 */
 INLINE int node_socket_exists(context *ctx, __u8 protocol, const addr *local, __be16 local_port,
 			      const addr *remote, __be16 remote_port)
 {

@@ -48,6 +48,7 @@ INLINE int snat_change(const struct flow_ref *ref, struct endpoint_change *chang
  * Does the flow's backend still take new connections? UDP has no end that could be waited for: a
  * client with a fixed source port must be moved on when its backend leaves (or changes its port).
  */
+/* rule: CO-15, CO-16, CO-18 */
 INLINE int still_serves(const struct flow_ref *ref)
 {
 	struct way *way = way_of(ref->set, ref->slot);

@@ -55,6 +55,7 @@ INLINE int client_allowed(const struct packet *packet, __u16 service_id)
 }
 
 /* The client's remembered backend, if it may still be used by `set` (BACKEND_IN_…_SET). */
+/* rule: AF-1, AF-2, AF-6 */
 INLINE __u32 affine_backend(const struct packet *packet, __u16 service_id, __u32 timeout, __u8 set,
 			    __u32 now, struct verdict *verdict)
 {
@@ -110,6 +111,7 @@ INLINE int is_pod(const addr *address)
 }
 
 /* A ClusterIP is for the cluster's own: others are masqueraded where we know who is which. */
+/* rule: VE-15 */
 INLINE int masquerade_for_cluster_ip(const struct packet *packet, int client)
 {
 	struct config *config = config_get();
@@ -127,6 +129,7 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 
 	if (!frontend)
 		return verdict_is(verdict, ACTION_PASS, REASON_NONE);
+	/* rule: VE-7 */
 	if (frontend->kind == FRONTEND_UNSERVED)
 		/* an ICMP error about something of ours is no connection */
 		return packet->flags & PACKET_ICMP_ERROR ?
@@ -140,11 +143,13 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 	verdict->service_id = service_id;
 	verdict->keep_affinity = 0;
 	verdict->masquerade = 0;
+	/* rule: VE-9 */
 	if ((frontend->flags & FRONTEND_SOURCE_RANGES) && !client_allowed(packet, service_id))
 		return verdict_is(verdict, ACTION_DROP, REASON_SOURCE_RANGE);
 
 	struct service *service = service_get(service_id);
 
+	/* rule: VE-1 */
 	if (!service || !(service->flags & SERVICE_HAS_ANY))
 		return verdict_is(verdict, ACTION_REJECT, REASON_NO_ENDPOINTS);
 
@@ -153,6 +158,7 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 	 * node that asks this one by its address asks from outside: sent on to a third node without
 	 * masquerading, as the policy wants it, it would get its answer past us, from a stranger.
 	 */
+	/* rule: VE-4, VE-5, VE-17 */
 	if (kind != FRONTEND_CLUSTER_IP && client != CLIENT_REMOTE)
 		local = 0;
 
@@ -160,12 +166,14 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 	__u32 base = (__u32)region;
 	__u32 size = region >> 32;
 
+	/* rule: VE-2, VE-6 */
 	if (size == 0)
 		return local ? verdict_is(verdict, ACTION_DROP, REASON_NO_LOCAL_ENDPOINTS) :
 			       verdict_is(verdict, ACTION_REJECT, REASON_NO_ENDPOINTS);
 
 	__u32 backend_id = 0;
 
+	/* rule: AF-5 */
 	verdict->affinity_timeout = service->affinity_timeout;
 	if (verdict->affinity_timeout)
 		backend_id = affine_backend(packet, service_id, verdict->affinity_timeout,
@@ -188,6 +196,7 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 	verdict->address = backend->address;
 	verdict->port = backend->port;
 	/* Hairpin: a pod answers its own address without us, so it must see another one. */
+	/* rule: VE-14 */
 	if (client == CLIENT_POD && same_address(&verdict->address, &packet->source))
 		verdict->masquerade = 1;
 	/* The node's own processes have its address already. */
@@ -198,12 +207,14 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 	 * In by an uplink and out to another node: the reply would bypass this one, which alone can
 	 * restore its source. (To a backend here, the client's address is kept: replies cross us anyway.)
 	 */
+	/* rule: VE-3, VE-13, VE-16 */
 	if (client == CLIENT_REMOTE && !(verdict->backend_flags & BACKEND_ON_NODE))
 		verdict->masquerade = 1;
 	return verdict_is(verdict, ACTION_TRANSLATE, REASON_NEW);
 }
 
 /* A new connection has come to be as decided: the client keeps to its backend from now on. */
+/* rule: AF-3, AF-4 */
 INLINE void decided(const struct packet *packet, const struct verdict *verdict, __u32 now)
 {
 	struct affinity_key key = {};

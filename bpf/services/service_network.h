@@ -34,6 +34,7 @@ INLINE int in_service_network(const addr *address, const struct service_networks
 	return 0;
 }
 
+/* rule: VE-8 */
 INLINE int next_but_for_services(context *ctx, const struct packet *packet)
 {
 	struct service_networks *networks = service_networks_get();

@@ -23,7 +23,7 @@ TESTS = ("tests/unit", "tests/api", "tests/oracle", "tests/datapath", "tests/lab
 ID = r"[A-Z]{2}-\d+"
 DEFINITION = re.compile(rf"^(?:- |\| )\{{rule\}}`({ID})`(?:[^*]*?\*\*(.+?)\*\*)?", re.MULTILINE)
 _ENTRY = re.compile(rf"^- \{{rule\}}`({ID})`:? (.+)$", re.MULTILINE)
-_MARKER = re.compile(rf"(?:/\*|\*|//|#)\s*rule: ({ID}(?:, {ID})*)\b")
+_MARKER = re.compile(rf"(?:/\*|\*|//|#)\s*rule: ({ID}(?:, {ID})*)\s*(?:\*/)?$")
 _LOOKS_LIKE_ONE = re.compile(r"(?:/\*|\*|//|#)\s*rules?: [A-Z]{2}-")
 
 
@@ -63,7 +63,7 @@ def in_code(root: Path = ROOT) -> dict[str, set[Place]]:
     found: dict[str, set[Place]] = {}
     for file in _files(root, CODE, (".h", ".c", ".py")):
         for number, line in enumerate((root / file).read_text().splitlines(), 1):
-            match = _MARKER.search(line)
+            match = _MARKER.search(line.rstrip())
             if match is None:
                 if _LOOKS_LIKE_ONE.search(line):
                     raise MarkerError(f"{file}:{number}: write `rule: XX-1, XX-2`: {line.strip()}")

@@ -254,6 +254,7 @@ class Loop:
         self._node = node
         self._parts.attachments.apply(self._look_around())
 
+    # rule: KI-17
     def _look_around(self) -> roles.NetworkView:
         """Interfaces and addresses as they are now; the cluster's plans follow from the latter."""
         config, node = self._config, self._node
@@ -338,6 +339,7 @@ class Loop:
         if keys or first:
             tell("synced", services=len(keys), writes=written, seconds=round(elapsed_s, 4))
 
+    # rule: CP-6
     def _program(self, key: ObjectKey) -> None:
         cluster, programmer, log = self._parts.cluster, self._parts.programmer, self._parts.log
         try:
@@ -351,6 +353,7 @@ class Loop:
             return
         self._parts.conflicts.set(key, conflicts)
 
+    # rule: CP-1
     def _complete(self) -> None:
         """Every Service is in the maps: whatever else is in them is gone from the cluster."""
         self._parts.programmer.retain()

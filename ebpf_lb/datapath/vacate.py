@@ -20,6 +20,7 @@ _ITS_OWN_SERVICE = "default/kubernetes"
 _FIRST = bytes(4)  # the only index of an array of one
 
 
+# rule: CP-5
 def vacate(pins: Pins, places: Iterable[Reserved]) -> list[str]:
     """Removes what keeps the node from these, and says so, a sentence each. OSError."""
     wanted = sorted(places)

@@ -45,6 +45,7 @@ def _shared_hints(hints: Hints) -> Hints:
 def parse_slice(raw: Json) -> Parsed[EndpointSlice]:
     """A `discovery.k8s.io/v1` EndpointSlice; None for one of no Service, or of host names."""
     read = Reader("EndpointSlice", raw)
+    # rule: KI-7
     service = read.labels.get(SERVICE_NAME)
     if not read.key.name or not service or not isinstance(service, str):
         return read.done(None)
@@ -71,6 +72,7 @@ def _slice_ports(read: Reader, raw: Json) -> tuple[EndpointPort, ...]:
     ports = []
     for path, port in read.mappings(raw, "ports", "ports"):
         name = port.get("name")
+        # rule: EP-4
         if name is None or port.get("port") in (None, 0):
             continue
         number = read.port(f"{path}.port", port["port"])
@@ -98,6 +100,7 @@ def _slice_endpoints(read: Reader, raw: Json, family: Family) -> Iterator[Endpoi
         if not addresses:
             continue
         # only the first counts: the others were never given a meaning
+        # rule: EP-3
         first = addresses[0] if isinstance(addresses, list) else addresses
         try:
             address = parse_address(first) if isinstance(first, str) else b""
@@ -118,6 +121,7 @@ def _slice_endpoints(read: Reader, raw: Json, family: Family) -> Iterator[Endpoi
 
 def _conditions(conditions: object) -> int:
     """What is not said is ready, serving and not terminating."""
+    # rule: EP-2
     if not isinstance(conditions, dict):
         return READY | SERVING
     bits = 0
@@ -144,6 +148,7 @@ def _names(items: object) -> tuple[str, ...]:
     return tuple(sys.intern(name) for name in names if isinstance(name, str) and name)
 
 
+# rule: EP-1
 def parse_endpoints(raw: Json) -> Parsed[tuple[EndpointSlice, ...]]:
     """A `v1` Endpoints object as the slices that say the same: one a subset and family.
 

@@ -102,6 +102,7 @@ def _cluster_ips(read: Reader, spec: Json) -> tuple[bytes, ...]:
     return tuple(found.values())
 
 
+# rule: KI-3
 def _service_ports(read: Reader, spec: Json) -> tuple[ServicePort, ...]:
     found: dict[str, ServicePort] = {}
     for path, raw in read.mappings(spec, "ports", "spec.ports"):
@@ -130,6 +131,7 @@ def _ingress(read: Reader, status: Json) -> tuple[LoadBalancerIngress, ...]:
     return tuple(found)
 
 
+# rule: AF-2
 def _affinity_timeout_s(read: Reader, spec: Json) -> int:
     affinity = spec.get("sessionAffinity")
     if affinity in (None, "", "None"):

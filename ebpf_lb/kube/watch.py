@@ -158,6 +158,7 @@ class Watcher:
                 self._sink(Problem(self._resource, f"Internal error in the watch: {error!r}."))
                 self._pause()
 
+    # rule: CP-4
     def _for_ever(self) -> Iterator[Event]:
         while not self._stopping.is_set():
             try:

@@ -23,6 +23,7 @@ _PORTS = {
 }
 
 
+# rule: CP-5
 class Way:
     """`ends` of some URLs: the server's, and a proxy's in front of it. A name that cannot be
     resolved keeps the addresses it had: Services must not get these because a name server is away.

@@ -22,6 +22,7 @@ FrontendKey = bytes
 """Address, port and protocol in one: compact, since there is one for every frontend."""
 
 
+# rule: VE-18
 class Rank(NamedTuple):
     """The least wins. One for all of a Service port's frontends of a kind."""
 
@@ -68,6 +69,7 @@ class Reservations:
     def __bool__(self) -> bool:
         return bool(self._by_key)
 
+    # rule: CP-5
     def find(self, service: ObjectKey, key: FrontendKey, kind: FrontendKind) -> Reserved | None:
         """Who is there, if anybody that a frontend of this kind would cut off. A ClusterIP takes
         the whole address, since its other ports are refused. The API server's own Service has its

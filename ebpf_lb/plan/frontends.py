@@ -12,6 +12,7 @@ from ebpf_lb.plan.reserved import Reserved
 _BOTH = FrontendFlag.LOCAL | FrontendFlag.SOURCE_RANGES
 
 
+# rule: KI-10, KI-11
 def is_ours(service: Service) -> bool:
     """Whether we forward for it: not headless, not ExternalName, not labelled for another proxy."""
     return (
@@ -22,11 +23,13 @@ def is_ours(service: Service) -> bool:
     )
 
 
+# rule: KI-9
 def families(service: Service) -> list[Family]:
     """A Service is served in the families it has a ClusterIP of, whatever its other addresses."""
     return sorted({family_of(address) for address in service.cluster_ips})
 
 
+# rule: KI-2
 def load_balancer_addresses(service: Service, family: Family) -> list[bytes]:
     """Those whose packets reach us with that destination. ipMode Proxy is not programmed."""
     return [
@@ -44,6 +47,7 @@ def externally_accessible(service: Service, port: ServicePort, family: Family) -
     )
 
 
+# rule: EP-7
 def uses_cluster(service: Service, port: ServicePort, family: Family) -> bool:
     """Whether anybody may be sent to any node. With eTP Local too: the cluster's own clients are,
     by every address that outsiders may use (kube-proxy's short circuit)."""
@@ -52,6 +56,7 @@ def uses_cluster(service: Service, port: ServicePort, family: Family) -> bool:
     )
 
 
+# rule: EP-7
 def uses_local(service: Service, port: ServicePort, family: Family) -> bool:
     return service.internal_policy is TrafficPolicy.LOCAL or (
         service.external_policy is TrafficPolicy.LOCAL
@@ -81,6 +86,7 @@ class Listener(NamedTuple):
     flags: FrontendFlag
 
 
+# rule: KI-1
 def listeners(service: Service, family: Family, node: NodeView) -> list[Listener]:
     """Every address by which a Service may be asked, before clashes: one may appear twice."""
     internal = _flags(service.internal_policy is TrafficPolicy.LOCAL, False)
@@ -104,6 +110,7 @@ def frontends(port: ServicePort, addresses: Iterable[Listener]) -> Iterator[Fron
     """Those that ask for this port."""
     for address, kind, flags in addresses:
         number = port.node_port if kind is FrontendKind.NODE_PORT else port.port
+        # rule: KI-4
         if number:
             yield Frontend(address, number, kind, flags)
 
@@ -114,6 +121,7 @@ def _flags(local: bool, ranges: bool) -> FrontendFlag:
     return FrontendFlag.SOURCE_RANGES if ranges else NO_FLAGS
 
 
+# rule: KI-18
 def source_ranges(service: Service, family: Family, node: NodeView) -> tuple[Network, ...]:
     """Whose packets the LB addresses take, where a frontend has SOURCE_RANGES; sorted.
 
@@ -124,6 +132,7 @@ def source_ranges(service: Service, family: Family, node: NodeView) -> tuple[Net
         return ()
     ranges = {network for network in service.source_ranges if network.family is family}
     vips = load_balancer_addresses(service, family)
+    # rule: KI-19
     if vips and any(address in network for network in ranges for address in node.addresses):
         ranges |= {Network(address, len(address) * 8) for address in vips}
     return tuple(sorted(ranges))

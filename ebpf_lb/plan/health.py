@@ -16,6 +16,7 @@ class HealthCheck(NamedTuple):
     local_endpoints: int  # distinct addresses of ready endpoints on this node
 
 
+# rule: HE-3
 def health_check(
     service: Service, slices: Iterable[EndpointSlice], node: str
 ) -> tuple[HealthCheck, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ebpf_lb.model.values import Network, parse_network
 from ebpf_lb.plan.reserved import Reserved
 
+# rule: KI-13
 _NEVER_NODE_PORTS = tuple(
     parse_network(text)
     for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4",

@@ -69,6 +69,7 @@ def usable(
     places: Collection[Place], node: str, zone: str, *, uses_cluster: bool, uses_local: bool
 ) -> Usable:
     """The sets of a Service port on this node; a set that is not used is empty."""
+    # rule: EP-11, KI-5
     ready = [place for place in places if place.endpoint.conditions & READY]
     draining = (
         [p for p in places if p.endpoint.conditions & _DRAINING == _DRAINING]
@@ -76,11 +77,14 @@ def usable(
         else []
     )
     cluster: Iterable[Place] = ()
+    # rule: EP-8
     if uses_cluster:
         cluster = near(ready, node, zone) or draining
     local: Iterable[Place] = ()
+    # rule: EP-9
     if uses_local:
         local = on_node(ready, node) or on_node(draining, node)
+    # rule: EP-10
     return Usable(backends(cluster, node), backends(local, node), bool(ready or draining))
 
 
@@ -93,6 +97,7 @@ def places(
     """
     found: dict[tuple[bytes, int], Endpoint] = {}
     for a_slice in slices:
+        # rule: KI-6
         number = a_slice.port(port, protocol)
         if not number:
             continue
@@ -104,6 +109,7 @@ def places(
     return [Place(*at, found[at]) for at in sorted(found)]
 
 
+# rule: EP-6
 def precedence(endpoint: Endpoint, node: str) -> tuple[object, ...]:
     """Of duplicates the least counts: one that is not terminating, then the one more usable.
 
@@ -119,10 +125,12 @@ def precedence(endpoint: Endpoint, node: str) -> tuple[object, ...]:
     )
 
 
+# rule: EP-5
 def on_node(places: Iterable[Place], node: str) -> list[Place]:
     return [place for place in places if place.endpoint.node == node]
 
 
+# rule: EP-12, EP-13
 def near(ready: list[Place], node: str, zone: str) -> list[Place]:
     """Those of the ready endpoints that topology allows: node hints first, else zone hints, and
     either only if every ready endpoint has one and at least one names us; else all of them."""

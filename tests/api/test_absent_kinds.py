@@ -15,6 +15,7 @@ def endpoints(address: str) -> dict[str, Any]:
     return {"subsets": [{"addresses": [{"ip": address}], "ports": [{"port": 80}]}]}
 
 
+@pytest.mark.rule("EP-1")
 def test_a_server_without_slices_is_asked_for_endpoints(server: ApiServer, start: Start) -> None:
     server.absent = "/apis/discovery.k8s.io/"
     server.put("web", endpoints("10.0.0.1"))

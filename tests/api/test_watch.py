@@ -63,6 +63,7 @@ def test_an_expired_continue_starts_the_list_afresh_in_one_piece(
     assert server.lists()[3]["limit"] == "3"  # pages again, the next time
 
 
+@pytest.mark.rule("CP-4")
 @pytest.mark.parametrize("how", ["event", "status"])
 def test_410_lists_again_and_what_vanished_is_gone(
     server: ApiServer, start: Start, how: str
@@ -84,6 +85,7 @@ def test_410_lists_again_and_what_vanished_is_gone(
     assert follower.count(Problem) == 0  # nothing that people need to hear of
 
 
+@pytest.mark.rule("CP-4")
 def test_an_ended_watch_goes_on_from_the_last_version(server: ApiServer, start: Start) -> None:
     server.put("a", service())
     follower = start()
@@ -117,6 +119,7 @@ def test_a_bookmark_moves_the_version(server: ApiServer, start: Start) -> None:
     assert len(server.lists()) == 1
 
 
+@pytest.mark.rule("CP-4")
 def test_a_silent_watch_is_given_up_and_made_up_for(server: ApiServer, start: Start) -> None:
     server.put("a", service())
     server.silent = True
@@ -131,6 +134,7 @@ def test_a_silent_watch_is_given_up_and_made_up_for(server: ApiServer, start: St
     assert follower.count(Problem) == 0
 
 
+@pytest.mark.rule("CP-4")
 def test_a_server_that_is_away_is_reported_once_and_made_up_for(
     server: ApiServer, start: Start
 ) -> None:

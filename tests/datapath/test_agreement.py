@@ -288,6 +288,24 @@ def play(
     return ""
 
 
+@pytest.mark.rule(
+    "VE-1",
+    "VE-2",
+    "VE-3",
+    "VE-4",
+    "VE-5",
+    "VE-6",
+    "VE-7",
+    "VE-8",
+    "VE-9",
+    "VE-13",
+    "VE-14",
+    "VE-15",
+    "VE-16",
+    "VE-17",
+    "VE-18",
+    "AF-1",
+)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_the_data_path_does_what_the_oracle_says(empty: Kernels, uplink: int, part: int) -> None:
     seed, _ = seeded("agreement", seed=1)
@@ -388,6 +406,7 @@ def test_a_wrong_writer_is_noticed(empty: Kernels, uplink: int, kind: type[Chain
     assert first_fault(empty, lambda: kind(empty, uplink))
 
 
+@pytest.mark.rule("VE-16", "VE-17")
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     "departures",

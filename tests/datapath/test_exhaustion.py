@@ -64,6 +64,7 @@ def every_port_taken(world: World) -> Iterator[None]:
         yield
 
 
+@pytest.mark.rule("CO-29")
 def test_no_port_is_left(hook: Hook, world: World) -> None:
     assert first(world, UDP).source_port in SNAT_PORTS
     with every_port_taken(world):
@@ -87,6 +88,7 @@ def in_state(word: int, state: int) -> int:
     return word & ~(7 << STATE_SHIFT) | state << STATE_SHIFT
 
 
+@pytest.mark.rule("CO-30")
 def test_no_room_is_left(hook: Hook, world: World) -> None:
     """All entries are established flows, of somebody else."""
     hook("uplink_ingress", first(world, UDP).but(source_port=40001))

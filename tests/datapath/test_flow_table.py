@@ -72,6 +72,7 @@ def move(kernel: Kernel, world: World, protocol: Protocol = Protocol.TCP) -> Non
     kernel.service(world.vip, 80, [(world.other_backend, 80)], protocol=protocol, name="web")
 
 
+@pytest.mark.rule("CO-14")
 @pytest.mark.parametrize("protocol", list(Protocol), ids=lambda p: p.name)
 def test_idle_flows_end(kernel: Kernel, world: World, protocol: Protocol) -> None:
     kernel.service(world.vip, 80, [(world.backend, 80)], protocol=protocol, name="web")
@@ -95,6 +96,7 @@ def test_idle_flows_end(kernel: Kernel, world: World, protocol: Protocol) -> Non
     assert kernel.count("NEW") == 2
 
 
+@pytest.mark.rule("CO-14")
 def test_an_unanswered_connection_ends_sooner(kernel: Kernel, world: World) -> None:
     kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
     unanswered, answered = first(world), first(world, source_port=40001)
@@ -109,6 +111,7 @@ def test_an_unanswered_connection_ends_sooner(kernel: Kernel, world: World) -> N
     assert kernel.run("pod_ingress", later).packet.destination == world.backend
 
 
+@pytest.mark.rule("CO-14")
 @pytest.mark.parametrize("end", ["RST", "both FINs"])
 def test_a_closed_connection_ends_soon(kernel: Kernel, world: World, end: str) -> None:
     kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
@@ -141,6 +144,7 @@ def test_a_reply_keeps_a_flow(kernel: Kernel, world: World) -> None:
     assert kernel.run("pod_egress", answer).packet.source == world.backend
 
 
+@pytest.mark.rule("CO-30")
 def test_a_full_table_refuses_new_flows_only(kernel: Kernel, world: World) -> None:
     kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
     lasting = []
@@ -164,6 +168,7 @@ def test_a_full_table_refuses_new_flows_only(kernel: Kernel, world: World) -> No
     assert fresh.packet.destination == world.other_backend
 
 
+@pytest.mark.rule("CO-30")
 def test_twenty_thousand_syns_take_no_established_flow(kernel: Kernel, world: World) -> None:
     kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
     lasting = [first(world, source_port=port) for port in range(1000, 1000 + CAPACITY // 8)]

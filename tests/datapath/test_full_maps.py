@@ -131,6 +131,7 @@ def node_with(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Node]]
         )
 
 
+@pytest.mark.rule("CP-6")
 @pytest.mark.parametrize("at_once", [True, False], ids=["first sync", "later"])
 @pytest.mark.parametrize("name", list(ROOM_FOR_TWO))
 def test_a_full_map(node_with: Callable[[str], Node], name: str, at_once: bool) -> None:

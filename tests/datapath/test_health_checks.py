@@ -81,6 +81,7 @@ def ask(
     return answer, answer.read()
 
 
+@pytest.mark.rule("HE-1", "HE-2")
 @pytest.mark.parametrize("address", [NODE4, NODE6, "127.0.0.1", "::1"])
 def test_the_answer(node: Node, address: str) -> None:
     node.plan(WEB, 2)
@@ -97,6 +98,7 @@ def test_the_answer(node: Node, address: str) -> None:
     }
 
 
+@pytest.mark.rule("HE-1")
 def test_no_endpoint_here_or_a_proxy_that_is_stuck_sends_balancers_away(node: Node) -> None:
     for endpoints, healthy, status in ((0, True, 503), (3, False, 503), (3, True, 200)):
         node.healthy = healthy
@@ -132,6 +134,7 @@ def test_a_port_that_changes_and_one_that_changes_hands(node: Node) -> None:
     assert node.reports == []
 
 
+@pytest.mark.rule("HE-4")
 def test_a_port_that_is_taken_is_reported_once_asked_for_again_and_disturbs_no_other(
     node: Node,
 ) -> None:

@@ -299,6 +299,7 @@ class TestToItsOwnAddresses:
         sent = Packet(world.node, world.node, 40000, 30080, protocol, payload=payload)
         return sent.but(source_mac=NO_MAC, destination_mac=NO_MAC).but(**changes)
 
+    @pytest.mark.rule("KI-13")
     @pytest.mark.parametrize("protocol", list(Protocol), ids=lambda p: p.name)
     @pytest.mark.parametrize("place", ["here", "routed", "tunnelled"])
     def test_there_and_back(self, node: Node, world: World, place: str, protocol: Protocol) -> None:
@@ -395,6 +396,7 @@ class TestToItsOwnAddresses:
         assert node.loopback(self.sent(world, destination_port=80)).redirected
         assert node.loopback(self.sent(world, destination_port=81)).dropped
 
+    @pytest.mark.rule("VE-5")
     def test_policy_local_takes_the_short_way(self, node: Node, world: World) -> None:
         node.kernel.service(world.node, 30080, [(world.far_pod, 80)], kind=NODE_PORT, flags=LOCAL)
         assert node.loopback(self.sent(world)).packet.destination == world.far_pod

@@ -78,6 +78,7 @@ def free(kernel: Kernel, wanted: Callable[[Any], bool]) -> None:
                 table.update(key, b"".join(entries))
 
 
+@pytest.mark.rule("CO-13")
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
 @pytest.mark.parametrize("backends", [VIPS, 10, 1], ids=lambda number: f"{number}-backends")
 def test_sixty_four_vips_from_one_socket(

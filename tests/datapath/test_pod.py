@@ -65,6 +65,7 @@ def first(world: World, protocol: int = TCP, port: int = 80, source_port: int = 
     return Packet(world.client, world.vip, source_port, port, protocol, payload=payload)
 
 
+@pytest.mark.rule("CO-27")
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
 @pytest.mark.parametrize("target_port", [80, 9376])
 def test_there_and_back(kernel: Kernel, world: World, protocol: Protocol, target_port: int) -> None:
@@ -99,6 +100,7 @@ def test_what_is_no_services_leaves_as_it_came(kernel: Kernel, world: World) -> 
     assert not kernel.flows()
 
 
+@pytest.mark.rule("VE-1", "VE-10", "CO-17")
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
 def test_without_endpoints_it_is_refused(kernel: Kernel, world: World, protocol: Protocol) -> None:
     kernel.service(world.vip, 80, [], protocol=protocol)
@@ -132,6 +134,7 @@ def test_data_to_nowhere_is_reset_where_it_stands(kernel: Kernel, world: World) 
     assert kernel.run("pod_ingress", sent.but(flags=RST)).dropped
 
 
+@pytest.mark.rule("VE-7")
 def test_other_ports_of_a_cluster_ip_are_refused(kernel: Kernel, world: World) -> None:
     kernel.service(world.vip, 80, [(world.backend, 80)])
     refused = kernel.run("pod_ingress", first(world, port=81))
@@ -148,6 +151,7 @@ def test_other_ports_of_a_cluster_ip_are_refused(kernel: Kernel, world: World) -
     assert kernel.count("UNSERVED_PORT") == 2
 
 
+@pytest.mark.rule("VE-11")
 def test_the_nodes_answers_are_limited(kernel: Kernel, world: World) -> None:
     kernel.service(world.vip, 80, [])
     kernel.writer.set_config(0, False, 5)
@@ -159,6 +163,7 @@ def test_the_nodes_answers_are_limited(kernel: Kernel, world: World) -> None:
     assert kernel.count("REJECT_LIMIT") == 500 - answered
 
 
+@pytest.mark.rule("VE-14")
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
 def test_hairpin(kernel: Kernel, world: World, protocol: Protocol) -> None:
     """A pod that is its own backend sees the node, and its answer goes back to itself."""
@@ -198,6 +203,7 @@ def test_a_hairpin_in_fragments(kernel: Kernel, world: World) -> None:
     assert (back.source, back.source_port, back.destination) == (world.vip, 80, world.client)
 
 
+@pytest.mark.rule("CO-13")
 def test_two_vips_with_one_backend_from_one_client_port(kernel: Kernel, world: World) -> None:
     kernel.service(world.vip, 80, [(world.backend, 80)], protocol=Protocol.UDP)
     kernel.service(world.other_vip, 80, [(world.backend, 80)], protocol=Protocol.UDP)
@@ -216,6 +222,7 @@ def test_two_vips_with_one_backend_from_one_client_port(kernel: Kernel, world: W
         )
 
 
+@pytest.mark.rule("CO-10", "CO-11")
 def test_a_connection_stays_when_its_backend_leaves(kernel: Kernel, world: World) -> None:
     kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
     sent = first(world)
@@ -228,6 +235,7 @@ def test_a_connection_stays_when_its_backend_leaves(kernel: Kernel, world: World
     assert fresh.packet.destination == world.other_backend
 
 
+@pytest.mark.rule("CO-12")
 @pytest.mark.parametrize("end", ["client's FIN", "client's RST", "both FINs"])
 def test_a_tuple_used_again_is_a_new_connection(kernel: Kernel, world: World, end: str) -> None:
     kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
@@ -256,6 +264,7 @@ def test_choices_are_spread_evenly(kernel: Kernel, world: World) -> None:
     assert all(65 <= share <= 135 for share in shares), shares
 
 
+@pytest.mark.rule("AF-4")
 def test_affinity(kernel: Kernel, world: World) -> None:
     backends = [(world.backend[:-1] + str(n), 80) for n in range(1, 9)]
     service = {"affinity_timeout_s": 60, "name": "sticky"}
@@ -275,6 +284,7 @@ def test_affinity(kernel: Kernel, world: World) -> None:
     assert len(after) == 1 and after != chosen
 
 
+@pytest.mark.rule("CO-23")
 def test_udp_in_fragments(kernel: Kernel, world: World) -> None:
     kernel.service(world.vip, 53, [(world.backend, 5353)], protocol=Protocol.UDP)
     whole = first(world, UDP, port=53).but(payload=bytes(range(256)) * 10)
@@ -305,6 +315,7 @@ def test_udp_in_fragments(kernel: Kernel, world: World) -> None:
     assert body == joined.transport()
 
 
+@pytest.mark.rule("CO-25")
 def test_udp_without_checksum_stays_without(kernel: Kernel, world: World) -> None:
     if kernel.family is Family.IPV6:
         sent = first(world, UDP)  # there it is mandatory
@@ -366,6 +377,7 @@ def test_syn_flood_costs_no_established_connection(kernel: Kernel, world: World)
     assert len(kernel.flows()) <= 1024
 
 
+@pytest.mark.rule("CO-16")
 @pytest.mark.parametrize("change", ["another backend", "another port", "none for a while"])
 def test_udp_flows_follow_the_endpoints(kernel: Kernel, world: World, change: str) -> None:
     """A client with a fixed source port reaches the new backend, at the latest a tick later."""

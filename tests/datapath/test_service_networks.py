@@ -40,6 +40,7 @@ def packet(kernel: Kernel, destination: str, protocol: int = TCP) -> Packet:
     return Packet(CLIENT[kernel.family], destination, 40000, 80, protocol, payload=b"x" * 20)
 
 
+@pytest.mark.rule("VE-8")
 @pytest.mark.parametrize("protocol", [TCP, UDP, SCTP, ICMP], ids=["tcp", "udp", "sctp", "icmp"])
 def test_dropped_where_it_leaves_the_node(cidrs: Kernel, protocol: int) -> None:
     if protocol == ICMP and cidrs.family is Family.IPV6:
@@ -53,6 +54,7 @@ def test_dropped_where_it_leaves_the_node(cidrs: Kernel, protocol: int) -> None:
         assert result.passed and result.frame == sent.frame()
 
 
+@pytest.mark.rule("VE-8")
 def test_left_alone_everywhere_else(cidrs: Kernel) -> None:
     """Whoever serves such an address besides us must see the packet."""
     for hook in HOOKS[:-1]:

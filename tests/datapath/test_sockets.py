@@ -279,6 +279,7 @@ def test_other_destinations_are_left_alone(node: Node) -> None:
     ]
 
 
+@pytest.mark.rule("AF-6")
 def test_affinity_is_the_same_through_sockets_and_packets(node: Node) -> None:
     """One table: the node is the same client at TC and at its sockets."""
     kernel, vip = node.kernel, node.world.vip

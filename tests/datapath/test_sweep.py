@@ -193,6 +193,7 @@ def test_a_flood_takes_no_established_flow(kernel: Kernel, world: World) -> None
     assert events(kernel)["EVICTED_NEW"] > 0
 
 
+@pytest.mark.rule("ME-2")
 def test_metrics(kernel: Kernel, world: World) -> None:
     before = kernel.writer.occupancy()
     kernel.service(world.vip, 80, [(world.backend, 80)], affinity_timeout_s=60)

@@ -78,6 +78,7 @@ def mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
 
+@pytest.mark.rule("VE-13")
 @pytest.mark.parametrize("protocol", list(Protocol), ids=lambda p: p.name)
 def test_backend_on_this_node_sees_the_client(hook: Hook, world: World, protocol: Protocol) -> None:
     hook.kernel.service(
@@ -140,6 +141,7 @@ class TestTheFilterErrs:
         assert back.packet == answer.but(source=vip, source_port=80)
 
 
+@pytest.mark.rule("VE-3")
 @pytest.mark.parametrize("protocol", list(Protocol), ids=lambda p: p.name)
 @pytest.mark.parametrize("client", ["client", "other_pod"])
 def test_backend_on_another_node(hook: Hook, world: World, protocol: Protocol, client: str) -> None:
@@ -189,6 +191,7 @@ def test_hop_limit_ends_here(hook: Hook, world: World) -> None:
     assert hook.kernel.count("HOP_LIMIT") == 2
 
 
+@pytest.mark.rule("CO-28")
 def test_source_ports_do_not_collide(hook: Hook, world: World) -> None:
     """Two clients with one port, masqueraded towards one backend, get two ports."""
     hook.kernel.service(world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT)
@@ -200,6 +203,7 @@ def test_source_ports_do_not_collide(hook: Hook, world: World) -> None:
         assert (back.destination, back.destination_port) == (sent.source, 40000)
 
 
+@pytest.mark.rule("CO-24")
 def test_fragments_of_two_clients_keep_apart(hook: Hook, world: World) -> None:
     """Masqueraded towards one backend they have one source; the identification must tell."""
     hook.kernel.service(
@@ -240,6 +244,7 @@ def test_fragments_with_options_behind_their_header(
     assert there[0].frame[58:62] == there[1].frame[58:62] == head[58:62]
 
 
+@pytest.mark.rule("CO-28")
 def test_a_port_of_the_nodes_own_is_left_to_it(hook: Hook, world: World) -> None:
     hook.kernel.service(
         world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT, protocol=Protocol.UDP
@@ -274,6 +279,7 @@ class TestTheNodesOwnConnectionTakesAPortInUse:
         assert hook("uplink_ingress", answer).redirected
         return answer
 
+    @pytest.mark.rule("CO-28")
     @pytest.mark.parametrize("out", ["uplink_egress", "pod_egress"])
     def test_both_live(
         self, hook: Hook, world: World, protocol: int, answer: Packet, out: str
@@ -331,17 +337,20 @@ class TestTrafficPolicyLocal:
             flags=LOCAL,
         )
 
+    @pytest.mark.rule("VE-6")
     def test_only_backends_here(self, hook: Hook, world: World) -> None:
         self.service(hook, world, here=True)
         for port in range(1000, 1030):
             got = hook("uplink_ingress", first(world, source_port=port)).packet
             assert (got.source, got.destination) == (world.client, world.local_pod)
 
+    @pytest.mark.rule("VE-6", "VE-12")
     def test_none_here_is_silence(self, hook: Hook, world: World) -> None:
         self.service(hook, world, here=False)
         assert hook("uplink_ingress", first(world)).dropped
         assert hook.kernel.count("NO_LOCAL_ENDPOINTS") == 1
 
+    @pytest.mark.rule("VE-17")
     def test_pods_of_other_nodes_ask_from_outside(self, hook: Hook, world: World) -> None:
         """Their short way is on their own node. Here it would lead past us on the way back."""
         asked = first(world).but(source=world.other_pod)
@@ -352,18 +361,21 @@ class TestTrafficPolicyLocal:
             got = hook("uplink_ingress", asked.but(source_port=port)).packet
             assert (got.source, got.destination) == (world.other_pod, world.local_pod)
 
+    @pytest.mark.rule("VE-4")
     def test_pods_take_the_short_way(self, hook: Hook, world: World) -> None:
         self.service(hook, world, here=False)
         there = hook.kernel.run("pod_ingress", first(world).but(source=world.local_pod))
         assert there.passed and there.packet.destination == world.remote_pod
         assert there.packet.source == world.local_pod
 
+    @pytest.mark.rule("VE-1")
     def test_no_endpoint_anywhere_is_refused(self, hook: Hook, world: World) -> None:
         hook.kernel.service(world.node, 30080, [], kind=NODE_PORT, flags=LOCAL)
         got = hook("uplink_ingress", first(world))
         assert got.redirected and got.packet.flags == RST | ACK
 
 
+@pytest.mark.rule("VE-9")
 def test_source_ranges(hook: Hook, world: World) -> None:
     ranges = ["192.0.2.0/28"] if hook.kernel.family is Family.IPV4 else ["2001:db8::/120"]
     hook.kernel.service(
@@ -401,6 +413,7 @@ def test_without_route_nothing_goes_astray(hook: Hook, world: World) -> None:
     assert hook("uplink_ingress", first(world)).dropped
 
 
+@pytest.mark.rule("VE-15")
 @pytest.mark.parametrize("backend", ["remote_pod", "local_pod"])
 def test_masquerade_all(hook: Hook, world: World, backend: str) -> None:
     """Configured so, a pod's connection to a ClusterIP shows the backend the node's address."""
@@ -420,6 +433,7 @@ def test_masquerade_all(hook: Hook, world: World, backend: str) -> None:
     assert (back.packet.source_port, back.packet.destination_port) == (80, 40000)
 
 
+@pytest.mark.rule("VE-15", "VE-16")
 @pytest.mark.parametrize("known", [True, False], ids=["pods-known", "pods-unknown"])
 @pytest.mark.parametrize("client", ["client", "other_pod"])
 def test_cluster_ip_from_outside(hook: Hook, world: World, client: str, known: bool) -> None:

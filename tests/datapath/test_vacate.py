@@ -63,6 +63,7 @@ def frontends(build: Build, family: Family) -> list[tuple[int, str | None]]:
     return [(row["port"], row["service"]) for row in rows]
 
 
+@pytest.mark.rule("CP-5")
 @pytest.mark.parametrize("kind", [FrontendKind.EXTERNAL_IP, FrontendKind.LOAD_BALANCER])
 def test_a_frontend_goes_and_others_of_the_address_stay(
     where: Pins, family: Family, kind: FrontendKind

@@ -55,6 +55,7 @@ def forwarding(family: Family, number: int, shift: int = 0) -> Forwarding:
     )
 
 
+@pytest.mark.rule("CP-2")
 def test_a_restart_writes_nothing_and_deletion_leaves_nothing(start: Start) -> None:
     writer = start()
     wanted = [forwarding(writer.family, number) for number in range(20)]

@@ -201,6 +201,7 @@ class TestWithTc:
             assert on_their_way == (sum(map(went_on, (*sent, *back))) if xdp else 0)
         assert outcomes[0] == outcomes[1]
 
+    @pytest.mark.rule("CO-25")
     def test_udp_whose_checksum_comes_out_as_zero(self, at: Uplink, world: World) -> None:
         """It is sent as 0xffff: 0 would say that there is none (RFC 768)."""
         serve(at, world, UDP)

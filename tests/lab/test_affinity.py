@@ -50,6 +50,7 @@ def web(shared_room: Room) -> Iterator[Room]:
         shared_room.lab.route(address, None)
 
 
+@pytest.mark.rule("AF-1", "AF-6")
 @each_family
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 @pytest.mark.parametrize("client", ["pod", "another pod", "node", "outside"])
@@ -72,6 +73,7 @@ def test_one_pod_by_all_addresses(web: Room, client: str, protocol: str, family:
     assert len(set(found)) == 1, dict(zip(targets, found, strict=False))
 
 
+@pytest.mark.rule("AF-2")
 @each_family
 @pytest.mark.parametrize("client", ["pod", "node"])
 def test_a_client_that_was_away_for_long_is_forgotten(web: Room, client: str, family: str) -> None:

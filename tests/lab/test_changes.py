@@ -126,6 +126,7 @@ def test_a_deleted_service_leaves_nothing_in_the_maps(web: Room, cli: Cli) -> No
             assert time.monotonic() < deadline, f"{node} still holds {held}"
 
 
+@pytest.mark.rule("AF-5")
 def test_a_policy_that_changes(room: Room) -> None:
     """Session affinity switched on and off acts on new connections at once."""
     room.apply(

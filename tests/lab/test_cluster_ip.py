@@ -117,6 +117,7 @@ def test_another_target_port(cluster: Cluster, family: str, protocol: str) -> No
     )
 
 
+@pytest.mark.rule("KI-8")
 @each_socket_protocol
 @each_family
 @pytest.mark.parametrize("source", ["pod", "node"])
@@ -131,6 +132,7 @@ def test_a_backend_in_the_host_network(
     )
 
 
+@pytest.mark.rule("VE-14")
 @each_protocol
 @each_family
 def test_hairpin(cluster: Cluster, family: str, protocol: str) -> None:
@@ -191,6 +193,7 @@ def test_what_is_no_service_is_left_alone(cluster: Cluster, family: str, protoco
             expect(cluster.room.lab, cluster.sources["pod"], to, Reaches({name}), tries=3)
 
 
+@pytest.mark.rule("CO-23")
 @each_family
 @pytest.mark.parametrize("source", ["pod", "node"])
 def test_a_datagram_of_eight_kilobytes(cluster: Cluster, source: str, family: str) -> None:

@@ -92,6 +92,7 @@ def forgotten(room: Room, node: str) -> list[str]:
     return sorted(held - {f"{m['namespace']}/{m['name']}" for m in metadata})
 
 
+@pytest.mark.rule("CO-10")
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 def test_a_killed_agent_disturbs_no_stream(streams: Room, family: str) -> None:
     """SIGKILL in the middle, then a new agent, which finds all as it should be."""

@@ -32,6 +32,7 @@ def by_endpoints(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     restart()
 
 
+@pytest.mark.rule("EP-1")
 def test_endpoints_objects_are_followed(room: Room, by_endpoints: str) -> None:
     """Objects of the lab's own controller hold one family, a Service's first: IPv4."""
     room.apply(deployment("web", replicas=3), service("web", number=70))

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from ebpf_lb.lab.cluster import Lab
 from tests.lab.conftest import Room
 from tests.lab.test_outside import until
@@ -65,6 +67,7 @@ def expect(lab: Lab, wanted: dict[str, int | None], port: int = PORT) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.rule("HE-3")
 def test_ready_local_endpoints_are_counted(room: Room, cli: Cli) -> None:
     lab = room.lab
     room.apply(
@@ -89,6 +92,7 @@ def test_ready_local_endpoints_are_counted(room: Room, cli: Cli) -> None:
     expect(lab, {"node1": None, "node2": None, "node3": None})
 
 
+@pytest.mark.rule("HE-4")
 def test_a_port_that_somebody_else_has(room: Room) -> None:
     lab = room.lab
     holder = lab.popen("node2", ["python3", "-c", HOLD, str(PORT)], stdout=subprocess.PIPE)

@@ -80,6 +80,7 @@ def addresses(room: Room, app: str, family: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.rule("CO-19")
 @each_family
 def test_connected_sockets_hear_that_their_backend_left(room: Room, family: str) -> None:
     room.apply(deployment("web", replicas=2), service("web", number=71))

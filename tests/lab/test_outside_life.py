@@ -84,6 +84,7 @@ def test_a_policy_switched_live(room: Room, family: str) -> None:
             expect(room.lab, "client", there, SourceSeen(masqueraded))
 
 
+@pytest.mark.rule("VE-9", "KI-18")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_source_ranges(room: Room, family: str) -> None:
     """They guard the balancer's address alone; white space is trimmed; 0.0.0.0/0 means all."""
@@ -153,6 +154,7 @@ def talking(room: Room, name: str) -> bool:
     return bool(room.lab.exec(pod, ["ss", "-Htn", *states], check=True).stdout.strip())
 
 
+@pytest.mark.rule("CO-10")
 @pytest.mark.parametrize("policy", ["Cluster", "Local"])
 def test_a_rolling_update_loses_no_connection(room: Room, policy: str) -> None:
     """New connections one after another, by every node, while pod after pod is replaced: the new

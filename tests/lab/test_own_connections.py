@@ -43,6 +43,7 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@pytest.mark.rule("CO-28")
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 def test_both_live(room: Room, family: str, protocol: str) -> None:

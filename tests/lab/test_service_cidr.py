@@ -37,6 +37,7 @@ def soon(check: Callable[[], None]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.rule("VE-8")
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 def test_an_address_without_a_service(room: Room, family: str) -> None:
     room.apply(deployment("client", node="node1"), deployment("web", replicas=2))

@@ -111,6 +111,7 @@ def deaf(room: Room, source: str) -> Iterator[None]:
     room.lab.exec(where, ["nft", "delete table inet deaf"])  # if it is there still
 
 
+@pytest.mark.rule("CO-11")
 @each_family
 @each_source
 def test_a_repeated_syn_reaches_the_same_pod(
@@ -134,6 +135,7 @@ def test_a_repeated_syn_reaches_the_same_pod(
         asking.wait()
 
 
+@pytest.mark.rule("CO-12")
 @each_family
 @each_source
 @pytest.mark.parametrize("how", ["fin", "rst"])

@@ -166,6 +166,7 @@ def two_pods(room: Room) -> tuple[str, str]:
     return "web-1", "web-2"
 
 
+@pytest.mark.rule("CO-16", "CO-17")
 @each_family
 @each_way
 def test_flows_follow_those_who_serve(room: Room, stack: ExitStack, way: str, family: str) -> None:
@@ -210,6 +211,7 @@ def test_flows_follow_those_who_serve(room: Room, stack: ExitStack, way: str, fa
     one.hears(second)
 
 
+@pytest.mark.rule("CO-18")
 @each_family
 @each_way
 def test_tcp_stays(room: Room, stack: ExitStack, way: str, family: str) -> None:

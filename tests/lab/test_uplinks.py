@@ -61,6 +61,7 @@ def second_nic(request: pytest.FixtureRequest, room: Room) -> Iterator[Room]:
     until(lambda: "wan0" not in lab.exec("node1", dump, check=True).stdout, "its entry stays")
 
 
+@pytest.mark.rule("KI-17")
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 @pytest.mark.parametrize("node", ["node1", "node2"], ids=["local-backend", "remote-backend"])
 def test_node_ports_answer_on_an_interface_that_came_later(

@@ -208,6 +208,9 @@ def outcome(room: Room, word: str) -> Outcome:
     return Reaches({name for app in apps for name in room.pods(app)})
 
 
+@pytest.mark.rule(
+    "EP-2", "EP-6", "EP-8", "EP-9", "EP-10", "EP-11", "EP-12", "EP-13", "KI-6", "KI-7"
+)
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 @pytest.mark.parametrize("name", list(CASES))
 def test_who_answers(room: Room, name: str, family: str) -> None:
@@ -218,6 +221,7 @@ def test_who_answers(room: Room, name: str, family: str) -> None:
         expect(room.lab, source, target, outcome(room, word))
 
 
+@pytest.mark.rule("EP-8", "EP-9", "EP-10", "VE-6")
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 @pytest.mark.parametrize("name", [name for name, each in CASES.items() if each.outside])
 def test_who_answers_outside(room: Room, name: str, family: str) -> None:
@@ -227,6 +231,7 @@ def test_who_answers_outside(room: Room, name: str, family: str) -> None:
         expect(room.lab, "client", at(address, node_port(name)), outcome(room, word))
 
 
+@pytest.mark.rule("KI-5")
 def test_addresses_that_are_not_ready_but_published(shared_room: Room) -> None:
     """publishNotReadyAddresses, as the cluster's own controller makes slices of it, switched live:
     pods are used before they are ready, and while they terminate."""

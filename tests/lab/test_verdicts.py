@@ -373,6 +373,24 @@ def settle(world: World) -> None:
             time.sleep(0.1)
 
 
+@pytest.mark.rule(
+    "VE-1",
+    "VE-2",
+    "VE-3",
+    "VE-4",
+    "VE-5",
+    "VE-6",
+    "VE-7",
+    "VE-10",
+    "VE-12",
+    "VE-13",
+    "VE-15",
+    "VE-16",
+    "KI-1",
+    "KI-7",
+    "KI-9",
+    "KI-13",
+)
 @pytest.mark.parametrize(
     ("client", "cell"),
     [

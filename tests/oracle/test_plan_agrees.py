@@ -43,6 +43,9 @@ def without_masquerade(answer: Verdict) -> Verdict:
     return dataclasses.replace(answer, masquerade=frozenset())
 
 
+@pytest.mark.rule(
+    "EP-6", "EP-8", "EP-9", "EP-10", "EP-12", "VE-1", "VE-2", "VE-6", "VE-9", "VE-18", "KI-2"
+)
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(clusters())
 def test_the_plan_says_what_the_oracle_says(objects: list[dict[str, Any]]) -> None:

@@ -22,6 +22,7 @@ _PROGRAMMING_BUCKETS = (
 )
 
 
+# rule: ME-1
 class Metrics:
     """Counters that the agent keeps itself."""
 

@@ -23,6 +23,7 @@ _HASH_MAPS = (
 )
 
 
+# rule: ME-2
 class MapCollector(Collector):
     """What the programs counted, and how full the maps are. Services that nothing was counted for
     are left out: with ten thousand of them that keeps pages, and us, small.

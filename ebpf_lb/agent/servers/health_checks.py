@@ -108,6 +108,7 @@ class HealthCheckServers:
             self._loop.call_soon_threadsafe(self._loop.stop)  # and its thread closes it
             self._loop = None
 
+    # rule: HE-4
     def _try_to_open(self, key: ObjectKey, check: HealthCheck) -> None:
         try:
             self._open[key] = self._serve(check, _listen(check.port))
@@ -204,6 +205,7 @@ def _listen(port: int) -> socket.socket:
     return socket.create_server(("", port), backlog=_BACKLOG)
 
 
+# rule: HE-1, HE-2
 def response(head: bytes, check: HealthCheck, healthy: bool) -> bytes:
     """The whole answer to a request: any path and any method will do."""
     request = _REQUEST_LINE.match(head)

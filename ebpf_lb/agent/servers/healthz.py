@@ -38,6 +38,7 @@ class Health:
         self._today = today
         self._last_well = today()
 
+    # rule: HE-5
     def healthz(self) -> Answer:
         eligible = self._eligible()
         body = self._body(self.prompt())
@@ -45,6 +46,7 @@ class Health:
         well = self.prompt() and self._complete() and eligible
         return Answer(200 if well else 503, json.dumps(body))
 
+    # rule: HE-6
     def livez(self) -> Answer:
         prompt = self.prompt()
         return Answer(200 if prompt else 503, json.dumps(self._body(prompt)))

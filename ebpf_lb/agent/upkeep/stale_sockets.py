@@ -73,6 +73,7 @@ class StaleSockets:
         self.problem = ""
         """Why sockets cannot be closed; "" if they can, as far as known."""
 
+    # rule: CO-19
     def check(self) -> None:
         """Call it every second or so. Costs nothing while no backend of a UDP Service leaves."""
         due = {

@@ -31,6 +31,7 @@ class Found:
     stray_ranges: list[bytes] = field(default_factory=list)
 
 
+# rule: CP-2
 def read_back(maps: FamilyMaps) -> Found:
     """Everything that the maps hold, as records. Writes nothing."""
     found = Found()

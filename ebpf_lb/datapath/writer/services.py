@@ -230,6 +230,7 @@ class Services:
         change.record.id = change.service_id
         change.unused_service_ids = []
 
+    # rule: CP-3
     def build_up(self, change: Change) -> None:
         """Writes what is new and points to it; nothing that is in use changes."""
         on_node = self._on_node
@@ -279,6 +280,7 @@ class Services:
             if flags & sets
         }
 
+    # rule: CP-3
     def withdraw(self, record: Record) -> None:
         """Its backends serve no more: UDP flows to them end now, not when their ids are given
         back."""

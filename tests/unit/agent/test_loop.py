@@ -57,6 +57,7 @@ def held(agent: Agent) -> list[str]:
     return [str(name) for name in agent.writer.held]
 
 
+@pytest.mark.rule("CP-1")
 @pytest.mark.parametrize("last", range(3))
 def test_nothing_is_removed_before_all_lists_are_complete(last: int) -> None:
     agent = Agent(Writer(Family.IPV4, [OLD]))
@@ -77,6 +78,7 @@ def test_nothing_is_removed_before_all_lists_are_complete(last: int) -> None:
     assert agent.taken_over == 1
 
 
+@pytest.mark.rule("CP-2")
 def test_a_restart_with_unchanged_input_writes_nothing() -> None:
     first = Agent()
     first.tell(*lists(web(), dns(), slices=(endpoints("10.0.0.1"),)))
@@ -136,6 +138,7 @@ def test_a_new_owner_is_written_before_the_old_one_goes(agent: Agent) -> None:
     assert agent.calls == ["set default/api:http", "delete default/web:http"]
 
 
+@pytest.mark.rule("CP-6")
 def test_one_that_fails_is_reported_does_not_hold_back_others_and_is_retried() -> None:
     agent = Agent()
     agent.writer.room = 1
@@ -261,6 +264,7 @@ def test_who_still_gets_nothing_is_told_who_has_it_now_without_ado(agent: Agent)
     assert len(agent.reports) == 2
 
 
+@pytest.mark.rule("KI-17")
 def test_node_ports_follow_the_nodes_addresses(agent: Agent) -> None:
     port = web().ports[0].__class__("http", Protocol.TCP, 80, node_port=30080)
     agent.tell(Changed(SERVICES, web(type=ServiceType.NODE_PORT, ports=(port,)), WEB))
@@ -398,6 +402,7 @@ def test_the_node_object(agent: Agent) -> None:
     assert agent.loop.eligible
 
 
+@pytest.mark.rule("CP-4")
 def test_trouble_with_the_watch_changes_nothing(agent: Agent) -> None:
     agent.tell(Problem(SERVICES, "Watching services is interrupted: refused; trying again."))
     assert agent.calls == []
@@ -427,6 +432,7 @@ def test_stop_ends_a_long_sync_between_two_services(
     agent.loop.run()  # ends at once
 
 
+@pytest.mark.rule("EP-1")
 def test_endpoints_objects_as_the_source() -> None:
     """One object is all that is known of a Service's endpoints."""
 

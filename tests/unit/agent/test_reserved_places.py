@@ -34,6 +34,7 @@ def places(view: NodeView) -> set[str]:
     return {format_endpoint(one.address, one.port) for one in view.reserved}
 
 
+@pytest.mark.rule("CP-5")
 def test_a_server_that_moves_is_made_way_for_before_anything_is_listed(
     views: list[NodeView],
 ) -> None:

@@ -12,6 +12,7 @@ from ebpf_lb.model.values import Family, Protocol, format_address
 from tests.unit.kube.raw import META, a_slice
 
 
+@pytest.mark.rule("EP-2", "EP-3")
 def test_a_slice() -> None:
     parsed = parse_slice(
         a_slice(
@@ -50,6 +51,7 @@ def test_slices_that_are_not_for_us() -> None:
         assert parsed.value is None and parsed.problems == ()
 
 
+@pytest.mark.rule("EP-4")
 def test_ports_without_name_or_number_are_passed_over() -> None:
     ports = [{"name": None, "port": 1}, {"port": 2}, {"name": "a"}, {"name": "b", "port": 0}]
     parsed = parse_slice(a_slice(ports=[*ports, {"name": "", "port": 3, "protocol": "SCTP"}]))

@@ -102,6 +102,7 @@ def test_headless_and_not_yet_allocated(spec: dict[str, Any]) -> None:
     assert value(a_service(**spec)).cluster_ips == ()
 
 
+@pytest.mark.rule("KI-11")
 def test_labels_that_give_a_service_to_others() -> None:
     name, headless = "service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"
     assert value(a_service({"labels": {name: "x"}})).other_proxy
@@ -109,6 +110,7 @@ def test_labels_that_give_a_service_to_others() -> None:
     assert not value(a_service({"labels": {"x": headless}})).headless_label
 
 
+@pytest.mark.rule("KI-18")
 @pytest.mark.parametrize(
     ("spec", "annotation", "expected"),
     [
@@ -136,6 +138,7 @@ def test_a_misspelt_range_does_not_open_the_door() -> None:
     assert len(parsed.problems) == 1
 
 
+@pytest.mark.rule("AF-2")
 @pytest.mark.parametrize(
     ("spec", "seconds"),
     [

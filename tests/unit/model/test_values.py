@@ -92,6 +92,7 @@ def test_a_slice_unfolds_to_what_was_packed(given_endpoints: list[Endpoint]) -> 
     assert packed.port("dns", Protocol.TCP) == packed.port("", Protocol.UDP) == 0
 
 
+@pytest.mark.rule("HE-5")
 def test_a_node_that_goes_is_not_eligible() -> None:
     assert Node("node1").eligible
     assert Node("node1", taints=frozenset({"node.kubernetes.io/not-ready"})).eligible

@@ -158,6 +158,7 @@ def test_a_node_address_that_appears_settles_clashes_anew() -> None:
     assert len(cluster.plan(WEB)[0].frontends) == 2
 
 
+@pytest.mark.rule("HE-3")
 def test_health_checks_count_ready_local_pods_once() -> None:
     cluster = Cluster(NODE)
     checked = service(

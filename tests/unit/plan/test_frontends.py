@@ -41,6 +41,7 @@ def shown(forwarding: Forwarding) -> list[str]:
     ]
 
 
+@pytest.mark.rule("KI-10", "KI-11")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -77,6 +78,7 @@ def test_a_service_without_endpoints_is_planned_too() -> None:
     assert (found.cluster, found.local, found.has_any) == ((), (), False)
 
 
+@pytest.mark.rule("KI-9")
 def test_families_are_those_of_its_cluster_ips() -> None:
     dual = service(
         cluster_ips=addresses("10.96.0.1", "fd00:96::1"),
@@ -96,6 +98,7 @@ def test_families_are_those_of_its_cluster_ips() -> None:
     assert shown(only) == ["CLUSTER_IP 10.96.0.1:80"]
 
 
+@pytest.mark.rule("KI-3")
 def test_one_port_number_on_three_protocols_and_several_ports() -> None:
     ports = [ServicePort(p.name.lower(), p, 53) for p in Protocol]
     ports.append(ServicePort("admin", Protocol.TCP, 54))
@@ -108,12 +111,14 @@ def test_one_port_number_on_three_protocols_and_several_ports() -> None:
     ]
 
 
+@pytest.mark.rule("KI-2", "KI-4")
 def test_load_balancer_addresses_by_mode() -> None:
     ingress = (*VIP, LoadBalancerIngress(address("203.0.113.2"), IPMode.PROXY))
     (found,) = plan(service(type=ServiceType.LOAD_BALANCER, load_balancer=ingress))
     assert shown(found) == ["CLUSTER_IP 10.96.0.1:80", "LOAD_BALANCER 203.0.113.1:80"]
 
 
+@pytest.mark.rule("KI-1")
 def test_policies_stand_on_the_frontends_they_are_for() -> None:
     every = {"ports": (NODE_PORT,), "load_balancer": VIP, "external_ips": addresses("203.0.113.9")}
     (external,) = plan(service(external_policy=LOCAL, **every))
@@ -129,6 +134,7 @@ def test_policies_stand_on_the_frontends_they_are_for() -> None:
     ]
 
 
+@pytest.mark.rule("EP-7")
 @pytest.mark.parametrize(
     ("fields", "cluster", "local"),
     [
@@ -160,6 +166,7 @@ def test_which_sets_are_used(fields: dict[str, Any], cluster: bool, local: bool)
 RANGES = (parse_network("198.51.100.0/24"), parse_network("2001:db8::/32"))
 
 
+@pytest.mark.rule("KI-18")
 def test_source_ranges_guard_balancer_addresses_only() -> None:
     (found,) = plan(
         service(
@@ -179,6 +186,7 @@ def test_source_ranges_guard_balancer_addresses_only() -> None:
     assert shown(nobody)[1].endswith("SOURCE_RANGES") and nobody.source_ranges == ()
 
 
+@pytest.mark.rule("KI-19")
 def test_a_node_inside_the_ranges_may_come_from_the_balancers_address() -> None:
     of = service(source_ranges=RANGES, load_balancer=VIP)
     inside = NodeView("node1", "", (), addresses("198.51.100.7"))
@@ -245,6 +253,7 @@ def external(forwardings: tuple[Forwarding, ...]) -> int:
     )
 
 
+@pytest.mark.rule("VE-18")
 @pytest.mark.parametrize("order", [(OLD, YOUNG), (YOUNG, OLD)], ids=["old first", "young first"])
 def test_the_older_service_gets_the_address(order: tuple[Service, Service]) -> None:
     cluster = Cluster(NODE)
@@ -263,6 +272,7 @@ def test_the_older_service_gets_the_address(order: tuple[Service, Service]) -> N
     assert external(cluster.plan(YOUNG.key)) == 1
 
 
+@pytest.mark.rule("VE-18")
 def test_the_winner_by_age_then_name_then_kind() -> None:
     twin = service(ObjectKey("b", "twin"), created_s=2, cluster_ips=addresses("10.96.0.4"),
                    external_ips=addresses("203.0.113.9"))  # fmt: skip

@@ -45,6 +45,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.rule("CP-5")
 @pytest.mark.parametrize("how", HOSTILE)
 def test_no_service_takes_the_api_servers_address_and_port(how: str) -> None:
     cluster = Cluster(GUARDED)

@@ -150,6 +150,7 @@ def numbered(texts: list[str]) -> list[str]:
     return [f"{t[:-1]}:8080*" if t.endswith("*") else f"{t}:8080" for t in texts]
 
 
+@pytest.mark.rule("EP-5", "EP-8", "EP-9", "EP-10", "EP-11", "EP-12", "EP-13", "KI-5")
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.rule)
 def test_rule(rule: Rule) -> None:
     expected = numbered(rule.cluster), numbered(rule.local), rule.has_any
@@ -163,6 +164,7 @@ def test_a_node_without_zone_has_no_zone_hints() -> None:
     assert answer(hinted, zone="")[0] == [f"{A}:8080", f"{B}:8080"]
 
 
+@pytest.mark.rule("EP-7", "EP-10")
 def test_a_set_that_is_not_used_is_empty_and_has_any_does_not_depend_on_it() -> None:
     slices = [a_slice(endpoint(A), endpoint(B, 3, "node1"))]
     assert answer(slices, uses_cluster=False) == ([], [f"{B}:8080*"], True)
@@ -171,6 +173,7 @@ def test_a_set_that_is_not_used_is_empty_and_has_any_does_not_depend_on_it() -> 
     assert answer(elsewhere, uses_cluster=False) == ([], [], True)
 
 
+@pytest.mark.rule("EP-6")
 @pytest.mark.parametrize(
     ("one", "other", "cluster"),
     [
@@ -186,6 +189,7 @@ def test_duplicates_over_slices(one: Endpoint, other: Endpoint, cluster: list[st
     assert answer([first, second])[0] == answer([second, first])[0] == cluster
 
 
+@pytest.mark.rule("KI-6")
 def test_named_ports_that_differ_per_slice() -> None:
     slices = [
         a_slice(endpoint(A), endpoint(B), ports=(("http", 8080), ("admin", 9000))),

@@ -34,6 +34,7 @@ def node() -> Node:
     return Node()
 
 
+@pytest.mark.rule("HE-5")
 def test_all_is_well(node: Node) -> None:
     assert node.statuses == (200, 200)
     assert json.loads(node.health.healthz().body) == {
@@ -44,6 +45,7 @@ def test_all_is_well(node: Node) -> None:
     assert set(json.loads(node.health.livez().body)) == {"lastUpdated", "currentTime"}
 
 
+@pytest.mark.rule("HE-5", "HE-6")
 def test_balancers_are_sent_away_from_a_node_that_goes_but_it_is_not_restarted(node: Node) -> None:
     node.eligible = False
     assert node.statuses == (503, 200)
@@ -55,6 +57,7 @@ def test_not_ready_before_the_maps_are_filled(node: Node) -> None:
     assert node.statuses == (503, 200)
 
 
+@pytest.mark.rule("HE-5")
 def test_a_change_that_waits_too_long(node: Node) -> None:
     assert node.statuses == (200, 200)
     node.waiting = node.now

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +72,7 @@ def without_clashes(wanted: dict[ServicePortName, Forwarding]) -> list[Forwardin
     return result
 
 
+@pytest.mark.rule("CP-3")
 @given(
     st.lists(st.tuples(services, st.one_of(st.none(), forwardings())), max_size=12),
     st.integers(0, 120),

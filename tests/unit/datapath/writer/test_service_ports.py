@@ -147,6 +147,7 @@ def test_what_an_agent_died_over_is_removed() -> None:
         assert fake.leftovers().keys() <= {"slots"}
 
 
+@pytest.mark.rule("CP-3")
 def test_the_check_notices_a_frontend_without_backends() -> None:
     fake = FakeMaps(Family.IPV4)
     writer_of(fake).set(forwarding())
