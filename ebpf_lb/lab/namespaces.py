@@ -2,6 +2,7 @@
 a new /sys, where bpffs and the cgroups are missing."""
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
 _MS_BIND = 0x1000
+_MS_REC = 0x4000
+_MS_SHARED = 1 << 20
 _MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -46,6 +49,7 @@ def entered(path: Path) -> Iterator[None]:
 def create(path: Path) -> None:
     """A new network namespace, kept by a mount on `path`; FileExistsError if the path is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _share(path.parent)
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -57,6 +61,19 @@ def create(path: Path) -> None:
             _check(_libc.setns(own, _CLONE_NEWNET), "own network namespace")
     finally:
         os.close(own)
+
+
+def _share(folder: Path) -> None:
+    """Makes the folder a mount of its own whose changes all mount namespaces see, as ip-netns(8)
+    does with its first namespace. If that came after us, its mount would hide ours, which then
+    could not be taken off any more."""
+    if _libc.mount(b"", bytes(folder), b"none", _MS_SHARED | _MS_REC, None) == 0:
+        return
+    if ctypes.get_errno() != errno.EINVAL:  # EINVAL: it is not a mount yet
+        _check(-1, folder)
+    bind = _MS_BIND | _MS_REC
+    _check(_libc.mount(bytes(folder), bytes(folder), b"none", bind, None), folder)
+    _check(_libc.mount(b"", bytes(folder), b"none", _MS_SHARED | _MS_REC, None), folder)
 
 
 def remove(path: Path) -> None:

@@ -15,7 +15,7 @@ _VERSION = {
     "compiler": "",
     "platform": "linux",
 }
-_VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+_VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 
 
 def document(path: str) -> dict[str, Any] | None:

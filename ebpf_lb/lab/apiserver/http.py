@@ -142,8 +142,6 @@ class Api:
                 return await self._patch(request, target)
             case "DELETE", True:
                 return await self._delete(request, target)
-            case "DELETE", False:
-                return await self._delete_collection(request, target)
         raise errors.method_not_allowed()
 
     # --- reading
@@ -176,21 +174,7 @@ class Api:
             asked = _whole_number(query, "resourceVersion", 0)
             if asked > version:
                 raise errors.too_large_version(asked, version)
-            if query.get("resourceVersionMatch") == "Exact":
-                if not asked:
-                    raise errors.bad_request(
-                        'resourceVersionMatch "Exact" is forbidden without a resourceVersion above '
-                        "0"
-                    )
-                try:
-                    items = store.objects_at(target.kind, asked, target.namespace)
-                except Compacted:
-                    raise errors.expired(
-                        f"The resourceVersion for the provided list is too old: {asked}."
-                    ) from None
-                version = asked
-            else:
-                items = store.objects(target.kind, target.namespace)
+            items = store.objects(target.kind, target.namespace)
         items = [item for item in items if item.key > start] if start else items
         if matches:
             items = [item for item in items if matches(item.object)]
@@ -294,26 +278,6 @@ class Api:
                 "metadata": {},
                 "status": "Success",
                 "details": details,
-            }
-        )
-
-    async def _delete_collection(self, request: web.Request, target: Target) -> web.Response:
-        options = await _delete_options(request)
-        if target.kind.namespaced and target.namespace is None:
-            raise errors.method_not_allowed()
-        query = request.query
-        matches = object_matcher(query.get("labelSelector", ""), query.get("fieldSelector", ""))
-        gone = [
-            self.registry.delete(target.kind, stored.namespace, stored.name, options)
-            for stored in self.registry.store.objects(target.kind, target.namespace)
-            if matches is None or matches(stored.object)
-        ]
-        return _json_response(
-            {
-                "kind": f"{target.kind.name}List",
-                "apiVersion": target.kind.api_version,
-                "metadata": {"resourceVersion": str(self.registry.store.version)},
-                "items": [stored.object for stored in gone],
             }
         )
 

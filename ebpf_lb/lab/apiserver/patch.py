@@ -1,4 +1,4 @@
-"""Patches: JSON merge patch (RFC 7386), JSON patch (RFC 6902), strategic merge patch.
+"""Patches: JSON merge patch (RFC 7386) and strategic merge patch.
 
 Functions return a new value and leave their arguments alone.
 """
@@ -6,19 +6,16 @@ Functions return a new value and leave their arguments alone.
 import copy
 from typing import Any
 
-from ebpf_lb.lab.apiserver.errors import StatusError, bad_request
+from ebpf_lb.lab.apiserver.errors import bad_request
 from ebpf_lb.lab.apiserver.schema import ListOf, Schema, child, identity
 
 MERGE = "application/merge-patch+json"
-JSON_PATCH = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
-TYPES = (JSON_PATCH, MERGE, STRATEGIC)
+TYPES = (MERGE, STRATEGIC)
 
 
 def apply_patch(patch_type: str, target: Any, patch: Any, schema: Schema) -> Any:
-    """`target` patched. StatusError (400, 422) if the patch is none or does not fit."""
-    if patch_type == JSON_PATCH:
-        return json_patch(target, patch)
+    """`target` patched. StatusError (400) if the patch is none or does not fit."""
     if not isinstance(patch, dict):
         raise bad_request(f"a patch of type {patch_type} must be a JSON object")
     if patch_type == MERGE:
@@ -36,94 +33,6 @@ def merge_patch(target: Any, patch: Any) -> Any:
         else:
             result[key] = merge_patch(result.get(key), value)
     return result
-
-
-# --- RFC 6902
-
-
-def json_patch(target: Any, operations: Any) -> Any:
-    if not isinstance(operations, list):
-        raise bad_request("a JSON patch must be a list of operations")
-    result = copy.deepcopy(target)
-    for index, operation in enumerate(operations):
-        try:
-            result = _operate(result, operation)
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise StatusError(
-                422,
-                "Invalid",
-                f"the server rejected our request due to an error in our request: operation "
-                f"{index} of the JSON patch cannot be done: {error}",
-            ) from error
-    return result
-
-
-def _operate(document: Any, operation: dict[str, Any]) -> Any:
-    path = _pointer(operation["path"])
-    match operation["op"]:
-        case "add":
-            return _add(document, path, copy.deepcopy(operation["value"]))
-        case "remove":
-            return _remove(document, path)
-        case "replace":
-            _resolve(document, path)
-            return _add(_remove(document, path), path, copy.deepcopy(operation["value"]))
-        case "move":
-            source = _pointer(operation["from"])
-            value = _resolve(document, source)
-            return _add(_remove(document, source), path, value)
-        case "copy":
-            value = copy.deepcopy(_resolve(document, _pointer(operation["from"])))
-            return _add(document, path, value)
-        case "test":
-            if _resolve(document, path) != operation["value"]:
-                raise ValueError(f"test of {operation['path']} failed")
-            return document
-        case other:
-            raise ValueError(f"unknown operation {other!r}")
-
-
-def _pointer(text: str) -> list[str]:
-    if text and not text.startswith("/"):
-        raise ValueError(f"{text!r} is no JSON pointer")
-    return [part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:]]
-
-
-def _resolve(document: Any, path: list[str]) -> Any:
-    for step in path:
-        document = document[_index(step)] if isinstance(document, list) else document[step]
-    return document
-
-
-def _index(step: str) -> int:
-    if not step.isdigit():
-        raise IndexError(f"{step!r} is no list index")
-    return int(step)
-
-
-def _add(document: Any, path: list[str], value: Any) -> Any:
-    if not path:
-        return value
-    parent, last = _resolve(document, path[:-1]), path[-1]
-    if isinstance(parent, list):
-        position = len(parent) if last == "-" else _index(last)
-        if position > len(parent):
-            raise IndexError(f"index {position} is behind the end")
-        parent.insert(position, value)
-    else:
-        parent[last] = value
-    return document
-
-
-def _remove(document: Any, path: list[str]) -> Any:
-    if not path:
-        return None
-    parent, last = _resolve(document, path[:-1]), path[-1]
-    if isinstance(parent, list):
-        del parent[_index(last)]
-    else:
-        del parent[last]
-    return document
 
 
 # --- strategic merge patch

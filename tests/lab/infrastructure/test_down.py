@@ -166,3 +166,27 @@ def test_status_names_what_is_not_well_and_the_log(lab: Lab) -> None:
     assert done.stderr == f"Not well: the kubelet does not run; see {lab.log('kubelet')}\n"
     [row] = [line for line in cli("list").stdout.splitlines() if line.startswith(f"{lab.name} ")]
     assert row.split()[1:] == ["up", "1", "dual", "routes", "none", "hand"]
+
+
+def test_somebodys_first_namespace_meanwhile_hides_nothing(tmp_path: Path) -> None:
+    """`ip netns add` makes its folder a mount; what a lab mounted there before must not be below.
+    In a mount namespace of its own, where there is no such mount yet."""
+    script = """
+import subprocess, sys
+from pathlib import Path
+from ebpf_lb.lab import namespaces
+path = Path("/run/netns/ebpflb-first-router")
+namespaces.create(path)
+subprocess.run(["ip", "netns", "add", "ebpflb-first-other"], check=True)
+subprocess.run(["ip", "netns", "delete", "ebpflb-first-other"], check=True)
+namespaces.remove(path)
+sys.exit(path.exists())
+"""
+    private = f"mount -t tmpfs none /run && exec {sys.executable} -c '{script}'"
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", private],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The three kinds of patches."""
+"""The two kinds of patches."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 from ebpf_lb.lab.apiserver.errors import StatusError
 from ebpf_lb.lab.apiserver.kinds import DEPLOYMENT, POD, SERVICE
-from ebpf_lb.lab.apiserver.patch import json_patch, merge_patch, strategic_merge
+from ebpf_lb.lab.apiserver.patch import merge_patch, strategic_merge
 
 Json = dict[str, Any]
 
@@ -27,42 +27,6 @@ Json = dict[str, Any]
 )
 def test_merge(target: Json, patch: Json, result: Json) -> None:
     assert merge_patch(target, patch) == result
-
-
-@pytest.mark.parametrize(
-    ("operations", "result"),
-    [
-        ([{"op": "add", "path": "/b", "value": 2}], {"a": [1, 2], "b": 2}),
-        ([{"op": "add", "path": "/a/1", "value": 9}], {"a": [1, 9, 2]}),
-        ([{"op": "add", "path": "/a/-", "value": 9}], {"a": [1, 2, 9]}),
-        ([{"op": "remove", "path": "/a/0"}], {"a": [2]}),
-        ([{"op": "replace", "path": "/a", "value": 1}], {"a": 1}),
-        ([{"op": "move", "from": "/a/0", "path": "/b"}], {"a": [2], "b": 1}),
-        ([{"op": "copy", "from": "/a", "path": "/x~1y"}], {"a": [1, 2], "x/y": [1, 2]}),
-        ([{"op": "test", "path": "/a/0", "value": 1}], {"a": [1, 2]}),
-    ],
-)
-def test_json_patch(operations: list[Json], result: Json) -> None:
-    document = {"a": [1, 2]}
-    assert json_patch(document, operations) == result
-    assert document == {"a": [1, 2]}
-
-
-@pytest.mark.parametrize(
-    "operation",
-    [
-        {"op": "test", "path": "/a/0", "value": 7},
-        {"op": "remove", "path": "/nothing"},
-        {"op": "replace", "path": "/nothing", "value": 1},
-        {"op": "add", "path": "/a/7", "value": 1},
-        {"op": "fly", "path": "/a"},
-        {"path": "/a"},
-    ],
-)
-def test_json_patch_that_does_not_fit(operation: Json) -> None:
-    with pytest.raises(StatusError) as caught:
-        json_patch({"a": [1, 2]}, [operation])
-    assert caught.value.code == 422
 
 
 DNS = [

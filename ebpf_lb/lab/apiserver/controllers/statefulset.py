@@ -29,8 +29,7 @@ class StatefulSetController(WorkloadController):
         """The next steps; with ordered pods, the first one that is not finished is the last."""
         spec = stateful_set.spec
         ordered = spec["podManagementPolicy"] == "OrderedReady"
-        first: int = spec.get("ordinals", {}).get("start", 0)
-        ordinals = range(first, first + spec["replicas"])
+        ordinals = range(spec["replicas"])
         pods = {_ordinal(pod): pod for pod in owned_pods(self.store, stateful_set)}
         for ordinal in ordinals:
             pod = pods.get(ordinal)
