@@ -27,7 +27,7 @@ $(error network namespaces and eBPF need root: run `sudo make $(MAKECMDGOALS)`)
 endif
 endif
 
-.PHONY: help setup packages bpffs demo demo-down test check docs unit datapath lab cluster bench clean
+.PHONY: help setup locks packages bpffs demo demo-down test check docs unit datapath lab cluster bench clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do \
@@ -55,15 +55,30 @@ packages:
 bpffs:
 	@mountpoint -q /sys/fs/bpf || [ "$$(id -u)" != 0 ] || mount -t bpf bpf /sys/fs/bpf
 
-$(VENV)/.installed: pyproject.toml requirements.lock | packages
+# What the lab needs, and with it the agent; then what tests, checks and documents need.
+$(VENV)/.lab: pyproject.toml requirements/build.lock requirements/lab.lock | packages
 	@echo "setup: making $(VENV)"
 	@[ "$$(readlink -f $(BIN)/python3 2>/dev/null)" = "$$(readlink -f $(PYTHON))" ] || rm -rf $(VENV)
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --system-site-packages $(VENV)
-	@$(PIP_INSTALL) --require-hashes -r requirements.lock
+	@$(PIP_INSTALL) --require-hashes -r requirements/build.lock -r requirements/lab.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: setup ## three nodes, a Service and its answers; stays up until `make demo-down`
+$(VENV)/.installed: $(VENV)/.lab requirements/dev.lock
+	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
+	@touch $@
+
+# Each lock takes over the versions of the one before, and keeps its own where they will do.
+LOCK := uv pip compile --quiet --python-platform linux --python-version 3.11 --generate-hashes \
+        --no-annotate --no-emit-index-url --custom-compile-command 'make locks'
+locks: ## pin anew what pyproject.toml asks for (needs uv)
+	@$(LOCK) --group build -o requirements/build.lock
+	@$(LOCK) -c requirements/build.lock -o requirements/agent.lock pyproject.toml
+	@$(LOCK) -c requirements/agent.lock --extra lab -o requirements/lab.lock pyproject.toml
+	@$(LOCK) -c requirements/lab.lock -c requirements/build.lock --extra lab --extra docs --extra dev \
+	    -o requirements/dev.lock pyproject.toml
+
+demo: packages bpffs $(VENV)/.lab ## three nodes, a Service and its answers; stays up until `make demo-down`
 	@$(BIN)/python -m ebpf_lb.lab.demo
 
 demo-down: ## take the demo's lab down

@@ -4,17 +4,7 @@ import logging
 import sys
 from typing import Any
 
-# Where rich is installed, structlog would take it for tracebacks: 5 MB that nobody here looks at.
-# None in its place is Python's own way to say that a module is not to be had.
-_hidden = sys.modules.get("rich")
-sys.modules["rich"] = None  # type: ignore[assignment]
-try:
-    import structlog
-finally:
-    if _hidden is None:
-        del sys.modules["rich"]
-    else:
-        sys.modules["rich"] = _hidden
+import structlog
 
 
 def configure(level: str, form: str) -> Any:

@@ -5,7 +5,7 @@ must not pay for the agent's libraries.
 """
 
 import errno
-import importlib
+import importlib.util
 import os
 from typing import Any, NamedTuple
 
@@ -33,13 +33,17 @@ class LazyGroup(click.Group):
     """A group whose subcommands are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(SUBCOMMANDS)
+        """Those that are installed: the agent's image has no lab."""
+        return [
+            name
+            for name, subcommand in sorted(SUBCOMMANDS.items())
+            if importlib.util.find_spec(subcommand.target.partition(":")[0])
+        ]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        subcommand = SUBCOMMANDS.get(cmd_name)
-        if subcommand is None:
+        if cmd_name not in self.list_commands(ctx):
             return None
-        module, attribute = subcommand.target.split(":")
+        module, attribute = SUBCOMMANDS[cmd_name].target.split(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
