@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The bytes in the maps. The agent reads this very file (ebpf_lb/datapath/layout.py) and the loader
+ * The bytes in the maps. The agent reads this very file (ebpf_lb/datapath/layout) and the loader
  * compares the result with what the compiler made of it, so there is no second description.
  * One field a line, padding written out, nothing that the compiler would have to fill in.
  *

@@ -76,7 +76,7 @@ class Table(NamedTuple):
 class Forwarding:
     """One Service port in one family. Tuples are sorted and free of duplicates.
 
-    cluster, local: the two sets of usable backends, both of them what SEMANTICS calls the set
+    cluster, local: the two sets of usable backends, both of them what the law calls the set
     that the policy asks for, fallbacks included; `()` where the Service does not use that set.
     has_any: some endpoint anywhere is ready, or serving and terminating (else: REJECT).
     affinity_timeout_s: 0 without session affinity.

@@ -1,4 +1,4 @@
-"""On which addresses a Service is reached, and by which policy: SEMANTICS section 3."""
+"""On which addresses a Service is reached, and by which policy: docs/semantics.md."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What a Service's healthCheckNodePort reports: SEMANTICS section 6."""
+"""What a Service's healthCheckNodePort reports, as docs/semantics.md says."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

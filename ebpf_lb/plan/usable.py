@@ -1,4 +1,4 @@
-"""Which endpoints of a Service port may be used: SEMANTICS section 1.
+"""Which endpoints of a Service port may be used, as docs/semantics.md says.
 
 One function a rule. Sources: kube-proxy's topology.go and endpointslicecache.go; KEP-1669 (draining
 endpoints), KEP-2433 and KEP-3015 (hints), KEP-2086 (internalTrafficPolicy).

@@ -18,8 +18,8 @@ errs by a few ns, since stores of the feeder overlap with loads behind it; on a 
 round can be disturbed, so differences below 3 ns mean nothing. Figures at many flows are the
 memory's latency: one or two cold lines in the connection table, one in the Service's counters.
 
-Budgets are DESIGN.md's. At up to 1,024 flows the one for an established packet counts, above that
-the one for half a million flows.
+Budgets are those of docs/design.md. At up to 1,024 flows the one for an established packet counts,
+above that the one for half a million flows.
 """
 
 from __future__ import annotations

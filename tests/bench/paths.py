@@ -22,9 +22,9 @@ from tests.datapath.kernel import NODE, Kernel
 from tests.support.packets import ACK, SCTP, SYN, TCP, UDP
 
 ESTABLISHED_NS, ESTABLISHED_MANY_NS, NEW_NS, FOREIGN_NS = 45, 170, 260, 25
-"""DESIGN.md, Budgets: TC. The second one for half a million flows."""
+"""docs/design.md, Budgets: TC. The second one for half a million flows."""
 XDP_ESTABLISHED_NS = 30
-"""DESIGN.md, Budgets: above an empty XDP program."""
+"""docs/design.md, Budgets: above an empty XDP program."""
 FEW_FLOWS = 1024  # up to here the first one is expected to hold
 
 VIPS = {Family.IPV4: "10.96.0.0", Family.IPV6: "fd00:10:96::"}

@@ -1,5 +1,5 @@
 """What the agent's writes cost at 10,000 Services of 10 endpoints, in CPU time: what others do on
-the machine meanwhile counts little. Budgets are DESIGN.md's."""
+the machine meanwhile counts little. Budgets are those of docs/design.md."""
 
 from __future__ import annotations
 

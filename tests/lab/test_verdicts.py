@@ -1,4 +1,4 @@
-"""The verdict table of SEMANTICS section 2, cell by cell, with real connections.
+"""The verdict table of docs/semantics.md, cell by cell, with real connections.
 
 Every cell is a kind of destination, a policy, where the endpoints are, and who asks; each is tried
 in both families by TCP and UDP. What must happen is the oracle's word, which shares no code with

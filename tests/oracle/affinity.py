@@ -1,4 +1,4 @@
-"""SEMANTICS section 4, session affinity, in the oracle's terms: who must a client reach next?"""
+"""Session affinity, docs/semantics.md, in the oracle's terms: who must a client reach next?"""
 
 from collections.abc import Iterable
 from typing import NamedTuple

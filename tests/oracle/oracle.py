@@ -1,4 +1,5 @@
-"""SEMANTICS sections 1 and 2 once more: naively, on raw JSON, sharing no code with the product.
+"""The first sections of docs/semantics.md once more: naively, on raw JSON, and sharing no code with
+the product.
 
 Everything is looked up and decided anew for each question, in the words of the page. Whoever
 changes a rule changes it here by reading that page, never by looking at `ebpf_lb.plan`.
@@ -243,7 +244,7 @@ def read_endpoint(raw: Json, number: int, node: Node) -> Endpoint:
 
 
 def best(same: list[tuple[str, Endpoint]]) -> Endpoint:
-    """The one that is not terminating wins. Where SEMANTICS leaves it open: the more usable one."""
+    """The one that is not terminating wins. Else the more usable one."""
     alive = [pair for pair in same if not pair[1].terminating] or same
     ready = [pair for pair in alive if pair[1].ready] or alive
     serving = [pair for pair in ready if pair[1].serving] or ready

@@ -1,4 +1,4 @@
-"""`/healthz` and `/livez`, as kube-proxy answers them: SEMANTICS section 6, KEP-3836.
+"""`/healthz` and `/livez`, as kube-proxy answers them: docs/semantics.md, KEP-3836.
 
 Healthy: no change has waited longer than a minute for the maps to follow. `/healthz` also asks
 whether the node is to receive connections, and whether the maps have been filled once; `/livez`

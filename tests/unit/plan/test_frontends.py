@@ -1,4 +1,4 @@
-"""SEMANTICS sections 3 and 4: which Services, which addresses, which policy."""
+"""Kinds of Services, docs/semantics.md: which Services, which addresses, which policy."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""SEMANTICS section 1, one line of the table a rule."""
+"""Usable endpoints, docs/semantics.md: one line of the table for each rule."""
 
 from typing import NamedTuple
 

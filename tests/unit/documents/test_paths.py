@@ -1,0 +1,126 @@
+"""What documents and comments name is in the repository: files, folders, and nothing beside it."""
+
+import ast
+import io
+import re
+import subprocess
+import tokenize
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from docs.extensions.rules import ROOT
+
+# Not ours: the system's headers, Kubernetes' documents; and the wheel's folders.
+ELSEWHERE = re.compile(
+    r"^(?:linux/|uapi/|asm|net/|sys/|malloc\.h|sig-[a-z-]+/|ebpf_lb/(?:bpf|manifests)$)"
+)
+_FILE = re.compile(
+    r"(?<![\w/.:~<>{}*$-])((?:\.{1,2}/)*[\w-]+(?:/[\w.-]+)*\.(?:py|h|c|md|toml|lock))(?![\w/*(-])"
+)
+_FOLDER = re.compile(
+    r"(?<![\w/.:~<>{}*$-])((?:bpf|ebpf_lb|tests|docs|manifests)/[\w/.-]*\w)(?![\w/*-])"
+)
+_OUTSIDE = re.compile(r"(?<![\w.])(?:\.\./)+(?:shared|work)\b|\bSEMANTICS\b|\bFAULTS\b")
+# Until the real cluster's rig has moved in.
+MOVES_IN = {"Makefile", "tests/cluster/test_kubernetes.py"}
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@cache
+def tracked() -> frozenset[str]:
+    listed = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    return frozenset(name for name in listed if (ROOT / name).exists())
+
+
+@cache
+def tails() -> frozenset[str]:
+    """All that may stand for a file or folder: its path from the top, or from any folder above."""
+    found = set()
+    for name in tracked():
+        parts = name.split("/")
+        for end in range(1, len(parts) + 1):
+            found.update("/".join(parts[begin:end]) for begin in range(end))
+    return frozenset(found)
+
+
+def prose(name: str, text: str) -> Iterator[tuple[int, str]]:
+    """Lines that people read, with their numbers: documents whole, of sources the comments."""
+    if name.endswith(".py"):
+        yield from _of_python(text)
+    elif name.endswith((".h", ".c")):
+        for match in re.finditer(r"/\*.*?\*/|//[^\n]*", text, re.DOTALL):
+            first = text.count("\n", 0, match.start()) + 1
+            yield from enumerate(match[0].split("\n"), first)
+    elif name.endswith((".md", ".toml", ".yaml", ".sh")) or "." not in name or name == ".ci/run":
+        yield from enumerate(text.split("\n"), 1)
+
+
+def _of_python(text: str) -> Iterator[tuple[int, str]]:
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            said = node.value.value
+            if isinstance(said, str):
+                yield from enumerate(said.split("\n"), node.lineno)
+
+
+def missing(name: str, text: str) -> list[str]:
+    """Sentences about what a file names and the repository lacks."""
+    found = []
+    for number, line in prose(name, text):
+        named = {match[1] for pattern in (_FILE, _FOLDER) for match in pattern.finditer(line)}
+        for one in sorted(named):
+            if ELSEWHERE.match(one) or one.lstrip("./") in tails():
+                continue
+            found.append(f"{name}:{number}: there is no {one}")
+        found += [
+            f"{name}:{number}: {match[0]} is not in the repository"
+            for match in _OUTSIDE.finditer(line)
+            if name not in MOVES_IN
+        ]
+        if name.endswith(".md") and not name.startswith("docs/"):  # these the site looks after
+            for link in _LINK.findall(line):
+                target = (ROOT / name).parent / link.partition("#")[0]
+                if "://" not in link and not target.exists():
+                    found.append(f"{name}:{number}: the link leads nowhere: {link}")
+    return found
+
+
+def test_nothing_names_what_is_not_there() -> None:
+    found = []
+    for name in sorted(tracked() - {"LICENSE", "tests/unit/documents/test_paths.py"}):
+        path = ROOT / name
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        found += missing(name, text)
+    assert found == [], "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("README.md", "see [this](docs/nothing.md)", 2),
+        ("README.md", "see [this](docs/index.md) and `make test`", 0),
+        ("x.md", "in `bpf/services/decide.h`, `services/decide.h` and `decide.h`", 0),
+        ("x.md", "in `bpf/decided.h`", 1),
+        ("x.md", "the folder ebpf_lb/planned", 1),
+        ("x.py", '"""As ../shared/x says."""\nx = "bpf/none.h"  # as SEMANTICS says\n', 2),
+        ("x.h", '#include "none.h"\n/* as gone.h */ // tests/none\n', 2),
+        ("x.h", "/* bpf_helpers of linux/bpf.h, and 10.0.0.0/8 */", 0),
+    ],
+)
+def test_the_check_itself(name: str, text: str, says: int) -> None:
+    assert len(missing(name, text)) == says, missing(name, text)
