@@ -7,7 +7,6 @@ import subprocess
 import tokenize
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
 
