@@ -1,7 +1,8 @@
 """The nodes as the API knows them."""
 
 import os
-from platform import machine, release
+from pathlib import Path
+from platform import freedesktop_os_release, machine, release
 from typing import Any
 
 from ebpf_lb.lab.names import NodeNames
@@ -46,11 +47,17 @@ def manifest(node: NodeNames) -> dict[str, Any]:
             ],
             "capacity": _CAPACITY,
             "allocatable": _CAPACITY,
-            "nodeInfo": {
+            "nodeInfo": {  # none of these may be left out
                 "architecture": _ARCHITECTURES.get(machine(), machine()),
+                "bootID": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+                "containerRuntimeVersion": "ebpf-lb-lab",
                 "kernelVersion": release(),
+                "kubeProxyVersion": "",
                 "kubeletVersion": "ebpf-lb-lab",
+                "machineID": "",
                 "operatingSystem": "linux",
+                "osImage": freedesktop_os_release().get("PRETTY_NAME", "Linux"),
+                "systemUUID": "",
             },
         },
     }
