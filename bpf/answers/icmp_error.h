@@ -42,7 +42,7 @@ INLINE int parse_quotation(struct __sk_buff *skb, const struct packet *outer, st
 	if (l4 > MAX_L4_OFFSET || !has_ports(turned->protocol))
 		return 0;
 
-	__be16 *ports = data + (l4 & MAX_L4_OFFSET);
+	__be16 *ports = packet_at(data, l4);
 
 	/* padding is no quotation, and no part of the checksum */
 	if ((void *)(ports + 4) > data_end ||
@@ -68,9 +68,9 @@ INLINE int rewrite_error(struct __sk_buff *skb, const struct packet *outer,
 	void *data = (void *)(long)skb->data;
 	void *data_end = (void *)(long)skb->data_end;
 	__u32 icmp = outer->l4_offset & MAX_L4_OFFSET;
-	void *quoted = data + icmp + 8;
-	__be16 *ports = data + (turned->l4_offset & MAX_L4_OFFSET);
-	__u16 *check = data + icmp + 2;
+	void *quoted = packet_at(data, icmp + 8);
+	__be16 *ports = packet_at(data, turned->l4_offset);
+	__u16 *check = packet_at(data, icmp + 2);
 	const __u32 source_at = IP_SOURCE - LINK_HEADER_BYTES;
 	const __u32 destination_at = IP_DESTINATION - LINK_HEADER_BYTES;
 	__u64 outer_sum = 0, quoted_sum = 0, port_sum = 0;

@@ -109,7 +109,7 @@ INLINE int become_reset(struct __sk_buff *skb, struct packet *packet)
 	void *data = (void *)(long)skb->data;
 	void *data_end = (void *)(long)skb->data_end;
 	__u32 l4 = packet->l4_offset & MAX_L4_OFFSET;
-	struct tcphdr *tcp = data + l4;
+	struct tcphdr *tcp = packet_at(data, l4);
 
 	if ((void *)(tcp + 1) > data_end)
 		return -1;
@@ -128,7 +128,7 @@ INLINE int become_reset(struct __sk_buff *skb, struct packet *packet)
 
 	data = (void *)(long)skb->data;
 	data_end = (void *)(long)skb->data_end;
-	tcp = data + l4;
+	tcp = packet_at(data, l4);
 	if ((void *)(tcp + 1) > data_end || data + LINK_HEADER_BYTES + IP_DESTINATION > data_end)
 		return -1;
 	__builtin_memset(tcp, 0, sizeof(*tcp));

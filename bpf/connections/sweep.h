@@ -26,7 +26,7 @@ INLINE void sweep_entry(struct flow *flow, struct census *census, __u32 now)
 			count_flow_event(FLOW_EVENT_EXPIRED);
 		kind = FLOW_FREE;
 	}
-	census->counting[kind & (CENSUS_KINDS - 1)] += 1;
+	census->counting[within(kind, CENSUS_KINDS - 1)] += 1;
 }
 
 /* A pass over the whole table has ended. */

@@ -137,7 +137,7 @@ INLINE int write_fragment_id(context *ctx, const struct packet *packet, __be32 i
 	ip->id = id;
 #else
 	/* the last of the headers, unless destination options follow, which nobody sends */
-	struct extension_header *last = data + ((packet->l4_offset - 8) & MAX_L4_OFFSET);
+	struct extension_header *last = packet_at(data, packet->l4_offset - 8);
 
 	if ((void *)(last + 1) > data_end || last->fragment_id != packet->fragment_id)
 		return 0;

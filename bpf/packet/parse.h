@@ -32,6 +32,18 @@ enum parse_result {
 /* Mask and bound of l4_offset: the verifier wants to see that it fits. */
 #define MAX_L4_OFFSET 0x3ff
 
+/*
+ * The place in a packet, as one pointer: what is compared with the packet's end must be the very pointer that
+ * is used, since Linux 6.1's verifier knows nothing of another that the compiler makes of the same numbers.
+ */
+INLINE void *packet_at(void *data, __u32 offset)
+{
+	void *place = data + within(offset, MAX_L4_OFFSET);
+
+	asm("" : "+r"(place));
+	return place;
+}
+
 #define IPV4_DONT_FRAGMENT 0x4000
 #define IPV4_MORE_FRAGMENTS 0x2000
 #define IPV4_OFFSET 0x1fff
@@ -65,15 +77,15 @@ INLINE int has_ports(__u8 protocol)
 
 INLINE int parse_ports(void *data, void *data_end, int declared, struct packet *packet)
 {
-	__u32 offset = packet->l4_offset & MAX_L4_OFFSET;
-	__be16 *ports = data + offset;
+	void *transport = packet_at(data, packet->l4_offset);
+	__be16 *ports = transport;
 
 	if ((void *)(ports + 4) > data_end || declared < 8)
 		return PARSE_TRUNCATED;
 	packet->source_port = ports[0];
 	packet->destination_port = ports[1];
 	if (packet->protocol == IPPROTO_TCP) {
-		struct tcphdr *tcp = data + offset;
+		struct tcphdr *tcp = transport;
 
 		if ((void *)(tcp + 1) > data_end || declared < (int)sizeof(*tcp))
 			return PARSE_TRUNCATED;
@@ -84,7 +96,7 @@ INLINE int parse_ports(void *data, void *data_end, int declared, struct packet *
 				 (bits & 0x10 ? PACKET_ACK : 0);
 	} else if (packet->protocol == IPPROTO_SCTP) {
 		/* ports, tag, checksum, and the first chunk's type: 13 bytes, chunks are 4 at least */
-		__u8 *chunk = data + offset + 12;
+		__u8 *chunk = transport + 12;
 
 		if ((void *)(chunk + 4) > data_end || declared < 16)
 			return PARSE_TRUNCATED;
@@ -118,7 +130,7 @@ INLINE int parse(void *data, void *data_end, struct packet *packet)
 		packet->flags = PACKET_FIRST_FRAGMENT;
 	}
 	if (UNLIKELY(!has_ports(packet->protocol))) {
-		__u8 *type = data + (packet->l4_offset & MAX_L4_OFFSET);
+		__u8 *type = packet_at(data, packet->l4_offset);
 
 		if (packet->protocol != IPPROTO_ICMP)
 			return PARSE_OTHER;
@@ -160,7 +172,7 @@ INLINE int parse(void *data, void *data_end, struct packet *packet)
 
 #pragma unroll
 	for (int i = 0; i <= MAX_EXTENSION_HEADERS && !known; i++) {
-		struct extension_header *extension = data + (offset & MAX_L4_OFFSET);
+		struct extension_header *extension = packet_at(data, offset);
 
 		if (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS) {
 			if ((void *)(extension + 1) > data_end)
@@ -194,7 +206,7 @@ INLINE int parse(void *data, void *data_end, struct packet *packet)
 	if (UNLIKELY(packet->flags & PACKET_LATER_FRAGMENT))
 		return has_ports(next) ? PARSE_OK : PARSE_OTHER;
 	if (UNLIKELY(!has_ports(next))) {
-		__u8 *type = data + (offset & MAX_L4_OFFSET);
+		__u8 *type = packet_at(data, offset);
 
 		if (next != IPPROTO_ICMPV6)
 			return PARSE_OTHER;

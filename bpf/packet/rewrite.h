@@ -104,7 +104,7 @@ INLINE __u32 checksum_offset(__u8 protocol)
 INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset, __u16 addresses,
 			 __u16 ports)
 {
-	__u16 *field = (void *)(long)ctx->data + offset;
+	__u16 *field = packet_at((void *)(long)ctx->data, offset);
 	int udp = packet->protocol == IPPROTO_UDP;
 	__u16 after;
 
@@ -136,7 +136,7 @@ INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset
 			 __u16 ports)
 {
 	void *data = (void *)(long)ctx->data;
-	__u16 *field = data + offset;
+	__u16 *field = packet_at(data, offset);
 	__u64 flags = packet->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 	__u16 before, after;
 
@@ -157,7 +157,7 @@ INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset
 	if (UNLIKELY(addresses == 0 || addresses == 0xffff))
 		return bpf_l4_csum_replace(ctx, offset, 0, ports, flags) ? -1 : 0;
 	data = (void *)(long)ctx->data;
-	field = data + offset;
+	field = packet_at(data, offset);
 	if ((void *)(field + 1) > (void *)(long)ctx->data_end)
 		return -1;
 	after = *field;
@@ -202,7 +202,7 @@ INLINE int rewrite(context *ctx, struct packet *packet, const struct endpoint_ch
 	ip->check = ~sum_fold16((__u64)(__u16)~ip->check + address_sum);
 #endif
 	if (ports) {
-		__be16 *port = data + l4;
+		__be16 *port = packet_at(data, l4);
 
 		if ((void *)(port + 2) > data_end)
 			return -1;

@@ -188,7 +188,7 @@ INLINE __u32 datagram_bytes(context *ctx, const struct packet *packet)
 	if (!segment)
 		return ctx_bytes(ctx);
 	if (packet->protocol == IPPROTO_TCP) {
-		__u8 *tcp = (void *)(long)ctx->data + l4;
+		__u8 *tcp = packet_at((void *)(long)ctx->data, l4);
 
 		header = (void *)(tcp + 13) <= (void *)(long)ctx->data_end ? (tcp[12] >> 4) * 4 :
 									     sizeof(struct tcphdr);
