@@ -346,7 +346,7 @@ class Loop:
             forwardings = cluster.plan(key)
             conflicts = cluster.problems(key)
             self._parts.health_checks.set(key, cluster.health_checks(key))
-            programmer.program(key, forwardings)
+            programmer.program(key, forwardings, cluster.priority(key))
         except Exception as error:  # a mistake of ours about one Service is not the others' loss
             log.exception("internal error", service=str(key))
             programmer.fail(key, f"internal error: {error!r}")
@@ -391,7 +391,7 @@ class Loop:
             self._parts.stale_sockets.check()
         again = programmer.to_retry() if self.complete else []
         if again:
-            self._sync(again)
+            self._sync(sorted(again, key=self._parts.cluster.priority))
 
     # for people
 
@@ -403,7 +403,7 @@ class Loop:
             "waitingFor": sorted(self._missing),
             "endpointsSource": self._source,
             "services": programmer.services,
-            "notProgrammed": sorted({one.sentence for one in list(programmer.refused.values())}),
+            "notProgrammed": programmer.refused.sentences(),
             "conflicts": self._parts.conflicts.sentences(),
             "staleSocketProblem": self._parts.stale_sockets.problem,
             "hookProblems": [one.problem for one in self._parts.checks if one.problem],

@@ -138,7 +138,9 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     def report(reason: str) -> Callable[[ObjectKey, str], None]:
         return lambda service, sentence: events.warn(service, reason, sentence)
 
-    programmer = Programmer(writers, time.monotonic, log, report("NotProgrammed"))
+    programmer = Programmer(
+        writers, time.monotonic, log, report("NotProgrammed"), config.namespace_share
+    )
     conflicts = Conflicts(log, report("AddressConflict"))
     state = Health(
         lambda: inbox.oldest_waiting, lambda: loop.complete, lambda: loop.eligible, time.monotonic
@@ -160,7 +162,11 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     loop = Loop(
         config,
         Parts(
-            cluster=Cluster(NodeView(config.node_name, "", ()), Algorithm(config.algorithm)),
+            cluster=Cluster(
+                NodeView(config.node_name, "", ()),
+                Algorithm(config.algorithm),
+                config.critical_services,
+            ),
             programmer=programmer,
             conflicts=conflicts,
             attachments=attachments,

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 from ebpf_lb.agent.config import parsers
 from ebpf_lb.datapath.pins import DEFAULT_ROOT
 from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Network
+from ebpf_lb.plan.priority import DEFAULT_CRITICAL
 
 # What CNIs call the host's end of a pod's interface: bridge, ptp, flannel, kindnet and docker;
 # Calico; Cilium; Amazon's; Google's; Azure's.
@@ -40,6 +42,10 @@ class Config:
         slices where the API server has them.
     algorithm: how connections are spread over the backends of Services that do not say so
         themselves: `random` or `maglev` (consistent hashing).
+    critical_services: Services that are programmed first and never left out, as NAMESPACE/NAME;
+        what is labelled k8s-app=kube-dns beside cluster DNS is one of them, too.
+    namespace_share: how much of each table one namespace can take, in percent; what is critical is
+        not counted. 100: no limit.
     masquerade_all: whether connections to ClusterIPs are masqueraded, too.
     filter_preference: the place of our filter among a hook's TC filters; lower ones run first.
     xdp: where programs run on uplinks before TC: `off`; `native`, in the driver; `auto`, native
@@ -72,6 +78,8 @@ class Config:
     ] = ()
     endpoints_source: Annotated[str, parsers.choice(*ENDPOINTS_SOURCES)] = "auto"
     algorithm: Annotated[str, parsers.choice(*(one.value for one in Algorithm))] = "random"
+    critical_services: Annotated[tuple[ObjectKey, ...], parsers.object_keys] = DEFAULT_CRITICAL
+    namespace_share: Annotated[int, parsers.whole(1, 100)] = 50
     masquerade_all: Annotated[bool, parsers.boolean] = False
     filter_preference: Annotated[int, parsers.whole(1, 65534)] = 49000
     xdp: Annotated[str, parsers.xdp_mode] = "off"

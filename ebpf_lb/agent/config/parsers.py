@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Network, parse_network
 
 XDP_MODES = ("off", "generic", "native", "auto")
@@ -75,6 +76,16 @@ def words(value: Any) -> tuple[str, ...]:
     if not isinstance(items, list | tuple):
         raise ValueError(f"{value!r} is no list")
     return tuple(text(item) for item in items if item != "")
+
+
+def object_keys(value: Any) -> tuple[ObjectKey, ...]:
+    found = []
+    for word in words(value):
+        namespace, slash, name = word.partition("/")
+        if not (namespace and slash and name) or "/" in name:
+            raise ValueError(f"{word!r} is not NAMESPACE/NAME, such as kube-system/kube-dns")
+        found.append(ObjectKey(namespace, name))
+    return tuple(found)
 
 
 def network(value: str) -> Network:

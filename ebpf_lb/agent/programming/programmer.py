@@ -1,5 +1,6 @@
 """Brings the maps to what the plan says, Service by Service, and keeps account of what did not fit.
 
+Who has a place where there is not room for all is decided before anything is written: plan/room.py.
 New and changed Service ports are written before those that are no more wanted are removed: an
 address that moves from one to another is then never without an owner.
 """
@@ -7,12 +8,16 @@ address that moves from one to another is then never without an owner.
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
-from ebpf_lb.datapath.writer import NotProgrammed
+from ebpf_lb.agent.programming.refusals import Part, Refusals
+from ebpf_lb.datapath.writer import NotHashed, NotProgrammed, full
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Family
 from ebpf_lb.plan.forwarding import Forwarding, FrontendFlag, FrontendKind, ServicePortName
+from ebpf_lb.plan.priority import Priority
+from ebpf_lb.plan.room import Demand, Lack, Room, demands
 
 # Of a first sync, so many Service ports a family are written at once: few calls, little memory.
 _BATCH = 512
@@ -20,6 +25,8 @@ _BATCH = 512
 RETRY_AFTER_CHANGE_S = 3.0
 # A refusal may also have been the kernel's (no memory): ask again now and then.
 RETRY_INTERVAL_S = 60.0
+# So long after it displaced others a Service port finds what they had given back.
+MOVE_IN_S = 1.1
 
 
 class ServiceTables(Protocol):
@@ -34,24 +41,13 @@ class ServiceTables(Protocol):
     def retain(self, names: Collection[ServicePortName]) -> None: ...
     def housekeeping(self, now: float) -> None: ...
     def occupancy(self) -> dict[str, int]: ...
-
-
-class Part(NamedTuple):
-    """A Service port in one family: what is written, or not, as one."""
-
-    family: Family
-    name: ServicePortName
-
-
-class Refusal(NamedTuple):
-    """Of which Service something is not as it should be, and why."""
-
-    key: ObjectKey
-    sentence: str
+    def capacities(self) -> Demand: ...
+    def demand_of(self, name: ServicePortName) -> Demand | None: ...
 
 
 class Programmer:
-    """`clock`: monotonic seconds. `log`: structlog's. `report`: told once of each refusal."""
+    """`clock`: monotonic seconds. `log`: structlog's. `report`: told once of each refusal.
+    `namespace_share`: what one namespace can take of a table, in percent."""
 
     def __init__(
         self,
@@ -59,15 +55,22 @@ class Programmer:
         clock: Callable[[], float],
         log: Any,
         report: Callable[[ObjectKey, str], None] = lambda key, sentence: None,
+        namespace_share: int = 100,
     ) -> None:
         self._writers = writers
         self._clock = clock
         self._log = log
-        self._report = report
+        self._namespace_share = namespace_share
+        self._rooms = {
+            family: Room(writer.capacities(), namespace_share) for family, writer in writers.items()
+        }
+        self._moving_in: dict[ObjectKey, float] = {}
         # what may be in the maps, in one family or in both: small, for there are many Services
         self._names: dict[ObjectKey, tuple[ServicePortName, ...]] = {}
         self._unwanted: dict[Part, ObjectKey] = {}
-        self._refused: dict[Part | ObjectKey, Refusal] = {}
+        self._displaced: set[Part] = set()  # of those: they go, and wait for another place
+        self.refused = Refusals(log, report)
+        """What is not in the maps as it should be, and why; a whole Service by its key."""
         # until everything is there for the first time, what is to be written is gathered
         self._gathered: dict[Family, list[tuple[ObjectKey, Forwarding]]] | None = {
             family: [] for family in writers
@@ -98,11 +101,6 @@ class Programmer:
                 yield family, name, number
 
     @property
-    def refused(self) -> Mapping[Part | ObjectKey, Refusal]:
-        """What is not in the maps as it should be, and why; a whole Service by its key."""
-        return self._refused
-
-    @property
     def services(self) -> int:
         """Services of which something is in the maps."""
         return len(self._names)
@@ -111,40 +109,99 @@ class Programmer:
         """Service ports with traffic policy Local and endpoints, but none on this node."""
         return len(self._without_local[policy])
 
-    def program(self, key: ObjectKey, forwardings: Iterable[Forwarding]) -> None:
-        """Writes what is planned of a Service; `remove_unwanted` then removes what is not."""
-        self._accept(key)
-        wanted: dict[Part, Forwarding] = {
-            Part(forwarding.family, forwarding.name): forwarding
-            for forwarding in forwardings
-            if forwarding.family in self._writers
-        }
+    def program(
+        self, key: ObjectKey, forwardings: Iterable[Forwarding], priority: Priority | None = None
+    ) -> None:
+        """Writes what is planned of a Service; `remove_unwanted` then removes what is not.
+        `priority`: who has a place where there is not room for all."""
+        self.refused.settle(key)
+        self._moving_in.pop(key, None)
+        of_family: dict[Family, list[Forwarding]] = {family: [] for family in self._writers}
+        for forwarding in forwardings:
+            if forwarding.family in of_family:
+                of_family[forwarding.family].append(forwarding)
+        wanted = {Part(family, one.name) for family, own in of_family.items() for one in own}
         known = self._names.get(key, ())
         for family, name in itertools.product(self._writers, known):
             part = Part(family, name)
             if part not in wanted:
                 self._unwanted[part] = key
+                self._displaced.discard(part)
         new = {part.name for part in wanted}.difference(known)
         if new:
             self._names[key] = tuple(sorted(new.union(known)))
-        for part, forwarding in wanted.items():
-            self._account(part, forwarding)
-            if self._gathered is not None:
+        due = priority or Priority(1, 0, key)
+        for family, own in of_family.items():
+            for forwarding, demand in zip(own, demands(own), strict=True):
+                self._program(Part(family, forwarding.name), key, forwarding, due, demand)
+
+    def _program(
+        self, part: Part, key: ObjectKey, wanted: Forwarding, due: Priority, demand: Demand
+    ) -> None:
+        self._unwanted.pop(part, None)
+        self._displaced.discard(part)
+        self._account(part, wanted)
+        room, plain = self._rooms[part.family], wanted
+        lack = room.ask(part.name, due, demand)
+        if lack is not None and (wanted.cluster_table or wanted.local_table):
+            plain = replace(wanted, cluster_table=None, local_table=None)
+            without = demand._replace(slots=len(plain.cluster) + len(plain.local))
+            hashed, lack = lack, room.ask(part.name, due, without)
+            if lack is None:
+                self._refuse(part, key, str(NotHashed(*_whose(part), self._why(hashed))))
+        if lack is not None and self._gathered is not None:
+            # it may have grown since: what is there of it stays, if that has room
+            before = self._writers[part.family].demand_of(part.name)
+            if before is not None and room.ask(part.name, due, before) is None:
                 self._asked_for[part.family].add(part.name)
-                gathered = self._gathered[part.family]
-                gathered.append((key, forwarding))
-                if len(gathered) >= _BATCH:
-                    self._write(part.family, gathered)
-                continue
-            try:
-                self._writers[part.family].set(forwarding)
-            except NotProgrammed as error:
-                self._refuse(part, key, str(error))
-            else:
-                self._accept(part)
+        for victim in room.take_displaced():
+            self._displace(Part(part.family, victim), key)
+        if lack is not None:
+            self._refuse(part, key, str(NotProgrammed(*_whose(part), self._why(lack))))
+        elif self._gathered is not None:
+            self._asked_for[part.family].add(part.name)
+            gathered = self._gathered[part.family]
+            gathered.append((key, plain))
+            if len(gathered) >= _BATCH:
+                self._write(part.family, gathered)
+        elif key not in self._moving_in:
+            self._set(part, key, plain, hashed=plain is wanted)
+
+    def _set(self, part: Part, key: ObjectKey, forwarding: Forwarding, *, hashed: bool) -> None:
+        try:
+            self._writers[part.family].set(forwarding)
+        except NotProgrammed as error:
+            self._refuse(part, key, str(error))
+        else:
+            if hashed:
+                self.refused.settle(part)
+
+    def _refuse(self, part: Part | ObjectKey, key: ObjectKey, sentence: str) -> None:
+        if not self.refused:
+            self._retry_at = self._clock() + RETRY_INTERVAL_S
+        self.refused.add(part, key, sentence)
+
+    def _displace(self, part: Part, by: ObjectKey) -> None:
+        """There is one that is due earlier, and no room for both."""
+        key = ObjectKey(part.name.namespace, part.name.name)
+        self._unwanted[part] = key
+        self._displaced.add(part)
+        why = f"{by} is due earlier, and there is no room for both: raise what is full in dataPath"
+        self._refuse(part, key, str(NotProgrammed(*_whose(part), why)))
+        self._moving_in[by] = self._clock() + MOVE_IN_S
+
+    def _why(self, lack: Lack) -> str:
+        if not lack.namespace:
+            return full(lack.table, lack.entries)
+        return (
+            f"namespace {lack.namespace} has its share of the map {lack.table} ({lack.entries} "
+            "entries): raise namespaceShare in the configuration"
+        )
 
     def _write(self, family: Family, gathered: list[tuple[ObjectKey, Forwarding]]) -> None:
         """What was gathered of a family, in few calls."""
+        room = self._rooms[family]
+        gathered[:] = [one for one in gathered if room.holds(one[1].name)]
         refused = {
             error.name: str(error)
             for error in self._writers[family].set_all(forwarding for _, forwarding in gathered)
@@ -153,8 +210,6 @@ class Programmer:
             part = Part(family, forwarding.name)
             if forwarding.name in refused:
                 self._refuse(part, key, refused[forwarding.name])
-            else:
-                self._accept(part)
         gathered.clear()
 
     def fail(self, key: ObjectKey, sentence: str) -> None:
@@ -176,9 +231,12 @@ class Programmer:
                 self._refuse(part, key, str(error))
                 continue
             removed.add(part)
-            self._refused.pop(part, None)
+            if part not in self._displaced:
+                self._rooms[part.family].give_back(part.name)
+                self.refused.drop(part)
             for parts in self._without_local.values():
                 parts.discard(part)
+        self._displaced.clear()
         for key in dict.fromkeys(unwanted.values()):
             self._forget(key, removed)
 
@@ -188,7 +246,7 @@ class Programmer:
         for family, writer in self._writers.items():
             asked_for = self._asked_for.pop(family, set())
             for name in writer.names():
-                if ObjectKey(name.namespace, name.name) in self._refused:
+                if ObjectKey(name.namespace, name.name) in self.refused:
                     asked_for.add(name)
             try:
                 writer.retain(asked_for)
@@ -208,41 +266,40 @@ class Programmer:
     def to_retry(self) -> list[ObjectKey]:
         """Services to program again now."""
         now = self._clock()
+        found = dict.fromkeys(key for key, due in self._moving_in.items() if due <= now)
+        for room in self._rooms.values():
+            found.update((ObjectKey(*name[:2]), None) for name in room.take_fitting())
+        if self._retry_is_due(now):
+            # those without a place wait for one; what they say stays true
+            found.update(
+                (refusal.key, None)
+                for part, refusal in self.refused.items()
+                if not (isinstance(part, Part) and self._rooms[part.family].waits(part.name))
+            )
+        return list(found)
+
+    def _retry_is_due(self, now: float) -> bool:
         once_more = self._retry_once_more
         if now > self._retry_until:
             self._retry_once_more = False
             if not once_more and now < self._retry_at:
-                return []
-        if not self._refused:
-            return []
+                return False
+        if not self.refused:
+            return False
         self._retry_at = now + RETRY_INTERVAL_S
-        return list(dict.fromkeys(refusal.key for refusal in self._refused.values()))
+        return True
 
     def _forget(self, key: ObjectKey, removed: set[Part]) -> None:
         """Those names of which no family holds anything any more."""
         left = tuple(
             name
-            for name in self._names[key]
+            for name in self._names.get(key, ())
             if not all(Part(family, name) in removed for family in self._writers)
         )
         if left:
             self._names[key] = left
         else:
-            del self._names[key]
-
-    def _refuse(self, part: Part | ObjectKey, key: ObjectKey, sentence: str) -> None:
-        if not self._refused:
-            self._retry_at = self._clock() + RETRY_INTERVAL_S
-        before = self._refused.get(part)
-        self._refused[part] = Refusal(key, sentence)
-        if before is None or before.sentence != sentence:
-            self._log.error("not programmed", service=str(key), error=sentence)
-            self._report(key, sentence)
-
-    def _accept(self, part: Part | ObjectKey) -> None:
-        refusal = self._refused.pop(part, None)
-        if refusal is not None:
-            self._log.info("programmed after all", service=str(refusal.key))
+            self._names.pop(key, None)
 
     def _account(self, part: Part, forwarding: Forwarding) -> None:
         lacks = forwarding.has_any and not forwarding.local
@@ -256,3 +313,7 @@ class Programmer:
                 parts.add(part)
             else:
                 parts.discard(part)
+
+
+def _whose(part: Part) -> tuple[ServicePortName, Family]:
+    return part.name, part.family

@@ -4,6 +4,7 @@ from ebpf_lb.datapath.writer.family import FamilyWriter
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.names import NotHashed, NotProgrammed, format_name, parse_name
 from ebpf_lb.datapath.writer.node import NODE_SOURCE_ID, FullError
+from ebpf_lb.datapath.writer.pools import full
 
 __all__ = [
     "NODE_SOURCE_ID",
@@ -13,5 +14,6 @@ __all__ = [
     "NotHashed",
     "NotProgrammed",
     "format_name",
+    "full",
     "parse_name",
 ]

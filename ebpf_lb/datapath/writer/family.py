@@ -21,14 +21,16 @@ from ebpf_lb.datapath.writer.fill import NewFrontends, NewServices
 from ebpf_lb.datapath.writer.names import NotHashed, NotProgrammed, format_name
 from ebpf_lb.datapath.writer.node import NodeTables
 from ebpf_lb.datapath.writer.pools import Exhausted
-from ebpf_lb.datapath.writer.records import Record, pack_ids, unpack_ids
+from ebpf_lb.datapath.writer.records import Record, pack_ids, region_of, unpack_ids
 from ebpf_lb.datapath.writer.services import Change
 from ebpf_lb.datapath.writer.source_ranges import SourceRanges
 from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Protocol
 from ebpf_lb.plan.forwarding import Forwarding, ServicePortName
+from ebpf_lb.plan.room import Demand
 
 _INDEX = struct.Struct("=I")
+_KEPT_BACK_SHARE = 32
 
 
 class FamilyWriter(NodeTables):
@@ -112,6 +114,28 @@ class FamilyWriter(NodeTables):
     def occupancy(self) -> dict[str, int]:
         """How many elements are in use of the arrays that the writer gives out from."""
         return self._services.occupancy()
+
+    def capacities(self) -> Demand:
+        """What there is room for. Of backends and slots some are kept back: what changes needs new
+        ones before the old ones are free."""
+        maps = self._maps
+        backends, slots = maps.backends.max_entries, maps.slots.max_entries
+        return Demand(
+            min(maps.services.count, maps.names.max_entries + 1) - 1,
+            maps.frontends.max_entries,
+            backends - 1 - backends // _KEPT_BACK_SHARE,
+            slots - slots // _KEPT_BACK_SHARE,
+            maps.source_ranges.max_entries,
+        )
+
+    def demand_of(self, name: ServicePortName) -> Demand | None:
+        """What a Service port has of it; None if there is no such Service port."""
+        record = self._records.get(name)
+        if record is None:
+            return None
+        slots = sum(region_of(word)[1] for word in (record.cluster, record.local))
+        frontends = self._frontends.held(record)
+        return Demand(1, frontends, len(record.backends) // 4, slots, len(record.ranges))
 
     def set(self, forwarding: Forwarding) -> None:
         """Creates or changes one Service port; writes only the difference.

@@ -65,6 +65,11 @@ class Frontends:
                 entries[key] = self._value.pack(service_id, frontend.kind, frontend.flags)
         return entries
 
+    def held(self, record: Record) -> int:
+        """How many entries there are for a Service port, those for its ClusterIPs included."""
+        entries = self._packing.unpack(record.frontends)
+        return len(entries) + len(self._cluster_ips(entries))
+
     def check_room(self, record: Record, wanted: dict[bytes, bytes]) -> None:
         """Exhausted if the new entries do not fit; nothing is written."""
         held = self._packing.unpack(record.frontends)

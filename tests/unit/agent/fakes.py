@@ -27,6 +27,7 @@ from ebpf_lb.plan.cluster import Cluster, NodeView
 from ebpf_lb.plan.forwarding import Forwarding, ServicePortName
 from ebpf_lb.plan.health import HealthCheck
 from ebpf_lb.plan.reserved import Reserved
+from ebpf_lb.plan.room import Demand, demands
 
 NODE4 = parse_address("172.30.0.11")
 ETH0 = Link(2, "eth0", "", 0, False)
@@ -77,6 +78,7 @@ class Writer:
         self.family = family
         self.held = {forwarding.name: forwarding for forwarding in held}
         self.room = 1000
+        self.capacity = Demand(1000, 1000, 1000, 1000, 1000)
         self.stats: Counter[str] = Counter()
         self.calls: list[str] = []
         self.entries: dict[int, tuple[int, int]] = {}
@@ -128,6 +130,12 @@ class Writer:
 
     def occupancy(self) -> dict[str, int]:
         return {"services": len(self.held)}
+
+    def capacities(self) -> Demand:
+        return self.capacity
+
+    def demand_of(self, name: ServicePortName) -> Demand | None:
+        return demands([self.held[name]])[0] if name in self.held else None
 
     def set_interface(self, ifindex: int, bridge: int = 0, source_id: int = 0) -> None:
         self.calls.append(f"interface {ifindex}")

@@ -240,3 +240,8 @@ def test_what_no_spread_is(
 def test_the_order_of_weights_means_nothing() -> None:
     one, other = (parse_service(annotated(weights=w)).value for w in ("a=2,b=3", "b=3,a=2"))
     assert one == other
+
+
+def test_cluster_dns_by_its_label() -> None:
+    for label, is_dns in (("kube-dns", True), ("web", False)):
+        assert value(a_service({"labels": {"k8s-app": label}})).cluster_dns is is_dns

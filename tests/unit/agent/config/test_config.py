@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ebpf_lb.agent.config import Config, ConfigError, cgroup_root, load
+from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import parse_network
 
 MOUNTS = "sysfs /sys sysfs rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"
@@ -53,6 +54,20 @@ def test_a_flag_wins_over_the_environment_that_over_the_file(read: Any) -> None:
     assert read(text, environment)[0].node_name == "environment"
     assert read(text, environment, node_name="flag")[0].node_name == "flag"
     assert read(text, environment, node_name=None)[0].node_name == "environment"
+
+
+def test_who_is_never_left_out_and_what_a_namespace_can_take(read: Any) -> None:
+    config, _ = read()
+    assert [str(key) for key in config.critical_services] == [
+        "default/kubernetes",
+        "kube-system/kube-dns",
+    ]
+    assert config.namespace_share == 50
+    config, _ = read("criticalServices: [a/b]\nnamespaceShare: 100\n")
+    assert (config.critical_services, config.namespace_share) == ((ObjectKey("a", "b"),), 100)
+    for wrong in ("b", "a/", "/b", "a/b/c"):
+        with pytest.raises(ConfigError, match=f"'{wrong}' is not NAMESPACE/NAME"):
+            read(f"criticalServices: [{wrong}]\n")
 
 
 def test_every_kind_of_value_from_file_and_environment(read: Any) -> None:
