@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import pytest
 
 from ebpf_lb.datapath import clock
+from ebpf_lb.datapath.dump import View, dump
 from ebpf_lb.model.values import Family, Protocol
 from ebpf_lb.plan.forwarding import FrontendKind
+from tests.datapath.judge import FOLLOWED
 from tests.datapath.kernel import NODE, Kernel
 from tests.support.fragments import join, split
 from tests.support.packets import (
@@ -284,6 +286,32 @@ def test_affinity(kernel: Kernel, world: World) -> None:
     assert len(after) == 1 and after != chosen
 
 
+@pytest.mark.rule("AF-2", "AF-3")
+def test_only_new_connections_keep_affinity(kernel: Kernel, world: World) -> None:
+    """However busy a connection is: a client that opens none for the time-out chooses anew."""
+    kernel.service(world.vip, 80, [(world.backend, 80)], affinity_timeout_s=60, name="sticky")
+
+    def age_s() -> float:
+        [row] = dump(View(kernel.build, kernel.family), "affinity")
+        return float(row["age_s"])
+
+    kernel.run("pod_egress", kernel.run("pod_ingress", first(world)).packet.reply())
+    kernel.age(50)
+    kernel.run("pod_ingress", first(world).but(flags=ACK))
+    assert 50 <= age_s() < 60
+    kernel.run("pod_ingress", first(world, source_port=40001))
+    assert age_s() < 10
+    kernel.age(50)
+    # valid for the cluster still, and not the only one: who remembers stays
+    others = [(world.backend[:-1] + str(n), 80) for n in range(1, 9)]
+    kernel.service(world.vip, 80, others, affinity_timeout_s=60, name="sticky")
+    chosen = {
+        kernel.run("pod_ingress", first(world, source_port=port)).packet.destination
+        for port in range(41000, 41020)
+    }
+    assert chosen == {world.backend}
+
+
 @pytest.mark.rule("CO-23")
 def test_udp_in_fragments(kernel: Kernel, world: World) -> None:
     kernel.service(world.vip, 53, [(world.backend, 5353)], protocol=Protocol.UDP)
@@ -313,6 +341,25 @@ def test_udp_in_fragments(kernel: Kernel, world: World) -> None:
     body = b"".join(r.frame[place - 6 :] for r in out)
     joined = whole.but(destination=world.backend, destination_port=5353)
     assert body == joined.transport()
+
+
+@pytest.mark.rule("CO-26")
+@pytest.mark.parametrize("headers", range(1, 9))
+def test_ipv6_extension_headers(kernel: Kernel, world: World, headers: int) -> None:
+    """As many as hosts send in earnest are followed; with more a packet goes on as it came."""
+    if kernel.family is Family.IPV4:
+        return
+    kernel.service(world.vip, 80, [(world.backend, 9376)])
+    options = (60, bytes([0, 0, 1, 4, 0, 0, 0, 0]))
+    sent = first(world).but(extensions=(options,) * headers)
+    got = kernel.run("pod_ingress", sent)
+    assert got.passed
+    if headers <= FOLLOWED:
+        assert got.packet.valid
+        assert got.packet == sent.but(destination=world.backend, destination_port=9376)
+    else:
+        assert got.frame == sent.frame()
+    assert kernel.count("HEADER_CHAIN") == (headers > FOLLOWED)
 
 
 @pytest.mark.rule("CO-25")
