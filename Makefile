@@ -20,7 +20,7 @@ PACKAGES := python3-venv python3-bpfcc linux-libc-dev libbpf-dev iproute2 nftabl
 CLANG := clang-14
 CLANG_FORMAT := clang-format-14
 
-NEED_ROOT := demo demo-down test datapath lab cluster bench
+NEED_ROOT := demo demo-down test datapath lab cluster kernels budget bench
 ifneq ($(filter $(NEED_ROOT),$(MAKECMDGOALS)),)
 ifneq ($(shell id -u),0)
 $(error network namespaces and eBPF need root: run `sudo make $(MAKECMDGOALS)`)
@@ -28,6 +28,7 @@ endif
 endif
 
 .PHONY: help setup locks packages bpffs demo demo-down test check docs unit datapath lab cluster bench clean
+.PHONY: list-packages kernels budget test-deep
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do \
@@ -51,6 +52,9 @@ packages:
 	echo "setup: installing$$missing"; \
 	export DEBIAN_FRONTEND=noninteractive; \
 	$(APT_GET) update && $(APT_GET) install -y --no-install-recommends $$missing >/dev/null
+
+list-packages:
+	@echo $(PACKAGES)
 
 bpffs:
 	@mountpoint -q /sys/fs/bpf || [ "$$(id -u)" != 0 ] || mount -t bpf bpf /sys/fs/bpf
@@ -85,7 +89,7 @@ demo-down: ## take the demo's lab down
 	@if [ -x $(BIN)/ebpf-lb ]; then $(BIN)/python -m ebpf_lb.lab.demo down; else echo "nothing is set up here"; fi
 
 # What needs no kernel runs beside what waits for it.
-test: setup check ## everything but `make cluster` and `make bench`
+test: setup check ## everything but `make cluster`, `make kernels` and `make bench`
 	@log=$$(mktemp); $(PYTEST) tests/unit tests/api tests/oracle >"$$log" 2>&1 & pure=$$!; \
 	failed=0; \
 	$(PYTEST) tests/datapath tests/lab || failed=1; \
@@ -102,8 +106,19 @@ datapath: setup ## single packets through the loaded programs
 lab: setup ## real traffic between namespaces
 	@$(PYTEST) tests/lab
 
-cluster: setup ## a real Kubernetes, where ../shared/cluster is
+RIG := tests/cluster/rig
+cluster: PACKAGES += $(shell $(MAKE) -s -C $(RIG) list-packages)
+cluster: setup ## a real Kubernetes with its own end-to-end tests; 10 minutes more to build it once
+	@$(MAKE) -s -C $(RIG)
 	@$(PYTEST) tests/cluster
+
+KERNELS := 6.1 6.12 newest
+kernels: PACKAGES += qemu-system-x86 mmdebstrap kmod cpio e2fsprogs xz-utils zstd
+kernels: setup ## all programs and a few labs on other kernels, in qemu: KERNELS=6.1 for one
+	@tests/kernels/all.sh $(KERNELS)
+
+budget: setup ## writes down how many instructions of each program the verifier goes through
+	@$(BIN)/python -m tests.datapath.budget
 
 bench: setup ## ns per packet of each program, against an empty one
 	@$(BIN)/python -m tests.bench

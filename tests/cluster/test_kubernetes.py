@@ -1,4 +1,4 @@
-"""The agent in kube-proxy's place on a real Kubernetes, by the rig in ../shared/cluster.
+"""The agent in kube-proxy's place on a real Kubernetes, by the rig beside this file.
 
 One rig can run at a time; whatever happens, it is taken down again. `CNI=ptp make cluster` runs one
 layout only, `PROXY=kube-proxy:nftables make cluster` shows what another proxy makes of it.
@@ -16,7 +16,7 @@ import pytest
 from tests.capabilities import LAB, Capability, needs
 
 ROOT = Path(__file__).parents[2]
-RIG = ROOT.parent / "shared" / "cluster" / "rig.py"
+RIG = Path(__file__).parent / "rig" / "rig.py"
 PROGRAMS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kube-rig" / "bin"
 EBPF_LB = ROOT / ".venv" / "bin" / "ebpf-lb"
 AGENT = (
@@ -40,15 +40,14 @@ OUTSIDE = (
     "LoadBalancers .* should only allow access from service loadbalancer source ranges",
     "Networking Granular Checks: Services should function for service endpoints using hostNetwork",
 )
-THE_RIG = Capability("the cluster rig", "it lies in ../shared/cluster", RIG.exists)
 THE_PROGRAMS = Capability(
     "the cluster rig's programs",
-    "make -C ../shared/cluster debian build",
+    "`make cluster` builds them",
     lambda: (PROGRAMS / "e2e.test").exists(),
 )
 LAYOUTS = [layout for layout in ("bridge", "ptp") if os.environ.get("CNI", layout) == layout]
 
-pytestmark = [needs(*LAB, THE_RIG, THE_PROGRAMS), pytest.mark.timeout(900)]
+pytestmark = [needs(*LAB, THE_PROGRAMS), pytest.mark.timeout(900)]
 
 
 def rig(*words: str) -> subprocess.CompletedProcess[str]:
