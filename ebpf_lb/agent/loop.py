@@ -24,9 +24,10 @@ from ebpf_lb.agent.programming.latency import ProgrammingLatency
 from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.agent.programming.service_networks import ServiceNetworks
 from ebpf_lb.agent.servers.health_checks import HealthCheckServers
+from ebpf_lb.agent.upkeep.contact import Contact
 from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets
 from ebpf_lb.kube import resources
-from ebpf_lb.kube.watch import Changed, Deleted, Listed, Problem
+from ebpf_lb.kube.watch import Changed, Deleted, Interrupted, Listed, Problem, Restored
 from ebpf_lb.model.endpoints import EndpointSlice
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.node import Node
@@ -64,6 +65,7 @@ class Parts:
     health_checks: HealthCheckServers
     service_networks: ServiceNetworks
     stale_sockets: StaleSockets
+    contact: Contact
     metrics: Metrics
     log: Any
     vacate: Callable[[Iterable[Reserved]], None] = lambda places: None
@@ -171,6 +173,11 @@ class Loop:
                 self._server = reserved.of_server(ends)
                 self._parts.vacate(self._server)  # planning may have to wait for the server
                 self._look_around()
+            case Interrupted():
+                self._parts.metrics.watch_problems.labels(event.resource.name).inc()
+                self._parts.contact.lost(event.resource.name, event.cause, event.silent_s)
+            case Restored():
+                self._parts.contact.found(event.resource.name)
             case Problem():
                 self._parts.metrics.watch_problems.labels(event.resource.name).inc()
                 about = {"object": str(event.key)} if event.key else {}
@@ -383,7 +390,7 @@ class Loop:
         attachments.restore()
         if self.complete:
             self._take_over()
-        for one in self._parts.checks:
+        for one in (self._parts.contact, *self._parts.checks):
             one.check()
         if self._parts.health_checks.failed:
             self._parts.health_checks.retry()
@@ -402,6 +409,7 @@ class Loop:
             "complete": self.complete,
             "waitingFor": sorted(self._missing),
             "endpointsSource": self._source,
+            "apiServerProblem": self._parts.contact.problem,
             "services": programmer.services,
             "notProgrammed": programmer.refused.sentences(),
             "conflicts": self._parts.conflicts.sentences(),

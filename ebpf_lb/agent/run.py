@@ -21,6 +21,7 @@ from ebpf_lb.agent.metrics.parts import (
     HealthCheckCollector,
     HookCollector,
     ProgrammerCollector,
+    ServerCollector,
     StaleSocketCollector,
     XdpCollector,
 )
@@ -38,6 +39,7 @@ from ebpf_lb.agent.servers.health_checks import HealthCheckServers
 from ebpf_lb.agent.servers.healthz import Health
 from ebpf_lb.agent.upkeep import neighbours
 from ebpf_lb.agent.upkeep.build_pins import BuildPins
+from ebpf_lb.agent.upkeep.contact import Contact
 from ebpf_lb.agent.upkeep.socket_hooks import SocketHooks
 from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets, translated_sockets
 from ebpf_lb.agent.upkeep.sweeper import Sweeper
@@ -159,6 +161,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     stale_sockets = StaleSockets(
         writers, lambda family: translated_sockets(loaded.build, family), SockDiag, log
     )
+    contact = Contact(client.server, time.monotonic, log)
     loop = Loop(
         config,
         Parts(
@@ -174,6 +177,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
             health_checks=health_checks,
             service_networks=ServiceNetworks(writers, log),
             stale_sockets=stale_sockets,
+            contact=contact,
             metrics=metrics,
             log=log,
             vacate=lambda places: _vacate(config, places, log),
@@ -196,6 +200,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     metrics.registry.register(MapCollector(loaded.build, programmer.occupancy))
     metrics.registry.register(HealthCheckCollector(health_checks))
     metrics.registry.register(XdpCollector(xdp))
+    metrics.registry.register(ServerCollector(contact))
     metrics.registry.register(StaleSocketCollector(stale_sockets))
     metrics.registry.register(HookCollector({"tc": attachments, "xdp": xdp, "cgroup": sockets}))
     if not late:

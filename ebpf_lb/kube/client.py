@@ -6,8 +6,10 @@ its own: see `library`.
 """
 
 import json
+import math
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +20,9 @@ import urllib3
 
 from ebpf_lb.errors import UserError
 from ebpf_lb.kube import credentials
+from ebpf_lb.kube.causes import because
 from ebpf_lb.kube.credentials import Credentials
+from ebpf_lb.kube.stamps import Stamp
 from ebpf_lb.kube.way import End, Way
 
 # A dead machine at the other end is noticed after about 30 s even while nothing is to be said.
@@ -32,14 +36,17 @@ _KEEPALIVE = [
 ]
 
 UNAUTHORIZED = 401
+_SAME_S = 20.0  # reading credentials takes half a second of a processor, and more with plugins
 
 
 class ApiError(Exception):
-    """A request that came to nothing. `status` is HTTP's; 0: no answer at all."""
+    """A request that came to nothing. `status` is HTTP's; 0: no answer at all. `retry_after_s`: for
+    how long the server wishes not to be asked again; 0: it does not say."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, retry_after_s: float = 0.0) -> None:
         super().__init__(text)
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class Silence(ApiError):
@@ -70,7 +77,7 @@ class Stream:
             raise Silence from None
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
             # AttributeError, ValueError: what reading from a connection that `abort` closed gives
-            raise ApiError(0, f"the connection broke: {_because(error)}") from None
+            raise ApiError(0, f"the connection broke: {because(error)}") from None
         finally:
             self._response.close()
 
@@ -89,17 +96,27 @@ class Stream:
 class ApiClient:
     """Requests with some credentials, which `read` gives. Threads may share it.
 
-    Tokens expire, and keys are changed: when the server does not know us any more, the credentials
-    are read again, and the request is made once more if they are others by now. UserError if they
-    cannot be read.
+    Tokens expire, and keys are changed: before a request the credentials are read again if a file
+    of theirs is another than before; what cannot be read (half-written, perhaps) leaves us with
+    those we have. When the server does not know us any more they are read again in any case, and
+    the request is made once more if they are others by now. UserError if they cannot be read at
+    first.
 
     moved: called by whatever thread finds `ends` to be others than before, before it asks there.
     """
 
-    def __init__(self, read: Callable[[], Credentials], way: Way | None = None) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Credentials],
+        way: Way | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._read = read
         self._reading = threading.Lock()
         self._way = way or Way()
+        self._clock = clock
+        self._same_until = -math.inf
+        self._unread: tuple[Stamp, ...] | None = None  # how files were that could not be read
         self._use(read())
         self.ends: frozenset[End] = frozenset()
         """The addresses and ports by which the server is reached, a proxy's included, as they were
@@ -128,7 +145,7 @@ class ApiClient:
         except urllib3.exceptions.ReadTimeoutError:
             raise Silence from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ApiError(0, f"the connection broke: {_because(error)}") from None
+            raise ApiError(0, f"the connection broke: {because(error)}") from None
         except ValueError:
             raise ApiError(0, f"the answer to {path} is not JSON") from None
         finally:
@@ -158,6 +175,7 @@ class ApiClient:
         body: bytes | None = None,
     ) -> urllib3.BaseHTTPResponse:
         """A GET, or with a body a POST."""
+        self._follow_files()
         while True:
             used, pool = self._credentials, self._pool
             target = f"{used.server}{path}"
@@ -179,7 +197,7 @@ class ApiClient:
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 self.look_up(again=True)
                 raise ApiError(
-                    0, f"the API server {used.server} cannot be reached: {_because(error)}"
+                    0, f"the API server {used.server} cannot be reached: {because(error)}"
                 ) from None
             if response.status in (200, 201):
                 return response
@@ -188,17 +206,35 @@ class ApiClient:
                 raise refusal
 
     def _renewed(self, used: Credentials) -> bool:
-        """Whether there are others by now."""
+        """Whether there are others by now. Asked in vain, it is not asked again for a while."""
         with self._reading:  # one thread reads, the others take what it found
             if self._credentials is used:
+                if self._clock() < self._same_until:
+                    return False
                 try:
                     found = self._read()
                     if found == used:
+                        self._same_until = self._clock() + _SAME_S
                         return False
                     self._use(found)
                 except UserError as error:
                     raise ApiError(UNAUTHORIZED, str(error).rstrip(".")) from None
             return True
+
+    def _follow_files(self) -> None:
+        used = self._credentials
+        now = used.stamps()
+        if now in (used.read_at, self._unread):
+            return
+        with self._reading:
+            if self._credentials is not used:
+                return
+            try:
+                self._use(self._read())
+                self._unread = None
+                self._same_until = -math.inf
+            except UserError:
+                self._unread = now
 
     def _use(self, found: Credentials) -> None:
         try:
@@ -216,19 +252,13 @@ def _refusal(server: str, path: str, response: urllib3.BaseHTTPResponse) -> ApiE
         message = json.loads(response.read())["message"]
     except (ValueError, LookupError, TypeError, urllib3.exceptions.HTTPError, OSError):
         message = response.reason or "no reason given"
+    wish = response.headers.get("Retry-After", "")
     response.close()
     return ApiError(
-        response.status, f"{server} refused {path} with status {response.status}: {message}"
+        response.status,
+        f"{server} refused {path} with status {response.status}: {message}",
+        float(wish) if wish.isdecimal() else 0.0,
     )
-
-
-def _because(error: BaseException) -> str:
-    """The innermost reason, in one line."""
-    for inner in (getattr(error, "reason", None), *reversed(error.args)):
-        if isinstance(inner, BaseException):
-            return _because(inner)
-    text = str(error).rpartition(": Failed to establish a new connection: ")[2]
-    return " ".join(text.split()) or type(error).__name__
 
 
 def connect(kubeconfig: Path | None, server: str | None = None) -> ApiClient:

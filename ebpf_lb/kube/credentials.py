@@ -13,13 +13,15 @@ import urllib3
 from urllib3.util.ssl_ import create_urllib3_context
 
 from ebpf_lb.errors import UserError
+from ebpf_lb.kube.stamps import Stamp, stamps
 
 _TIMEOUT_S = 60  # an exec plugin may ask its cloud
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Certificates and the key are PEM texts, "" for none; `proxy` is a URL or ""."""
+    """Certificates and the key are PEM texts, "" for none; `proxy` is a URL or "". `files`: what
+    they were read from; `read_at`: how these were then, which makes no other credentials."""
 
     server: str
     headers: dict[str, str] = field(repr=False)
@@ -30,6 +32,12 @@ class Credentials:
     server_name: str = ""
     proxy: str = ""
     proxy_headers: dict[str, str] = field(default_factory=dict, repr=False)
+    files: tuple[str, ...] = ()
+    read_at: tuple[Stamp, ...] = field(default=(), compare=False, repr=False)
+
+    def stamps(self) -> tuple[Stamp, ...]:
+        """How the files are now."""
+        return stamps(self.files)
 
     def pool(self, **options: Any) -> urllib3.PoolManager:
         """Connections with these certificates; `options` are urllib3's. ValueError, OSError."""
@@ -83,4 +91,7 @@ def read(kubeconfig: Path | None, server: str | None = None) -> Credentials:
         ) from None
     if "error" in found:
         raise UserError(found["error"])
-    return Credentials(**found)
+    files = tuple(found.pop("files"))
+    # as they were before they were read: what changed meanwhile is read once more
+    read_at = tuple(tuple(one) if one else None for one in found.pop("read_at"))
+    return Credentials(**found, files=files, read_at=read_at)

@@ -14,10 +14,17 @@ import yaml
 from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException
-from kubernetes.config.incluster_config import load_incluster_config
+from kubernetes.config.incluster_config import (
+    SERVICE_CERT_FILENAME,
+    SERVICE_TOKEN_FILENAME,
+    load_incluster_config,
+)
 from kubernetes.config.kube_config import load_kube_config
 
 from ebpf_lb.errors import UserError
+from ebpf_lb.kube.stamps import stamps
+
+_FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 
 
 def load(kubeconfig: Path | None, server: str | None) -> Configuration:
@@ -105,10 +112,29 @@ def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
+def files(kubeconfig: Path | None) -> list[str]:
+    """What the credentials are read from, as far as it can be told before."""
+    if kubeconfig is None:
+        return [SERVICE_TOKEN_FILENAME, SERVICE_CERT_FILENAME]
+    found = [str(kubeconfig)]
+    try:
+        content = yaml.safe_load(kubeconfig.read_bytes())
+        for kind in ("clusters", "users"):
+            for entry in content.get(kind) or ():
+                named = entry.get(kind[:-1]) or {}
+                found += [str(kubeconfig.parent / named[key]) for key in _FILES if named.get(key)]
+    except (OSError, yaml.YAMLError, AttributeError, TypeError):
+        pass  # whoever loads it says what is wrong
+    return found
+
+
 def main(kubeconfig: str, server: str) -> None:
     """Prints one JSON document; empty arguments stand for None."""
+    path = Path(kubeconfig) if kubeconfig else None
+    named = files(path)
+    before = stamps(named)
     try:
-        found = describe(load(Path(kubeconfig) if kubeconfig else None, server or None))
+        found = describe(load(path, server or None)) | {"files": named, "read_at": before}
     except UserError as error:
         found = {"error": str(error)}
     print(json.dumps(found))

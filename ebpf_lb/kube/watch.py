@@ -6,7 +6,9 @@ Three nested generators, each with one reason to begin anew:
     _list, _watch_on  connect again, from the last version seen: it ended, broke or was silent
     _connection       one watch request, until it ends
 
-Every failure is followed by a pause that doubles, with jitter; every sign of progress resets it.
+Every failure is followed by a pause that doubles, with jitter; every sign of progress resets it. It
+stays short: who waits for a server that is back serves what was true before. Where all nodes have
+to list at once (410, a server that hung), chance spreads them.
 """
 
 import random
@@ -68,25 +70,43 @@ class Problem:
     key: ObjectKey | None = None
 
 
-Event = Listed | Changed | Deleted | Problem
+@dataclass(frozen=True, slots=True)
+class Interrupted(Problem):
+    """The collection is not followed at the moment; told once for each cause, which may be other
+    collections' as well. `silent_s`: it has not been followed for so long already."""
+
+    cause: str = ""
+    silent_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """It is followed again."""
+
+    resource: Resource
+
+
+Event = Listed | Changed | Deleted | Problem | Restored
 
 
 @dataclass(frozen=True, slots=True)
 class WatchSettings:
     """page_size: objects a page of a list. server_timeout_s: when the server ends a watch by itself
     (it is asked for one to two times that, so that nodes spread). silence_s: a watch on which
-    nothing was heard for so long is given up; servers send a bookmark a minute, so this should be
-    more. list_timeout_s: likewise for lists. absent_s: when to ask again for what the server did
-    not have. backoff_*: pauses after failures, halved at random.
+    nothing was heard for so long is given up; servers send a bookmark a minute, and two may come
+    late. list_timeout_s: likewise for lists. relist_within_s: a list that all nodes may need at
+    once comes at a time by chance, at most so late. absent_s: when to ask again for what the server
+    does not have, or not for us. backoff_*: pauses after failures, halved at random.
     """
 
     page_size: int = 200  # what a page takes to parse leaves holes between what is kept
     server_timeout_s: int = 300
-    silence_s: float = 75
+    silence_s: float = 150
     list_timeout_s: float = 60
-    absent_s: float = 600
+    relist_within_s: float = 4
+    absent_s: float = 60
     backoff_first_s: float = 0.2
-    backoff_max_s: float = 30
+    backoff_max_s: float = 5
 
 
 DEFAULTS = WatchSettings()
@@ -94,6 +114,9 @@ DEFAULTS = WatchSettings()
 # The server answers, but refuses this watch again and again: it may have lost its history (etcd
 # restored from a backup) without saying so by 410. Only a list can tell.
 _REFUSALS_BEFORE_RELIST = 5
+# A server that just started refuses what it will allow when it knows its roles.
+_FORBIDDEN_BEFORE_PATIENCE = 24
+_LONGEST_WISH_S = 30.0  # for how long a server may send us away
 
 
 class Watcher:
@@ -129,7 +152,10 @@ class Watcher:
         self._in_pages = True
         self._failures = 0  # in a row; the pause follows from it
         self._refusals = 0  # of watches, in a row
+        self._forbidden = 0  # lists, in a row
+        self._listed = False
         self._complaint = ""
+        self._interrupted = False
 
     def start(self) -> None:
         self._thread.start()
@@ -165,9 +191,12 @@ class Watcher:
                 if (yield from self._list_what_there_is()):
                     yield from self._watch_on()
             except ApiError as error:
-                if error.status != GONE:
-                    yield from self._complain(error)
-                self._pause()
+                if error.status == GONE:
+                    self._failures = 0  # the server is well
+                    self._wait_by_chance()
+                    continue
+                yield from self._complain(error)
+                self._pause(error.retry_after_s)
 
     def _list_what_there_is(self) -> Generator[Event, None, bool]:
         """Of the collection, or of the one that stands in where the server has no such thing; False
@@ -183,13 +212,27 @@ class Watcher:
                 return True
             if not resource.optional or error.status not in (NOT_FOUND, FORBIDDEN):
                 raise
-            complaint = f"Going without {resource.name}: {error}."
-            if error.status == FORBIDDEN and self._complaint != complaint:
-                self._complaint = complaint
-                yield Problem(resource, complaint)
+            if error.status == FORBIDDEN:
+                yield from self._forbid(error)
+                return False
+        self._listed = False
         yield Listed(resource, ())
-        self._sleep(self._settings.absent_s)
+        self._sleep(self._settings.absent_s * (0.5 + 0.5 * self._chance()))
         return False
+
+    def _forbid(self, error: ApiError) -> Iterator[Event]:
+        """What we had stays: rights come back, and without them nobody can say that it is gone."""
+        complaint = f"Going without {self._resource.name}: {error}."
+        if self._complaint != complaint:
+            self._complaint = complaint
+            yield Problem(self._resource, complaint)
+        if not self._listed and not self._forbidden:
+            yield Listed(self._resource, ())
+        self._forbidden += 1
+        if self._forbidden < _FORBIDDEN_BEFORE_PATIENCE:
+            self._wait_by_chance()
+        else:
+            self._sleep(self._settings.absent_s * (0.5 + 0.5 * self._chance()))
 
     def _list(self) -> Iterator[Event]:
         """Without resourceVersion: the newest state there is. `0` or NotOlderThan could be served
@@ -225,7 +268,9 @@ class Watcher:
             query["continue"] = more
         self._in_pages = True
         self._version = version
-        self._complaint = ""
+        self._listed = True
+        self._forbidden = 0
+        yield from self._well_again()
         yield from refused
         yield Listed(self._resource, tuple(values), tuple(triggered_s) if any(triggered_s) else ())
 
@@ -235,16 +280,19 @@ class Watcher:
             began = self._clock()
             try:
                 heard = yield from self._connection()
-            except Silence:
-                continue
             except ApiError as error:
                 if self._stopping.is_set():
+                    return
+                if isinstance(error, Silence):
+                    # what a server says that hung is not to be trusted to be all: list
+                    yield from self._complain(error, self._settings.silence_s)
+                    self._wait_by_chance()
                     return
                 self._refusals += error.status != 0
                 if error.status in (400, 404, GONE) or self._refusals >= _REFUSALS_BEFORE_RELIST:
                     raise
                 yield from self._complain(error)
-                self._pause()
+                self._pause(error.retry_after_s)
             else:
                 if not heard and self._clock() - began < 1:
                     self._pause()  # a server that ends every watch at once
@@ -265,11 +313,11 @@ class Watcher:
         try:
             if self._stopping.is_set():
                 stream.abort()
+            yield from self._well_again()  # it is accepted; what is new comes when there is any
             for message in stream:
                 yield from self._message(message)
                 heard = True
                 self._failures = self._refusals = 0
-                self._complaint = ""
         finally:
             self._stream = None
             stream.close()
@@ -295,19 +343,30 @@ class Watcher:
             yield Deleted(self._resource, self._resource.parse(raw).key)
         self._version = version
 
-    def _complain(self, error: ApiError) -> Iterator[Event]:
-        """Once an outage, however many attempts it takes."""
+    def _complain(self, error: ApiError, silent_s: float = 0.0) -> Iterator[Event]:
+        """Once for each cause, however many attempts an outage takes."""
+        self._interrupted = True
         text = f"Watching {self._resource.name} is interrupted: {error}; trying again."
         if text != self._complaint:
             self._complaint = text
-            yield Problem(self._resource, text)
+            yield Interrupted(self._resource, text, cause=str(error), silent_s=silent_s)
 
-    def _pause(self) -> None:
+    def _well_again(self) -> Iterator[Event]:
+        self._complaint = ""
+        if self._interrupted:
+            self._interrupted = False
+            yield Restored(self._resource)
+
+    def _pause(self, at_least_s: float = 0.0) -> None:
         settings = self._settings
         self._failures += 1
         doublings = min(self._failures - 1, 30)
         longest = min(settings.backoff_max_s, settings.backoff_first_s * 2**doublings)
-        self._sleep(longest * (0.5 + 0.5 * self._chance()))
+        pause_s = longest * (0.5 + 0.5 * self._chance())
+        self._sleep(max(pause_s, min(at_least_s, _LONGEST_WISH_S)))
+
+    def _wait_by_chance(self) -> None:
+        self._sleep(self._settings.relist_within_s * self._chance())
 
 
 def _page(page: Any) -> tuple[list[Any], str, str]:

@@ -7,7 +7,12 @@ from typing import Any
 from ebpf_lb.kube.watch import Changed, Deleted, Event, Listed, WatchSettings
 
 QUICK = WatchSettings(
-    page_size=3, server_timeout_s=60, silence_s=30, backoff_first_s=0.02, backoff_max_s=0.1
+    page_size=3,
+    server_timeout_s=60,
+    silence_s=30,
+    relist_within_s=0.05,
+    backoff_first_s=0.02,
+    backoff_max_s=0.1,
 )
 
 

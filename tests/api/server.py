@@ -38,6 +38,7 @@ class ApiServer:
         self.epochs_end = 0  # the version up to which they tell
         self.continue_epoch = 0
         self.refusals: list[int] = []  # statuses for the next requests
+        self.retry_after_s = 0  # what these wish
         self.silent = False  # watches say nothing, not even what happens
         self.absent = ""  # what it does not serve: paths that begin so are 404
         self.requests: list[dict[str, str]] = []
@@ -168,6 +169,8 @@ class ApiServer:
         data = json.dumps(body).encode()
         request.send_response(code)
         request.send_header("Content-Length", str(len(data)))
+        if code >= 400 and self.retry_after_s:
+            request.send_header("Retry-After", str(self.retry_after_s))
         if request.close_connection:
             request.send_header("Connection", "close")
         request.end_headers()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ebpf_lb.kube.client import ApiError, connect
+from ebpf_lb.kube import credentials
+from ebpf_lb.kube.client import ApiClient, ApiError, connect
 from ebpf_lb.kube.resources import SERVICES
 from ebpf_lb.kube.watch import Listed, Problem, Watcher
 from tests.api.connection import kubeconfig, self_signed
@@ -134,3 +135,81 @@ def test_where_the_server_is_is_told_before_it_is_asked(server: ApiServer, tmp_p
     again.get(PATH, {})
     again.get(PATH, {})
     assert told == [(frozenset({address}), 0)]
+
+
+def test_a_new_token_is_used_before_the_old_one_is_refused(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    """Bound tokens rotate: the kubelet writes a new one long before the old one ends."""
+    path = kubeconfig(tmp_path, server.url)
+    content = json.loads(path.read_text())
+    content["users"][0]["user"] = {"tokenFile": "token"}  # beside the kubeconfig
+    path.write_text(json.dumps(content))
+    (tmp_path / "token").symlink_to("data-1")
+    (tmp_path / "data-1").write_text(TOKEN)
+    (tmp_path / "data-2").write_text("the-next-one")
+    client = connect(path)
+    client.get(PATH, {})
+    following = tmp_path / "next"
+    following.symlink_to("data-2")  # as the kubelet does it
+    following.rename(tmp_path / "token")
+    seen: list[str] = []
+    answer = server.answer
+    server.answer = lambda request: (  # type: ignore[method-assign]
+        seen.append(request.headers["Authorization"]),
+        answer(request),
+    )[1]
+    with pytest.raises(ApiError, match="status 401"):
+        client.get(PATH, {})
+    assert seen[0] == "Bearer the-next-one"
+
+
+def test_a_new_authority_is_used_when_its_file_changes(tmp_path: Path) -> None:
+    """No 401 tells of that: the connection itself fails, for ever."""
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    self_signed(wrong)
+    tls = self_signed(tmp_path)
+    with running(tls) as server:
+        authority = tmp_path / "authority.pem"
+        authority.write_bytes((wrong / "ca.pem").read_bytes())
+        client = connect(kubeconfig(tmp_path, server.url, ca=authority))
+        for _ in range(2):
+            with pytest.raises(ApiError, match="its certificate is not accepted: ") as caught:
+                client.get(PATH, {})
+            assert "0x" not in str(caught.value) and caught.value.status == 0
+        authority.write_bytes((tmp_path / "ca.pem").read_bytes())
+        assert client.get(PATH, {})["items"] == []
+
+
+def test_what_is_half_written_leaves_us_with_what_we_have(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    path = kubeconfig(tmp_path, server.url)
+    good = path.read_text()
+    client = connect(path)
+    path.write_text(good[: len(good) // 2])
+    assert client.get(PATH, {})["items"] == []
+    path.write_text(good.replace(TOKEN, "another"))
+    with pytest.raises(ApiError, match="status 401"):
+        client.get(PATH, {})
+    path.write_text(good)
+    assert client.get(PATH, {})["items"] == []
+
+
+def test_a_server_that_refuses_us_for_long_does_not_cost_a_processor(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    """Each look at the credentials is a process of its own."""
+    path = kubeconfig(tmp_path, server.url, token="expired")
+    reads = []
+
+    def read() -> credentials.Credentials:
+        reads.append(1)
+        return credentials.read(path)
+
+    client = ApiClient(read)
+    for _ in range(5):
+        with pytest.raises(ApiError, match="status 401"):
+            client.get(PATH, {})
+    assert len(reads) == 2  # at first, and once to see whether it is another by now

@@ -8,7 +8,15 @@ import pytest
 
 from ebpf_lb.kube.client import ApiClient, connect
 from ebpf_lb.kube.resources import ENDPOINT_SLICES, SERVICES, node
-from ebpf_lb.kube.watch import Deleted, Listed, Problem, Watcher, WatchSettings
+from ebpf_lb.kube.watch import (
+    Deleted,
+    Interrupted,
+    Listed,
+    Problem,
+    Restored,
+    Watcher,
+    WatchSettings,
+)
 from tests.api.connection import kubeconfig
 from tests.api.follower import Follower, Start
 from tests.api.server import ApiServer, service
@@ -123,15 +131,15 @@ def test_a_bookmark_moves_the_version(server: ApiServer, start: Start) -> None:
 def test_a_silent_watch_is_given_up_and_made_up_for(server: ApiServer, start: Start) -> None:
     server.put("a", service())
     server.silent = True
-    follower = start(WatchSettings(silence_s=2, backoff_first_s=0.02))
+    follower = start(WatchSettings(silence_s=2, relist_within_s=0.05))
     follower.names("a")
+    follower.wait(lambda: len(server.watches()) == 1)
+    server.remove("a", unseen=True)
     server.put("b", service())
-    follower.wait(lambda: len(server.watches()) >= 2)
-    assert follower.known.keys() == {"a"}
-    server.silent = False
-    follower.names("a", "b")
-    assert len(server.lists()) == 1
-    assert follower.count(Problem) == 0
+    follower.names("b")
+    (lost,) = (event for event in follower.events if isinstance(event, Interrupted))
+    assert "nothing was heard" in lost.text and lost.silent_s == 2
+    assert follower.count(Restored) == 1
 
 
 @pytest.mark.rule("CP-4")

@@ -95,7 +95,7 @@ class Config:
     log_format: Annotated[str, parsers.choice("auto", "console", "json")] = "auto"
     list_page_size: Annotated[int, parsers.whole(1, 100_000)] = 200
     watch_timeout_s: Annotated[int, parsers.whole(10, 86_400)] = 300
-    watch_silence_s: Annotated[int, parsers.whole(5, 3600)] = 75
+    watch_silence_s: Annotated[int, parsers.whole(5, 3600)] = 150
     conntrack_max_per_core: Annotated[int, parsers.whole(0, 1 << 24)] = 32_768
     conntrack_min: Annotated[int, parsers.whole(0, 1 << 30)] = 131_072
     conntrack_tcp_established_s: Annotated[int, parsers.whole(0, 1 << 24)] = 86_400

@@ -165,3 +165,24 @@ class StaleSocketCollector(Collector):
             "UDP sockets of this node that were closed because their backend left.",
             value=self._sockets.closed,
         )
+
+
+class ServerContact(Protocol):
+    """What is asked of the Contact here."""
+
+    @property
+    def cut_off_s(self) -> float: ...
+
+
+class ServerCollector(Collector):
+    """Whether the API server is heard."""
+
+    def __init__(self, contact: ServerContact) -> None:
+        self._contact = contact
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "ebpf_lb_api_server_cut_off_seconds",
+            "For how long some kind of object has not been followed; 0 while all are.",
+            value=self._contact.cut_off_s,
+        )

@@ -16,6 +16,7 @@ from ebpf_lb.agent.network.xdp import XdpUplinks
 from ebpf_lb.agent.programming.conflicts import Conflicts
 from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.agent.programming.service_networks import ServiceNetworks
+from ebpf_lb.agent.upkeep.contact import Contact
 from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets, Translated
 from ebpf_lb.datapath.attach.errors import AttachError
 from ebpf_lb.datapath.attach.xdp import Mode, XdpRefusedError
@@ -331,6 +332,7 @@ class Agent:
                 self.health_checks,
                 ServiceNetworks(writers, self.log),
                 self.stale_sockets,
+                Contact("https://192.0.2.1:6443", self.clock, self.log),
                 self.metrics,
                 self.log,
                 lambda places: self.vacated.append(frozenset(places)),
