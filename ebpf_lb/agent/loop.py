@@ -45,6 +45,11 @@ NODES = "nodes"
 _SOURCES = frozenset({resources.ENDPOINT_SLICES.name, resources.ENDPOINTS.name})
 
 
+def _is_vital(service: ObjectKey) -> bool:
+    """Whether the cluster itself lives by it."""
+    return service.namespace == "kube-system" or service == ObjectKey("default", "kubernetes")
+
+
 class Check(Protocol):
     """What is looked at every second. `problem`: a sentence, "" while all is well."""
 
@@ -125,10 +130,38 @@ class Loop:
         self.complete = False
         """Whether the maps have once been brought to what the API server lists."""
 
+    # for probes: other threads ask
+
     @property
     def eligible(self) -> bool:
         """Whether balancers should send connections to this node."""
         return self._node.eligible
+
+    @property
+    def waiting_since(self) -> float | None:
+        """When the oldest change came that is not yet in the maps."""
+        return self._inbox.oldest_waiting
+
+    @property
+    def waiting_for(self) -> list[str]:
+        """What has to come before the maps can be filled."""
+        if missing := sorted(self._missing):
+            return [f"the API server's list of {kind}" for kind in missing]
+        return [] if self.complete else ["the maps to be filled"]
+
+    @property
+    def problems(self) -> list[str]:
+        """Why this node is not served as it should be."""
+        found = [one.problem for one in (self._parts.contact, *self._parts.checks) if one.problem]
+        found += list(self._parts.attachments.failed.values())
+        refused = list(self._parts.programmer.refused.values())
+        found += [one.sentence for one in refused if _is_vital(one.key)]
+        return found
+
+    @property
+    def left_out(self) -> list[str]:
+        """What is not in the maps, of whatever Service."""
+        return [one.sentence for one in list(self._parts.programmer.refused.values())]
 
     def stop(self) -> None:
         """Ends `run` soon; for signal handlers and other threads."""

@@ -36,7 +36,6 @@ from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.agent.programming.service_networks import ServiceNetworks
 from ebpf_lb.agent.servers import pages
 from ebpf_lb.agent.servers.health_checks import HealthCheckServers
-from ebpf_lb.agent.servers.healthz import Health
 from ebpf_lb.agent.upkeep import neighbours
 from ebpf_lb.agent.upkeep.build_pins import BuildPins
 from ebpf_lb.agent.upkeep.contact import Contact
@@ -73,13 +72,17 @@ _ENDPOINTS = {
 }
 
 
-def run(config: Config, warnings: Sequence[str] = ()) -> None:
-    """Returns on SIGTERM or SIGINT. Detaches nothing. UserError if it cannot start."""
+def run(config: Config, warnings: Sequence[str] = (), probes: pages.Probes | None = None) -> None:
+    """Returns on SIGTERM or SIGINT. Detaches nothing. UserError if it cannot start. `probes`: those
+    that are answered already."""
+    probes = probes or pages.Probes(config)
     # until the loop runs there is nothing to end in order
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     process.limit_heaps()
     log = logs.configure(config.log_level, config.log_format)
+    probes.listening.tell(log)
+    log.info("starting", version=version("ebpf-lb"), node=config.node_name)
     for warning in warnings:
         log.warning("configuration", problem=warning)
     client = connect(config.kubeconfig)
@@ -91,10 +94,17 @@ def run(config: Config, warnings: Sequence[str] = ()) -> None:
         loaded = ensure_loaded(config.bpffs, config.settings)
         _vacate(config, reserved.of_server(client.look_up()), log)
         writers = _writers(loaded.build)
-        _run(config, log, client, loaded, writers)
+        _run(config, log, client, loaded, writers, probes)
 
 
-def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: Writers) -> None:
+def _run(
+    config: Config,
+    log: Any,
+    client: ApiClient,
+    loaded: Loaded,
+    writers: Writers,
+    probes: pages.Probes,
+) -> None:
     inbox = Inbox(time.monotonic)
     network = Network()
     # New maps serve nobody: until they are filled, what runs at the hooks stays. But not what lost
@@ -144,10 +154,9 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
         writers, time.monotonic, log, report("NotProgrammed"), config.namespace_share
     )
     conflicts = Conflicts(log, report("AddressConflict"))
-    state = Health(
-        lambda: inbox.oldest_waiting, lambda: loop.complete, lambda: loop.eligible, time.monotonic
+    health_checks = HealthCheckServers(
+        probes.health.prompt, log, report("FailedToStartServiceHealthcheck")
     )
-    health_checks = HealthCheckServers(state.prompt, log, report("FailedToStartServiceHealthcheck"))
     attachments = Attachments(
         hooks,
         xdp,
@@ -212,7 +221,14 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, writers: W
     hook_changes.follow(lambda interfaces: inbox.put(HooksChanged(interfaces)))
     client.moved = lambda ends: inbox.put(ServerMoved(ends))
     watchers = _watch(config, client, inbox)
-    pages.serve(config, state, metrics.page, loop.status, log)
+    probes.health.state = loop
+    inquiries = pages.serve_inquiries(
+        config,
+        metrics.page,
+        {"/status": loop.status},
+        {"/healthz": lambda: "ok", "/proxyMode": lambda: "ebpf"},
+    )
+    inquiries.tell(log)
     log.info(
         "started",
         version=version("ebpf-lb"),

@@ -84,6 +84,9 @@ def agent(
     config, warnings = load(flags, os.environ, file)
     if os.geteuid() != 0:
         raise click.ClickException("`ebpf-lb agent` needs root: run it with sudo.")
+    from ebpf_lb.agent.servers.pages import Probes
+
+    probes = Probes(config)  # the rest takes half a second to import
     from ebpf_lb.agent.run import run
 
-    run(config, warnings)
+    run(config, warnings, probes)

@@ -88,7 +88,7 @@ class Config:
         10256,
     )
     metrics_bind_address: Annotated[tuple[str, int] | None, parsers.bind_address] = (
-        "127.0.0.1",
+        "localhost",
         10249,
     )
     log_level: Annotated[str, parsers.choice("debug", "info", "warning", "error")] = "info"

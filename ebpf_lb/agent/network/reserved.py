@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from ebpf_lb.model.values import Protocol, parse_address
 from ebpf_lb.plan.reserved import API_SERVER, HEALTH, KUBELET, Reserved
 
+_LOOPBACK = (parse_address("127.0.0.1"), parse_address("::1"))
 _UNSPECIFIED = frozenset({bytes(4), bytes(16)})
 
 
@@ -23,15 +24,18 @@ def of_node(
     own = tuple(addresses)
     found = set(_on_all(own, kubelet_port, KUBELET))
     for host, port in filter(None, served):
-        try:
-            address = parse_address(host)
-        except ValueError:
-            continue  # a name, and then hardly one that a Service could have
-        if address in _UNSPECIFIED:
-            found.update(_on_all(own, port, HEALTH))
-        else:
-            found.add(Reserved(address, port, Protocol.TCP, HEALTH))
+        found.update(_on_all(_addresses(host, own), port, HEALTH))
     return frozenset(found)
+
+
+def _addresses(host: str, own: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    if host == "localhost":
+        return _LOOPBACK
+    try:
+        address = parse_address(host)
+    except ValueError:
+        return ()  # a name, and then hardly one that a Service could have
+    return own if address in _UNSPECIFIED else (address,)
 
 
 def _on_all(addresses: Iterable[bytes], port: int, what: str) -> Iterator[Reserved]:

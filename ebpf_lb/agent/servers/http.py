@@ -1,13 +1,22 @@
-"""Small HTTP servers for probes and scrapes: GET only, few at a time, nobody may keep one long."""
+"""Small HTTP servers for probes and scrapes: GET only, few at a time, nobody may keep one long.
 
+Little is imported here: probes are answered while the rest of the agent is still being read.
+"""
+
+import errno
+import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 REQUEST_TIMEOUT_S = 3.0
 REQUESTS_AT_ONCE = 16
+RETRY_S = 1.0
+_UNSPECIFIED = ("0.0.0.0", "::")
+_NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class Page(NamedTuple):
@@ -17,6 +26,7 @@ class Page(NamedTuple):
 
 
 Pages = Mapping[str, Callable[[], Page]]
+Address = tuple[str, int]
 
 
 class _Server(ThreadingHTTPServer):
@@ -24,7 +34,7 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], pages: Pages) -> None:
+    def __init__(self, address: Address, pages: Pages) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.pages = pages
         self._free = threading.BoundedSemaphore(REQUESTS_AT_ONCE)
@@ -77,10 +87,96 @@ class _Handler(BaseHTTPRequestHandler):
         """Probes are no events."""
 
 
-def serve(address: tuple[str, int], pages: Pages, name: str) -> _Server:
-    """Serves from a thread of its own; OSError if the address cannot be had."""
-    server = _Server(address, pages)
-    threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 3600}, name=name, daemon=True
-    ).start()
-    return server
+class Listening:
+    """Pages at some addresses. One that somebody else has (kube-proxy, until it ends) is asked for
+    again every second; whoever gives us a log by `tell` reads of it, once."""
+
+    def __init__(self, addresses: Iterable[Address], pages: Pages, name: str) -> None:
+        self._pages = pages
+        self._name = name
+        self._lock = threading.Lock()
+        self._log: Any = None
+        self._failed: dict[Address, str] = {}
+        self._open: list[_Server] = []
+        self._closed = False
+        for address in addresses:
+            self._try(address)
+        if self._failed:
+            threading.Thread(target=self._try_again, name=f"{name}-bind", daemon=True).start()
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Those that are served."""
+        return [(str(one.server_address[0]), one.server_port) for one in self._open]
+
+    def tell(self, log: Any) -> None:
+        with self._lock:
+            self._log = log
+            for address, reason in self._failed.items():
+                self._complain(address, reason)
+
+    def close(self) -> None:
+        """Nothing is accepted any more; the threads end with the process."""
+        self._closed = True
+        for server in self._open:
+            server.server_close()
+
+    def _try_again(self) -> None:
+        while self._failed and not self._closed:
+            time.sleep(RETRY_S)
+            for address in list(self._failed):
+                self._try(address)
+
+    def _try(self, address: Address) -> None:
+        try:
+            server = _bind(address, self._pages)
+        except OSError as error:
+            if address[0] == "::1" and error.errno in _NO_SUCH_FAMILY and self._open:
+                return  # a node without IPv6
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            with self._lock:
+                if self._failed.get(address) != reason:
+                    self._failed[address] = reason
+                    self._complain(address, reason)
+            return
+        self._open.append(server)
+        threading.Thread(
+            target=server.serve_forever,
+            kwargs={"poll_interval": 3600},
+            name=self._name,
+            daemon=True,
+        ).start()
+        with self._lock:
+            if self._failed.pop(address, None) is not None and self._log is not None:
+                self._log.info("served after all", what=self._name, address=_text(address))
+
+    def _complain(self, address: Address, reason: str) -> None:
+        if self._log is not None:
+            self._log.error("not served", what=self._name, address=_text(address), error=reason)
+
+
+def serve(address: Address | None, pages: Pages, name: str) -> Listening:
+    """`localhost`: at the loopback addresses of both families. No address: nowhere."""
+    if address is None:
+        return Listening((), pages, name)
+    host, port = address
+    hosts = ("127.0.0.1", "::1") if host == "localhost" else (host,)
+    return Listening([(one, port) for one in hosts], pages, name)
+
+
+def _bind(address: Address, pages: Pages) -> _Server:
+    """Either way of writing "all addresses" means those of both families, as it does in Go."""
+    host, port = address
+    if host not in _UNSPECIFIED:
+        return _Server(address, pages)
+    try:
+        return _Server(("::", port), pages)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_FAMILY:
+            raise
+    return _Server(("0.0.0.0", port), pages)
+
+
+def _text(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

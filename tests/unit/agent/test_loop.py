@@ -7,7 +7,7 @@ import pytest
 from ebpf_lb.agent.inbox import NetworkChanged
 from ebpf_lb.agent.network.roles import Address, Framing, Link
 from ebpf_lb.kube.resources import ENDPOINT_SLICES, ENDPOINTS, SERVICES, node
-from ebpf_lb.kube.watch import Changed, Deleted, Listed, Problem
+from ebpf_lb.kube.watch import Changed, Deleted, Interrupted, Listed, Problem, Restored
 from ebpf_lb.model.endpoints import EndpointSlice
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.node import AUTOSCALER_TAINT, Node
@@ -468,3 +468,42 @@ def test_a_source_that_turns_out_to_be_endpoints_replaces_slices(agent: Agent) -
     forwarding = agent.writer.held[ServicePortName("default", "web", "http", Protocol.TCP)]
     assert [one.address for one in forwarding.cluster] == [*addresses("10.0.0.7")]
     assert agent.loop.status()["endpointsSource"] == "endpoints"
+
+
+def test_what_a_node_waits_for_is_said() -> None:
+    agent = Agent()
+    assert agent.loop.waiting_for == [
+        "the API server's list of endpointslices",
+        "the API server's list of nodes",
+        "the API server's list of services",
+    ]
+    agent.tell(*lists(web()))
+    assert agent.loop.waiting_for == []
+
+
+def test_only_what_the_cluster_lives_by_makes_a_node_unready() -> None:
+    agent = Agent()
+    agent.writer.room = 0
+    agent.tell(*lists(web()))
+    assert len(agent.loop.left_out) == 1 and agent.loop.problems == []
+    agent.tell(Changed(SERVICES, dns(), DNS))
+    assert len(agent.loop.left_out) == 2
+    [sentence] = agent.loop.problems
+    assert "kube-system/dns" in sentence
+    agent.writer.room = 9
+    agent.second(61)
+    assert agent.loop.left_out == agent.loop.problems == []
+
+
+def test_an_outage_of_the_server_is_a_problem_after_a_minute(agent: Agent) -> None:
+    cause = "the API server https://192.0.2.1:6443 cannot be reached: connection refused"
+    agent.tell(Interrupted(SERVICES, "Watching …", cause=cause))
+    agent.second(30)
+    assert agent.loop.problems == []
+    agent.second(30)
+    [sentence] = agent.loop.problems
+    assert cause in sentence
+    assert len(agent.log.of("cut off from the API server")) == 1
+    agent.tell(Restored(SERVICES))
+    assert agent.loop.problems == []
+    assert held(agent) == ["default/web:http", "kube-system/dns:http"]

@@ -35,4 +35,5 @@ def test_where_we_listen_ourselves() -> None:
     assert shown(of_node(OWN, 0, [("::", 10256)])).keys() == {
         "172.30.0.11:10256", "[fd00:30::11]:10256", "127.0.0.1:10256"
     }  # fmt: skip
-    assert of_node(OWN, 0, [("localhost", 1)]) == frozenset()
+    assert shown(of_node(OWN, 0, [("localhost", 1)])).keys() == {"127.0.0.1:1", "[::1]:1"}
+    assert of_node(OWN, 0, [("name.example", 1)]) == frozenset()

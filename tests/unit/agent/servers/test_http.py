@@ -2,6 +2,9 @@
 
 import http.client
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 
 from ebpf_lb.agent.servers import http as server_module
 from ebpf_lb.agent.servers.http import Page, serve
+from tests.unit.agent.fakes import Log
 
 
 def page() -> Page:
@@ -19,11 +23,11 @@ def page() -> Page:
 def server() -> Iterator[Any]:
     running = serve(("127.0.0.1", 0), {"/livez": page}, "test")
     yield running
-    running.server_close()
+    running.close()
 
 
 def ask(server: Any, path: str, method: str = "GET") -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=30)
+    connection = http.client.HTTPConnection(*server.addresses[0], timeout=30)
     connection.request(method, path)
     return connection.getresponse()
 
@@ -46,7 +50,7 @@ def test_silent_clients_do_not_keep_others_out(
     server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silent = [
-        socket.create_connection(server.server_address[:2])
+        socket.create_connection(server.addresses[0])
         for _ in range(server_module.REQUESTS_AT_ONCE + 5)
     ]
     # more than are served at once are turned away; those within the limit time out
@@ -59,9 +63,65 @@ def test_silent_clients_do_not_keep_others_out(
         one.close()
 
 
-def test_ipv6_and_a_port_that_is_taken() -> None:
-    running = serve(("::1", 0), {"/livez": page}, "test")
-    host, port = running.server_address[:2]
-    with pytest.raises(OSError, match="in use"):
-        serve((str(host), int(port)), {}, "test")
-    running.server_close()
+def reached(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), 5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_all_addresses_are_those_of_both_families(host: str) -> None:
+    """As in kube-proxy, whichever way it is written: an IPv6 node's probes come by IPv6."""
+    running = serve((host, 0), {"/livez": page}, "test")
+    [(_, port)] = running.addresses
+    assert reached("127.0.0.1", port) and reached("::1", port)
+    running.close()
+
+
+def test_localhost_is_that_of_both_families_and_no_more() -> None:
+    running = serve(("localhost", 0), {"/livez": page}, "test")
+    assert [host for host, _ in running.addresses] == ["127.0.0.1", "::1"]
+    running.close()
+
+
+def test_a_port_that_is_taken_is_ours_when_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kube-proxy has it until it ends."""
+    monkeypatch.setattr(server_module, "RETRY_S", 0.05)
+    other = socket.create_server(("127.0.0.1", 0))
+    port = other.getsockname()[1]
+    running, log = serve(("0.0.0.0", port), {"/livez": page}, "test"), Log()
+    running.tell(log)
+    assert running.addresses == []
+    [line] = log.of("not served")
+    assert line["address"] == f"0.0.0.0:{port}" and line["error"] == "Address already in use"
+    time.sleep(0.3)
+    assert len(log.lines) == 1
+    other.close()
+    deadline = time.monotonic() + 30
+    while not running.addresses:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert ask(running, "/livez").status == 503
+    running.close()
+
+
+def test_no_address_is_nowhere() -> None:
+    assert serve(None, {"/livez": page}, "test").addresses == []
+
+
+def test_probes_are_answered_before_the_agents_libraries_are_read() -> None:
+    """These take half a second to import, and a compiler may run before the agent does."""
+    script = """
+import sys
+import ebpf_lb.cli.main
+from ebpf_lb.agent.config import load
+from ebpf_lb.agent.servers.pages import Probes
+heavy = ("pyroute2", "prometheus_client", "structlog", "kubernetes", "urllib3", "asyncio", "bcc")
+print([name for name in heavy if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
