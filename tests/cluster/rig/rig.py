@@ -87,8 +87,8 @@ def up(args):
             "rollout",
             "status",
             "deployment/coredns",
-            "--timeout=170s",
-            timeout=180,
+            "--timeout=590s",
+            timeout=600,
         )
         say("cluster DNS ready")
 
