@@ -20,7 +20,7 @@ PACKAGES := python3-venv python3-bpfcc linux-libc-dev libbpf-dev iproute2 nftabl
 CLANG := clang-14
 CLANG_FORMAT := clang-format-14
 
-NEED_ROOT := demo demo-down test datapath lab cluster kernels budget bench
+NEED_ROOT := demo demo-down test test-deep datapath lab cluster kernels budget bench
 ifneq ($(filter $(NEED_ROOT),$(MAKECMDGOALS)),)
 ifneq ($(shell id -u),0)
 $(error network namespaces and eBPF need root: run `sudo make $(MAKECMDGOALS)`)
@@ -88,14 +88,16 @@ demo: packages bpffs $(VENV)/.lab ## three nodes, a Service and its answers; sta
 demo-down: ## take the demo's lab down
 	@if [ -x $(BIN)/ebpf-lb ]; then $(BIN)/python -m ebpf_lb.lab.demo down; else echo "nothing is set up here"; fi
 
-# What needs no kernel runs beside what waits for it.
+# Side by side: what computes, what loads programs, and what mostly waits for a lab. Each prints when it is
+# through, and all end before a failure counts.
 test: setup check ## everything but `make cluster`, `make kernels` and `make bench`
-	@log=$$(mktemp); $(PYTEST) tests/unit tests/api tests/oracle >"$$log" 2>&1 & pure=$$!; \
-	failed=0; \
-	$(PYTEST) tests/datapath tests/lab || failed=1; \
-	wait $$pure || failed=1; \
-	cat "$$log"; rm -f "$$log"; \
-	exit $$failed
+	@$(MAKE) -j --output-sync=target unit datapath lab
+
+SEED := $(shell echo $$((RANDOM * 32768 + RANDOM + 1)))
+test-deep: setup ## ten times as much of what chance brings: an hour; DEPTH=N, SEED=N
+	@echo "SEED=$(SEED) repeats it"
+	@EBPF_LB_TEST_DEPTH=$(or $(DEPTH),10) EBPF_LB_TEST_SEED=$(SEED) $(PYTEST) --timeout 7200 \
+	    tests/unit tests/oracle tests/datapath/test_properties.py tests/datapath/test_agreement.py
 
 unit: setup ## pure Python, and the API server's protocol: seconds, no root
 	@$(PYTEST) tests/unit tests/api tests/oracle

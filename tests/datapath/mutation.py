@@ -7,7 +7,6 @@ so a test can see many. What it must become is judged by tests.datapath.judge.
 from __future__ import annotations
 
 import ipaddress
-import os
 import random
 import struct
 from collections.abc import Iterator
@@ -15,19 +14,19 @@ from dataclasses import dataclass
 
 from ebpf_lb.model.values import Family
 from tests.datapath import judge
+from tests.support.chance import SEED
 from tests.support.packets import ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP, Packet, packed
 
 INIT_CHUNK = struct.pack("!BBHIIHHI", 1, 0, 20, 7, 65535, 5, 5, 9)
 DATA_CHUNK = struct.pack("!BBHIHHI", 0, 3, 20, 1, 0, 0, 0) + b"data"
 OTHER_PROTOCOLS = (2, 4, 41, 47, 50, 51, 89, 103, 115, 136, 255)
 EXTENSIONS = (0, 43, 60)
-SEED_VARIABLE = "EBPF_LB_TEST_SEED"
 
 
 def seeded(salt: str, seed: int | None = None) -> tuple[int, random.Random]:
     """A generator of chance and its seed: what the environment sets, else this one, else another
     one in every run. Whoever finds a fault says the seed."""
-    seed = int(os.environ.get(SEED_VARIABLE) or seed or random.SystemRandom().randrange(1, 1 << 32))
+    seed = SEED or seed or random.SystemRandom().randrange(1, 1 << 32)
     return seed, random.Random(f"{seed}/{salt}")
 
 

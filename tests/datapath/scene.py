@@ -15,7 +15,7 @@ from tests.capabilities import BPF_F_TEST_SKB_CHECKSUM_COMPLETE
 from tests.datapath import wires
 from tests.datapath.judge import REDIRECT, End
 from tests.datapath.kernel import LOOPBACK, NODE, Kernel, Tally
-from tests.datapath.mutation import SEED_VARIABLE, Ends
+from tests.datapath.mutation import Ends
 from tests.datapath.reference import (
     LOOPBACK_OUT,
     POD_IN,
@@ -29,6 +29,7 @@ from tests.datapath.reference import (
     Ruling,
     Service,
 )
+from tests.support.chance import SEED_VARIABLE
 from tests.support.packets import UDP, Packet, packed
 
 MTU = 9000  # larger than any frame here: what is too big is for tests of its own

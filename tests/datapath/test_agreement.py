@@ -20,7 +20,7 @@ from ebpf_lb.model.values import Family
 from ebpf_lb.plan.forwarding import Forwarding, FrontendFlag, FrontendKind
 from tests.datapath.chain import Answer, Chain, node_network
 from tests.datapath.kernel import Kernel
-from tests.datapath.mutation import SEED_VARIABLE, seeded
+from tests.datapath.mutation import seeded
 from tests.oracle.affinity import Memory, sticky
 from tests.oracle.oracle import (
     AS_BUILT,
@@ -43,8 +43,9 @@ from tests.oracle.situations import (
     clients,
     destinations,
 )
+from tests.support.chance import SEED_VARIABLE, times
 
-PARTS, EPISODES, CLUSTERS = 4, 25, 100  # an episode is an agent's life
+PARTS, EPISODES, CLUSTERS = 4, times(25), 100  # an episode is an agent's life
 QUESTIONS, STRANGERS_QUESTIONS = 10, 6
 PORTS = 60_000
 SHRINKING_S = 30

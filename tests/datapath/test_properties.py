@@ -16,7 +16,7 @@ from tests.datapath import judge
 from tests.datapath.conftest import SETTINGS
 from tests.datapath.judge import NEXT, REDIRECT, SHOT, End
 from tests.datapath.kernel import Kernel, loaded
-from tests.datapath.mutation import SEED_VARIABLE, Mutator, error_about, seeded
+from tests.datapath.mutation import Mutator, error_about, seeded
 from tests.datapath.reference import (
     HOOKS,
     POD_IN,
@@ -38,11 +38,13 @@ from tests.datapath.traffic import (
     questions,
     visit,
 )
+from tests.support.chance import SEED_VARIABLE, times
 from tests.support.packets import SCTP, parse
 
 pytestmark = needs(*DATAPATH)
 
-ROUNDS, FRAMES = 12, 1100  # of each family; every frame passes five hooks: 132,000 runs, and some
+# of each family; every frame passes five hooks: 132,000 runs, and some
+ROUNDS, FRAMES = times(12), 1100
 CONVERSATIONS, DATAGRAMS = 60, 12  # a round
 # until thirty others in a row find nothing that is the reference's own fault; try some
 SEED = 1

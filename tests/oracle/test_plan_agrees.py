@@ -14,6 +14,7 @@ from ebpf_lb.plan.forwarding import Forwarding, FrontendFlag
 from tests.oracle.clusters import NODE, clusters, questions
 from tests.oracle.oracle import Client, ClientKind, Destination, Kind, Verdict, verdict
 from tests.oracle.planned import planned
+from tests.support.chance import times
 
 VIEW = NodeView(
     NODE.name,
@@ -46,7 +47,7 @@ def without_masquerade(answer: Verdict) -> Verdict:
 @pytest.mark.rule(
     "EP-6", "EP-8", "EP-9", "EP-10", "EP-12", "VE-1", "VE-2", "VE-6", "VE-9", "VE-18", "KI-2"
 )
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=times(400), deadline=None, suppress_health_check=list(HealthCheck))
 @given(clusters())
 def test_the_plan_says_what_the_oracle_says(objects: list[dict[str, Any]]) -> None:
     plan = plan_of(objects)

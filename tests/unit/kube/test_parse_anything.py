@@ -13,6 +13,7 @@ from ebpf_lb.kube.parse import (
     parse_slice,
 )
 from ebpf_lb.model.key import ObjectKey
+from tests.support.chance import times
 from tests.unit.kube.raw import ANNOTATION
 
 NAMES = st.sampled_from(
@@ -38,7 +39,7 @@ PARSERS = [parse_service, parse_slice, parse_endpoints, parse_node, parse_servic
 NAMED = {"name": "web", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=times(400), deadline=None)
 @given(st.sampled_from(PARSERS), st.dictionaries(NAMES, JSON, max_size=5), st.booleans())
 def test_parsing_never_raises(parse: Any, raw: dict[str, Any], named: bool) -> None:
     if named:
@@ -49,7 +50,7 @@ def test_parsing_never_raises(parse: Any, raw: dict[str, Any], named: bool) -> N
     hash(parsed.value)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=times(400), deadline=None)
 @given(st.dictionaries(NAMES, JSON, max_size=6), st.dictionaries(NAMES, JSON, max_size=4))
 def test_no_spec_raises(spec: dict[str, Any], more: dict[str, Any]) -> None:
     raw = {"metadata": NAMED, "addressType": "IPv4", "spec": spec, "status": more}

@@ -20,6 +20,7 @@ from ebpf_lb.model.values import Protocol, parse_network
 from ebpf_lb.plan.cluster import Cluster, NodeView
 from ebpf_lb.plan.forwarding import Forwarding
 from ebpf_lb.plan.health import HealthCheck as Health
+from tests.support.chance import times
 from tests.unit.plan.make import (
     DRAINING,
     NODE,
@@ -304,7 +305,7 @@ EVENTS = st.lists(
     max_size=20,
 )
 quick: Callable[..., Any] = settings(
-    max_examples=300, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=times(300), deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebpf_lb.plan.maglev import SIZES, size_for, table
+from tests.support.chance import times
 
 
 def backends(number: int, seed: int = 0) -> list[bytes]:
@@ -108,7 +109,7 @@ def test_a_rolling_update_of_a_usual_deployment_keeps_its_size(replicas: int) ->
 WEIGHTS = st.lists(st.integers(1, 20), min_size=2, max_size=12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=times(50), deadline=None)
 @given(WEIGHTS)
 def test_shares_are_as_weights_say(weights: list[int]) -> None:
     names = backends(len(weights))

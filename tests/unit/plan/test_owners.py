@@ -11,6 +11,7 @@ from ebpf_lb.model.values import Protocol
 from ebpf_lb.plan.cluster import Cluster
 from ebpf_lb.plan.conflicts import MOST_SENTENCES
 from ebpf_lb.plan.forwarding import FrontendKind
+from tests.support.chance import times
 from tests.support.work import calls
 from tests.unit.plan.make import NODE, addresses, service
 
@@ -79,7 +80,7 @@ def planned(cluster: Cluster, key: ObjectKey) -> Frontends:
     }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=times(400), deadline=None)
 @given(st.lists(st.one_of(services(), st.sampled_from(KEYS)), max_size=14))
 def test_any_history_gives_each_address_to_the_strongest(
     history: list[Service | ObjectKey],

@@ -8,6 +8,7 @@ from ebpf_lb.model.values import Protocol
 from ebpf_lb.plan.forwarding import ServicePortName
 from ebpf_lb.plan.priority import Priority
 from ebpf_lb.plan.room import Demand, Lack, Room
+from tests.support.chance import times
 from tests.support.work import calls
 
 CAPACITIES = Demand(6, 12, 12, 12, 4)
@@ -61,7 +62,7 @@ def in_order(asked: Asked, share: int) -> set[ServicePortName]:
     return within
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=times(500), deadline=None)
 @given(
     st.lists(st.one_of(asks, st.sampled_from(NAMES)), max_size=20), st.sampled_from([100, 60, 30])
 )

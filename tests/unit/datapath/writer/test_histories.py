@@ -17,6 +17,7 @@ from ebpf_lb.plan.forwarding import (
     ServicePortName,
     Table,
 )
+from tests.support.chance import times
 from tests.unit.datapath.writer.fake_maps import FakeMaps
 from tests.unit.datapath.writer.writing import Clock, address, forwarding, from_scratch, writer_of
 
@@ -77,7 +78,7 @@ def without_clashes(wanted: dict[ServicePortName, Forwarding]) -> list[Forwardin
     st.lists(st.tuples(services, st.one_of(st.none(), forwardings())), max_size=12),
     st.integers(0, 120),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(300), deadline=None)
 def test_any_history_ends_as_from_scratch_even_if_a_write_fails(
     history: list[tuple[str, Forwarding | None]], fail_at: int
 ) -> None:
@@ -140,7 +141,7 @@ def test_any_history_ends_as_from_scratch_even_if_a_write_fails(
     ),
     st.integers(0, 90),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(300), deadline=None)
 def test_many_at_once_in_the_same_order_even_if_a_write_fails(
     before: list[Forwarding], asked: list[Forwarding], fail_at: int
 ) -> None:
