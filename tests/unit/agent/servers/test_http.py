@@ -1,6 +1,7 @@
 """The servers for probes and scrapes, over real sockets of the loopback interface."""
 
 import http.client
+import random
 import socket
 import subprocess
 import sys
@@ -71,6 +72,16 @@ def reached(host: str, port: int) -> bool:
     return True
 
 
+def held_for_now() -> socket.socket:
+    """A port that nobody else gets when it is free again, as one that the kernel chooses could be."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        try:
+            return socket.create_server(("127.0.0.1", port))
+        except OSError:
+            continue
+    raise AssertionError("no port is free")
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_all_addresses_are_those_of_both_families(host: str) -> None:
     """As in kube-proxy, whichever way it is written: an IPv6 node's probes come by IPv6."""
@@ -89,7 +100,7 @@ def test_localhost_is_that_of_both_families_and_no_more() -> None:
 def test_a_port_that_is_taken_is_ours_when_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """kube-proxy has it until it ends."""
     monkeypatch.setattr(server_module, "RETRY_S", 0.05)
-    other = socket.create_server(("127.0.0.1", 0))
+    other = held_for_now()
     port = other.getsockname()[1]
     running, log = serve(("0.0.0.0", port), {"/livez": page}, "test"), Log()
     running.tell(log)
