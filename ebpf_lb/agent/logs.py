@@ -6,6 +6,9 @@ from typing import Any
 
 import structlog
 
+# not before: it imports structlog
+from ebpf_lb.agent.log_budget import LogBudget
+
 
 def configure(level: str, form: str) -> Any:
     """`form`: json, console, or auto, which is console on a terminal and JSON elsewhere. Returns
@@ -14,6 +17,7 @@ def configure(level: str, form: str) -> Any:
     shared: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        LogBudget(),
         _order,
     ]
     last: list[Any] = (

@@ -73,6 +73,7 @@ class Parts:
     contact: Contact
     metrics: Metrics
     log: Any
+    report_invalid: Callable[[ObjectKey, str], None] = lambda key, sentence: None
     vacate: Callable[[Iterable[Reserved]], None] = lambda places: None
     sweep: Callable[[], None] = lambda: None
     checks: Sequence[Check] = ()
@@ -217,6 +218,8 @@ class Loop:
                 self._parts.log.warning(
                     "watch problem", kind=event.resource.name, problem=event.text, **about
                 )
+                if event.key and event.resource.name == resources.SERVICES.name:
+                    self._parts.report_invalid(event.key, event.text)
         self._dirty = True
 
     def _listed(self, event: Listed) -> None:

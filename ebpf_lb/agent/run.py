@@ -147,13 +147,15 @@ def _run(
     metrics = Metrics()
     events = EventRecorder(client, config.node_name, log)
 
-    def report(reason: str) -> Callable[[ObjectKey, str], None]:
-        return lambda service, sentence: events.warn(service, reason, sentence)
+    def report(reason: str, *, everywhere: bool = False) -> Callable[[ObjectKey, str], None]:
+        return lambda service, sentence: events.warn(
+            service, reason, sentence, everywhere=everywhere
+        )
 
     programmer = Programmer(
         writers, time.monotonic, log, report("NotProgrammed"), config.namespace_share
     )
-    conflicts = Conflicts(log, report("AddressConflict"))
+    conflicts = Conflicts(log, report("AddressConflict", everywhere=True))
     health_checks = HealthCheckServers(
         probes.health.prompt, log, report("FailedToStartServiceHealthcheck")
     )
@@ -189,6 +191,7 @@ def _run(
             contact=contact,
             metrics=metrics,
             log=log,
+            report_invalid=report("InvalidField", everywhere=True),
             vacate=lambda places: _vacate(config, places, log),
             sweep=Sweeper(sweeps(loaded.build), log).step,
             checks=(build_pins, sockets),

@@ -159,9 +159,15 @@ class ApiClient:
 
     def create(self, path: str, document: Any, *, timeout_s: float = 10) -> None:
         """Adds an object to the collection at `path`; ApiError if the server does not take it."""
-        headers = {"Content-Type": "application/json"}
+        self._send("POST", path, document, "application/json", timeout_s)
+
+    def patch(self, path: str, document: Any, *, timeout_s: float = 10) -> None:
+        """Changes these fields of the object at `path`; ApiError."""
+        self._send("PATCH", path, document, "application/merge-patch+json", timeout_s)
+
+    def _send(self, method: str, path: str, document: Any, kind: str, timeout_s: float) -> None:
         body = json.dumps(document).encode()
-        self._request(path, {}, timeout_s, headers, body).drain_conn()
+        self._request(path, {}, timeout_s, {"Content-Type": kind}, method, body).drain_conn()
 
     def close(self) -> None:
         self._pool.clear()
@@ -172,9 +178,9 @@ class ApiClient:
         query: Mapping[str, str],
         read_timeout_s: float,
         headers: Mapping[str, str] = MappingProxyType({}),
+        method: str = "GET",
         body: bytes | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        """A GET, or with a body a POST."""
         self._follow_files()
         while True:
             used, pool = self._credentials, self._pool
@@ -183,7 +189,7 @@ class ApiClient:
             given = {"Accept": "application/json", "User-Agent": "ebpf-lb", **used.headers}
             try:
                 response = pool.request(
-                    "GET" if body is None else "POST",
+                    method,
                     f"{target}?{urlencode(query)}" if query else target,
                     body=body,
                     headers={**given, **headers},

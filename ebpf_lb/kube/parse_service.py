@@ -14,7 +14,15 @@ from ebpf_lb.model.service import (
     ServiceType,
     TrafficPolicy,
 )
-from ebpf_lb.model.values import Family, Network, family_of, parse_address, parse_network
+from ebpf_lb.model.values import (
+    Family,
+    Network,
+    family_of,
+    format_address,
+    is_nobodys,
+    parse_address,
+    parse_network,
+)
 
 SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 HEADLESS = "service.kubernetes.io/headless"
@@ -53,7 +61,7 @@ def parse_service(raw: Json) -> Parsed[Service]:
             type=read.choice("spec.type", spec.get("type"), ServiceType, ServiceType.CLUSTER_IP),
             cluster_ips=_cluster_ips(read, spec),
             ports=_service_ports(read, spec),
-            external_ips=read.addresses(spec, "externalIPs", "spec.externalIPs"),
+            external_ips=_external_ips(read, spec),
             load_balancer=_ingress(read, status),
             internal_policy=_policy(read, spec, "internalTrafficPolicy"),
             external_policy=_policy(read, spec, "externalTrafficPolicy"),
@@ -117,6 +125,14 @@ def _service_ports(read: Reader, spec: Json) -> tuple[ServicePort, ...]:
     return _shared_ports(tuple(found.values()))
 
 
+def _external_ips(read: Reader, spec: Json) -> tuple[bytes, ...]:
+    field = "spec.externalIPs"
+    found = read.addresses(spec, "externalIPs", field)
+    for address in filter(is_nobodys, found):
+        read.refuse(field, format_address(address), "packets to it never come from other machines")
+    return tuple(address for address in found if not is_nobodys(address))
+
+
 def _ingress(read: Reader, status: Json) -> tuple[LoadBalancerIngress, ...]:
     """Balancers known by `hostname` alone are reached by others, not by us."""
     balancer = read.mapping(status, "loadBalancer", "status.loadBalancer")
@@ -125,7 +141,9 @@ def _ingress(read: Reader, status: Json) -> tuple[LoadBalancerIngress, ...]:
         if not raw.get("ip"):
             continue
         address = read.address(f"{path}.ip", raw["ip"])
-        if address is not None:
+        if address is not None and is_nobodys(address):
+            read.refuse(f"{path}.ip", raw["ip"], "packets to it never come from other machines")
+        elif address is not None:
             mode = read.choice(f"{path}.ipMode", raw.get("ipMode"), IPMode, IPMode.VIP)
             found[LoadBalancerIngress(address, mode)] = None
     return tuple(found)
@@ -166,7 +184,7 @@ def _source_ranges(read: Reader, spec: Json) -> tuple[Network, ...] | None:
         if not isinstance(text, str) or not text.strip():
             return None
         field = f"metadata.annotations[{SOURCE_RANGES}]"
-        items = ((field, part) for part in text.split(","))
+        items = ((field, part) for part in read.words(field, text))
     ranges = read.networks(items)
     if ALL_IPV4 in ranges or ALL_IPV6 in ranges:
         return None
@@ -193,7 +211,7 @@ def _spread(read: Reader) -> tuple[Algorithm | None, tuple[tuple[bytes | str, in
 def _weights(read: Reader, field: str, text: object) -> tuple[tuple[bytes | str, int], ...]:
     """`10.0.0.7=3,node2=5`: of an endpoint by its address, of all those on a node by its name."""
     found: dict[bytes | str, int] = {}
-    for part in text.split(",") if isinstance(text, str) else [text]:
+    for part in read.words(field, text) if isinstance(text, str) else [text]:
         whose, _, number = part.partition("=") if isinstance(part, str) else ("", "", "")
         whose, number = whose.strip(), number.strip()
         if not whose or not number.isdecimal() or not 1 <= int(number) <= WEIGHT_MAX:

@@ -1,7 +1,8 @@
 """Reading one object of the API field by field.
 
 What is impossible (an address that is none, a port out of range) is left out, item by item, and
-reported in a sentence that names object and field; the rest of the object goes on.
+reported in a sentence that names object and field; the rest of the object goes on. However much is
+wrong with an object, a few sentences say it: objects are their owners', the log is the operator's.
 """
 
 import sys
@@ -14,6 +15,9 @@ from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Network, Protocol, parse_address, parse_network
 
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
+
+MOST_PROBLEMS = 5  # of one object that are told; the rest is counted
+LONGEST_LIST = 1 << 14  # characters of a list in an annotation
 
 Json = Mapping[str, Any]
 T = TypeVar("T")
@@ -39,9 +43,13 @@ class Reader:
             name if isinstance(name, str) else "",
         )
         self.problems: list[str] = []
+        self._untold = 0
 
     def done(self, value: T | None) -> Parsed[T]:
-        return Parsed(self.key, value, tuple(self.problems), self._triggered_s())
+        problems = tuple(self.problems)
+        if self._untold:
+            problems += (f"{self.kind} {self.key}: {self._untold} more fields are ignored.",)
+        return Parsed(self.key, value, problems, self._triggered_s())
 
     def _triggered_s(self) -> float:
         """From an annotation that the controllers of endpoints set (the network programming latency
@@ -57,10 +65,21 @@ class Reader:
         return moment.timestamp() if moment.tzinfo else 0.0
 
     def refuse(self, field: str, what: object, why: str) -> None:
-        text = repr(what)
+        if len(self.problems) >= MOST_PROBLEMS:
+            self._untold += 1
+            return
+        text = repr(what[:100] if isinstance(what, str) else what)
         if len(text) > 100:
             text = f"{text[:100]}…"
         self.problems.append(f"{self.kind} {self.key}: {field} {text} is ignored: {why}.")
+
+    def words(self, field: str, text: str) -> list[str]:
+        """What stands between commas in an annotation; a longer list than anybody needs is refused
+        as a whole, since reading it costs every node the time."""
+        if len(text) > LONGEST_LIST:
+            self.refuse(field, text, f"it is longer than {LONGEST_LIST} characters")
+            return []
+        return text.split(",")
 
     @property
     def labels(self) -> Json:

@@ -88,3 +88,10 @@ def format_endpoint(address: bytes, port: int) -> str:
     """`10.0.0.1:80` or `[fd00::1]:80`."""
     text = format_address(address)
     return f"[{text}]:{port}" if len(address) == 16 else f"{text}:{port}"
+
+
+def is_nobodys(address: bytes) -> bool:
+    """Whether it is no machine's towards others: unspecified, loopback, or a group's."""
+    if len(address) == 4:
+        return address[0] in (0, 127) or address[0] >= 224
+    return address[0] == 0xFF or (address[:15] == bytes(15) and address[15] in (0, 1))

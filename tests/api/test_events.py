@@ -42,13 +42,32 @@ def test_an_event_names_the_service_the_node_and_the_reason(server: LabServer) -
     recorder.warn(ObjectKey("nowhere", "web"), "Taken", "this namespace does not exist")
     recorder.warn(WEB, "Taken", "port 32100 is taken")
     recorder.warn(WEB, "Taken", "x" * 5000)
+    recorder.warn(WEB, "Taken", "port 32100 is taken")
     first, second = sorted(seen(server, 2), key=lambda event: len(event.message))
     assert (first.type, first.message) == ("Warning", "port 32100 is taken")
     involved = first.involved_object
     assert (involved.kind, involved.namespace, involved.name) == ("Service", "default", "web")
     assert (first.source.component, first.source.host) == ("ebpf-lb", "node1")
     assert abs(first.last_timestamp.timestamp() - time.time()) < 30
-    assert second.message == "x" * 1024
+    assert second.message == "x" * 512
+
+
+def test_what_every_node_finds_is_one_event(server: LabServer) -> None:
+    for node in ("node1", "node2", "node1"):  # the last one: an agent that was restarted
+        recorder = EventRecorder(connect(server.kubeconfig), node, structlog.get_logger())
+        recorder.warn(WEB, "Alike", "10.0.0.1:80 is another's", everywhere=True)
+        recorder.warn(WEB, "Taken", "no room on this node")
+    core = client.CoreV1Api(server.api_client())
+    deadline = time.monotonic() + 60
+    while True:
+        items = core.list_namespaced_event("default").items
+        found = sorted((e.reason, e.source.host) for e in items if "room" in e.message)
+        alike = [e for e in items if e.reason == "Alike"]
+        if len(found) == 2 and alike:
+            break
+        assert time.monotonic() < deadline, items
+        time.sleep(0.05)
+    assert found == [("Taken", "node1"), ("Taken", "node2")] and len(alike) == 1
 
 
 def test_a_flood_is_cut_short_and_nobody_waits_for_the_server() -> None:
@@ -60,6 +79,8 @@ def test_a_flood_is_cut_short_and_nobody_waits_for_the_server() -> None:
             sent.put(path)
             assert flooded.wait(60)
             raise ApiError(0, "the API server cannot be reached")
+
+        patch = create
 
     class Quiet:
         def debug(self, event: str, **fields: str) -> None:

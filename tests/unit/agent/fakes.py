@@ -314,6 +314,7 @@ class Agent:
         self.health_checks = HealthChecks()
         self.inbox = Inbox(self.clock)
         self.taken_over = 0
+        self.invalid: list[tuple[ObjectKey, str]] = []
         self.vacated: list[frozenset[Reserved]] = []
         self.metrics = Metrics()
         self.diag = Diag()
@@ -335,7 +336,8 @@ class Agent:
                 Contact("https://192.0.2.1:6443", self.clock, self.log),
                 self.metrics,
                 self.log,
-                lambda places: self.vacated.append(frozenset(places)),
+                report_invalid=lambda key, sentence: self.invalid.append((key, sentence)),
+                vacate=lambda places: self.vacated.append(frozenset(places)),
             ),
             self.inbox,
             network or facts(VETH4),

@@ -507,3 +507,9 @@ def test_an_outage_of_the_server_is_a_problem_after_a_minute(agent: Agent) -> No
     agent.tell(Restored(SERVICES))
     assert agent.loop.problems == []
     assert held(agent) == ["default/web:http", "kube-system/dns:http"]
+
+
+def test_what_is_wrong_with_a_service_is_said_on_it(agent: Agent) -> None:
+    agent.tell(Problem(SERVICES, "Service default/web: spec.externalIPs is ignored.", WEB))
+    agent.tell(Problem(ENDPOINT_SLICES, "EndpointSlice default/web-1: …", ObjectKey("d", "web-1")))
+    assert agent.invalid == [(WEB, "Service default/web: spec.externalIPs is ignored.")]

@@ -1,5 +1,6 @@
 """Raw Services to values: everything once, bad items refused one by one."""
 
+import time
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from ebpf_lb.kube.parse import (
     parse_service,
 )
+from ebpf_lb.kube.reader import MOST_PROBLEMS
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.service import (
     Algorithm,
@@ -245,3 +247,44 @@ def test_the_order_of_weights_means_nothing() -> None:
 def test_cluster_dns_by_its_label() -> None:
     for label, is_dns in (("kube-dns", True), ("web", False)):
         assert value(a_service({"labels": {"k8s-app": label}})).cluster_dns is is_dns
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ebpf-lb.io/weights", "service.beta.kubernetes.io/load-balancer-source-ranges"],
+)
+@pytest.mark.parametrize("item", ["", "x", "10.0.0.1=999", "10.0.0.0/33"])
+def test_an_annotation_of_any_length_costs_little_and_says_little(name: str, item: str) -> None:
+    """Every node reads every object, at every update of it."""
+    text = f"{item}," * (250_000 // (len(item) + 1))
+    raw = a_service()
+    raw["metadata"]["annotations"] = {name: text}
+    began = time.process_time()
+    parsed = parse_service(raw)
+    assert time.process_time() - began < 0.1  # milliseconds; 3 s before
+    assert 1 <= len(parsed.problems) <= MOST_PROBLEMS + 1
+    assert sum(map(len, parsed.problems)) < 4096
+    assert parsed.value is not None
+    guarded = name.startswith("service.beta")  # what cannot be read never opens anything
+    assert parsed.value.source_ranges == (() if guarded else None)
+
+
+def test_a_list_with_many_mistakes_tells_of_few() -> None:
+    raw = a_service()
+    raw["spec"]["externalIPs"] = [f"no address {number}" for number in range(10_000)]
+    parsed = parse_service(raw)
+    assert len(parsed.problems) == MOST_PROBLEMS + 1
+    assert parsed.problems[-1].endswith(f"{10_000 - MOST_PROBLEMS} more fields are ignored.")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.9", "ff02::1"])
+def test_an_address_that_never_comes_from_outside_is_said_to_be_none(address: str) -> None:
+    raw = a_service()
+    raw["spec"]["externalIPs"] = [address, "192.0.2.1"]
+    raw["status"] = {"loadBalancer": {"ingress": [{"ip": address}, {"ip": "192.0.2.2"}]}}
+    parsed = parse_service(raw)
+    assert parsed.value is not None
+    assert parsed.value.external_ips == (parse_address("192.0.2.1"),)
+    assert [one.address for one in parsed.value.load_balancer] == [parse_address("192.0.2.2")]
+    assert len(parsed.problems) == 2
+    assert all("never come from other machines" in text for text in parsed.problems)

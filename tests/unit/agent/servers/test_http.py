@@ -73,7 +73,7 @@ def reached(host: str, port: int) -> bool:
 
 
 def held_for_now() -> socket.socket:
-    """A port that nobody else gets when it is free again, as one that the kernel chooses could be."""
+    """A port that the kernel gives to nobody when it is free again."""
     for port in random.sample(range(20_000, 30_000), 100):
         try:
             return socket.create_server(("127.0.0.1", port))
