@@ -27,7 +27,7 @@ $(error network namespaces and eBPF need root: run `sudo make $(MAKECMDGOALS)`)
 endif
 endif
 
-.PHONY: help setup locks packages bpffs demo demo-down test check docs unit datapath lab cluster bench clean
+.PHONY: help setup locks packages bpffs build demo demo-down test check docs unit datapath lab cluster bench clean
 .PHONY: list-packages kernels budget test-deep
 
 help: ## this list
@@ -35,6 +35,11 @@ help: ## this list
 	    printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 setup: packages bpffs $(VENV)/.installed ## install what is missing; leaves .venv/bin/ebpf-lb
+	@if [ "$$(id -u)" = 0 ]; then $(MAKE) build; \
+	else echo "setup: the programs are compiled by \`sudo make build\`, or when they are first needed"; fi
+
+build: bpffs $(VENV)/.lab ## compile the programs, if their sources have changed
+	@$(BIN)/python -m ebpf_lb.datapath.loader.build
 
 packages:
 	@missing=""; \
@@ -82,7 +87,7 @@ locks: ## pin anew what pyproject.toml asks for (needs uv)
 	@$(LOCK) -c requirements/lab.lock -c requirements/build.lock --extra lab --extra docs --extra dev \
 	    -o requirements/dev.lock pyproject.toml
 
-demo: packages bpffs $(VENV)/.lab ## three nodes, a Service and its answers; stays up until `make demo-down`
+demo: packages build ## three nodes, a Service and its answers; stays up until `make demo-down`
 	@$(BIN)/python -m ebpf_lb.lab.demo
 
 demo-down: ## take the demo's lab down
@@ -142,5 +147,5 @@ check: $(VENV)/.installed docs ## style, types, layers, C, and what must not be 
 
 clean: ## remove what was made here, the demo's lab included
 	@if [ -x $(BIN)/ebpf-lb ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m ebpf_lb.lab.demo down; fi
-	@rm -rf /var/cache/ebpf-lb $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	@rm -rf /var/cache/ebpf-lb ebpf_lb/objects $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	@find ebpf_lb tests -name __pycache__ -type d -prune -exec rm -rf {} +

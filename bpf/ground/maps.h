@@ -35,14 +35,14 @@ BPF_F_TABLE("array:" PIN "/slots", u32, u32, slots, SLOTS_MAX, ARRAY_MAPPED);
 /* Agent writes, programs read once a new flow. Number 0 is none. */
 BPF_F_TABLE("array:" PIN "/backends", u32, struct backend, backends, BACKENDS_MAX, ARRAY_MAPPED);
 /* The connection table: programs write, agent reads and sweeps. Full: see flow.h. */
-BPF_F_TABLE("array:" PIN "/flows", u32, struct flow_set, flows, FLOW_SETS, ARRAY_MAPPED);
+BPF_F_TABLE("array:" PIN "/flows", u32, struct flow_set, flows, FLOW_SETS_MAX, ARRAY_MAPPED);
 /* When flows of a client's tuple were last seen beyond its own sets, by a hash of it: ticks, 0 never.
  * Programs write and read; see flow.h. */
 BPF_F_TABLE("array:" PIN "/overflows", u32, u32, overflows, OVERFLOWS, 0);
-/* The seed of its hash, which is compiled in: kept for the next build. The loader writes and reads. */
+/* The seed of its hash, which is put into the programs: kept for the next build. The loader writes and reads. */
 BPF_F_TABLE("array:" PIN "/flow_seed", u32, u64, flow_seed, 1, 0);
 /* Beside it, by the same index: how to reach the backend, and which it was. Programs write and read. */
-BPF_F_TABLE("array:" PIN "/ways", u32, struct way_set, ways, FLOW_SETS, 0);
+BPF_F_TABLE("array:" PIN "/ways", u32, struct way_set, ways, FLOW_SETS_MAX, 0);
 /* The sweep's: the agent runs it and reads the result. One entry. */
 BPF_F_TABLE("array:" PIN "/census", u32, struct census, census, 1, 0);
 /* Programs count by enum flow_event. */

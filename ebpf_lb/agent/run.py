@@ -91,7 +91,7 @@ def run(config: Config, warnings: Sequence[str] = (), probes: pages.Probes | Non
         if ensure_bpffs(config.bpffs):
             log.info("mounted a bpffs", path=str(config.bpffs))
         _raise_conntrack_limits(config, log)
-        loaded = ensure_loaded(config.bpffs, config.settings)
+        loaded = ensure_loaded(config.bpffs, config.settings, anew=config.compile)
         _vacate(config, reserved.of_server(client.look_up()), log)
         writers = _writers(loaded.build)
         _run(config, log, client, loaded, writers, probes)
@@ -119,7 +119,7 @@ def _run(
     build_pins = BuildPins(loaded.build, log)
 
     def load_layer_3() -> None:
-        compiled = ensure_layer_3(loaded.build, config.settings)
+        compiled = ensure_layer_3(loaded.build, config.settings, anew=config.compile)
         build_pins.hold()
         log.info("loaded programs for devices without Ethernet header", compiled=compiled)
 

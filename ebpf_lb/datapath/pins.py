@@ -9,7 +9,7 @@
     ROOT/links/NAME                       cgroup links, which outlive builds
     ROOT/accept_local -> 0                what the setting was before us (accept_local.py)
 
-BUILD is a hash of the sources and of every setting that is compiled in.
+BUILD is a hash of the sources and of every setting that the programs know.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
-"""Settings that are compiled into the programs: capacities, time-outs, and which programs.
+"""Settings that programs and maps are loaded with: capacities, time-outs, and which programs.
 
-Everything else is in the `config` map or in the agent. A change here makes a new build.
+Everything else is in the `config` map or in the agent. A change here makes a new build; nothing is
+compiled for it.
 """
 
 from dataclasses import dataclass

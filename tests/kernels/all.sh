@@ -17,7 +17,6 @@ check() { # KERNEL NAME COMMAND...
 
 "$here/build.sh" "$@"
 for kernel; do
-    "$here/warm.sh" "$kernel" {stack,xdp,generic,l3}: {stack,xdp,generic}:flows=65536 {stack,xdp,l3}:flows=1024
     check "$kernel" programs python -m tests.kernels.checks.load
     check "$kernel" labs bash tests/kernels/checks/labs.sh "${labs[@]}"
 done

@@ -20,15 +20,17 @@ trap 'rm -rf "$work"' EXIT
 out=$work/out
 [ -z "${OUT:-}" ] || { mkdir -p "$OUT" && out=$(cd "$OUT" && pwd); }
 mkdir -p "$out" "$work/source"
-# what the guest compiles is kept: that takes minutes without KVM, and holds for one kernel only
+# what tests compile in the guest is kept: that takes minutes without KVM
 mkdir -p -m 700 "$kernel/cache"
 rm -f "$out/status"
 cp "$here/guest-init" "$out/"
 printf '%s\n' "$*" >"$out/command"
 
-# what git would commit, changed files as they are
-(cd "$project" && git -c safe.directory='*' ls-files -z --cached --others --exclude-standard |
-    xargs -0 ls -d 2>/dev/null | tar -c --no-recursion -T -) | tar -x -C "$work/source"
+# what git would commit, changed files as they are; and the programs, compiled here: the guest need not
+[ ! -x "$project/.venv/bin/python" ] || (cd "$project" && .venv/bin/python -m ebpf_lb.datapath.loader.build) >&2
+(cd "$project" && { git -c safe.directory='*' ls-files -z --cached --others --exclude-standard |
+    xargs -0 ls -d 2>/dev/null; find ebpf_lb/objects -type f; } |
+    tar -c --no-recursion -T -) | tar -x -C "$work/source"
 mke2fs -q -t ext4 -O ^has_journal -m 0 -E root_owner=0:0 -d "$work/source" "$work/source.ext4" 512M >/dev/null
 
 disk() { printf 'if=virtio,format=raw,%s,file=%s' "$1" "$2"; }

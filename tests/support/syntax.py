@@ -26,7 +26,7 @@ EVERYTHING = Settings(xdp=True)
 def command(clang: str, unit: Unit, family: Family, file: Path) -> list[str]:
     """Compiles nothing, only looks. A hook's function need not use its argument."""
     anywhere = Path("maps")
-    constants = source.defines(unit, EVERYTHING, family, 1, anywhere, anywhere, anywhere)
+    constants = source.defines(unit, family, None, anywhere, anywhere, anywhere)
     return [
         clang, "-target", "bpf", "-fsyntax-only", "-O2", "-Wall", "-Wextra", "-Werror",
         "-Wno-unused-parameter",

@@ -62,7 +62,9 @@ class Config:
         alone.
     conntrack_tcp_established_s, conntrack_tcp_close_wait_s: its time-outs, raised likewise.
     reject_per_second: how many refusals the whole node sends in a second, at most; 0: no limit.
-    settings: capacities and time-outs that are compiled in.
+    compile: whether the programs are compiled from their sources, where the cache does not have
+        them, though they were compiled when ebpf-lb was built: for whoever develops them.
+    settings: capacities and time-outs that programs and maps are loaded with.
     """
 
     kubeconfig: Annotated[Path | None, parsers.path] = None
@@ -81,6 +83,7 @@ class Config:
     critical_services: Annotated[tuple[ObjectKey, ...], parsers.object_keys] = DEFAULT_CRITICAL
     namespace_share: Annotated[int, parsers.whole(1, 100)] = 50
     masquerade_all: Annotated[bool, parsers.boolean] = False
+    compile: Annotated[bool, parsers.boolean] = False
     filter_preference: Annotated[int, parsers.whole(1, 65534)] = 49000
     xdp: Annotated[str, parsers.xdp_mode] = "off"
     healthz_bind_address: Annotated[tuple[str, int] | None, parsers.bind_address] = (

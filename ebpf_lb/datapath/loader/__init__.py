@@ -1,13 +1,15 @@
 """Brings the C programs into the kernel.
 
-`ensure_loaded` compares what is pinned with what should be. Where they differ, the programs come
-from the cache of compiled ones, or from the compiler, which runs in processes of its own; both are
-loaded the same way. A build becomes the current one by one rename, after everything in it has been
+`ensure_loaded` compares what is pinned with what should be. Where they differ, the programs are
+those that were compiled when ebpf-lb was built. Whoever has changed the sources gets them from the
+cache of compiled ones, or from the compiler, which runs in processes of its own; all are loaded
+the same way. A build becomes the current one by one rename, after everything in it has been
 verified, so that a failure leaves the running data path as it was. The hooks change over when the
 agent attaches the new programs; only then `retire_old_builds` lets go of the old ones.
 """
 
 import functools
+import logging
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,9 +17,11 @@ from pathlib import Path
 
 from ebpf_lb.datapath import layout
 from ebpf_lb.datapath.libbpf import Map
-from ebpf_lb.datapath.loader import cache, loading, maps, source
+from ebpf_lb.datapath.loader import cache, loading, maps, objects, source
+from ebpf_lb.datapath.loader.archive import Images
 from ebpf_lb.datapath.loader.compilation import compile_images, source_line
 from ebpf_lb.datapath.loader.errors import LoaderError
+from ebpf_lb.datapath.loader.image import SEED
 from ebpf_lb.datapath.loader.programs import LAYER_3, Unit, units
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
@@ -33,6 +37,8 @@ __all__ = [
 ]
 
 _LOG_LINES = 20
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +58,15 @@ class Loaded:
         return self.build.path.name
 
 
-def ensure_loaded(bpffs: Path, settings: Settings, sources: Path | None = None) -> Loaded:
+def ensure_loaded(
+    bpffs: Path, settings: Settings, sources: Path | None = None, *, anew: bool = False
+) -> Loaded:
     """Makes the build that belongs to the sources and `settings` the current one.
 
     bpffs: the node's folder, on a mounted bpffs; made if missing. sources: the folder of the C
-    sources, by default the package's own. One caller at a time for each bpffs folder. LoaderError:
-    the build could not be made; the current one is untouched.
+    sources, by default the package's own. anew: what was compiled when ebpf-lb was built is not
+    used. One caller at a time for each bpffs folder. LoaderError: the build could not be made; the
+    current one is untouched.
     """
     pins = Pins(bpffs)
     sources = sources or layout.sources()
@@ -76,7 +85,7 @@ def ensure_loaded(bpffs: Path, settings: Settings, sources: Path | None = None) 
     compiled = False
     if not whole:
         try:
-            compiled = _make(pins, settings, sources, name)
+            compiled = _make(pins, settings, sources, name, anew)
         except OSError as error:
             raise LoaderError(f"the programs cannot be loaded: {error}") from error
     following = bpffs / "next"
@@ -86,18 +95,20 @@ def ensure_loaded(bpffs: Path, settings: Settings, sources: Path | None = None) 
     return Loaded(build, changed=True, compiled=compiled, apart=_is_apart(pins, build))
 
 
-def ensure_layer_3(build: Build, settings: Settings, sources: Path | None = None) -> bool:
+def ensure_layer_3(
+    build: Build, settings: Settings, sources: Path | None = None, *, anew: bool = False
+) -> bool:
     """Adds the programs for devices without Ethernet header to a build that has none of them yet.
     Few nodes need them, so nobody else waits for their verification.
 
-    build, settings, sources: as they were loaded. Returns whether the compiler ran. LoaderError:
-    they could not be added; all else is untouched.
+    build, settings, sources, anew: as they were loaded. Returns whether the compiler ran.
+    LoaderError: they could not be added; all else is untouched.
     """
     sources = sources or layout.sources()
     if _has_unit(build, LAYER_3, sources):
         return False
     try:
-        images, compiled = _images(Pins(build.path.parents[1]), (LAYER_3,), settings, sources)
+        images, compiled = _images(Pins(build.path.parents[1]), (LAYER_3,), sources, anew)
         for family in Family:
             maps.provide_calls(family, LAYER_3, settings, build, sources)
         _load(images, settings, build, sources)
@@ -173,10 +184,10 @@ def _specs(family: Family, sources: Path) -> list[layout.MapSpec]:
     return list(layout.load(family, sources).maps.values())
 
 
-def _make(pins: Pins, settings: Settings, sources: Path, name: str) -> bool:
+def _make(pins: Pins, settings: Settings, sources: Path, name: str, anew: bool) -> bool:
     """Makes the build under a temporary name, then gives it its own in one rename. Returns whether
     the compiler ran."""
-    images, compiled = _images(pins, units(settings), settings, sources)
+    images, compiled = _images(pins, units(settings), sources, anew)
     new = pins.build(f"{name}_new")
     shutil.rmtree(new.path, ignore_errors=True)
     try:
@@ -201,36 +212,37 @@ def _make(pins: Pins, settings: Settings, sources: Path, name: str) -> bool:
 
 
 def _images(
-    pins: Pins, wanted: Iterable[Unit], settings: Settings, sources: Path
-) -> tuple[dict[Unit, cache.Images], bool]:
+    pins: Pins, wanted: Iterable[Unit], sources: Path, anew: bool
+) -> tuple[dict[Unit, Images], bool]:
     """Images by unit, and whether the compiler ran for any."""
     images, compiled = {}, False
     for unit in wanted:
-        images[unit], anew = cache.images(
-            source.cache_key(unit, settings, sources),
-            functools.partial(compile_images, pins, unit, settings, sources),
+        shipped = None if anew else objects.find(unit, sources)
+        if shipped is not None:
+            images[unit] = shipped
+            continue
+        images[unit], ran = cache.images(
+            source.cache_key(unit, sources),
+            functools.partial(_compile, pins, unit, sources),
         )
-        compiled = compiled or anew
+        compiled = compiled or ran
     return images, compiled
 
 
-def _load(
-    images: Mapping[Unit, cache.Images], settings: Settings, build: Build, sources: Path
-) -> None:
+def _compile(pins: Pins, unit: Unit, sources: Path) -> Images:
+    _log.warning("the %s programs are compiled: none that were built fit %s", unit.name, sources)
+    return compile_images(pins, unit, sources)
+
+
+def _load(images: Mapping[Unit, Images], settings: Settings, build: Build, sources: Path) -> None:
     """Loads units into a build that has its maps; LoaderError says where one is refused."""
-    seeds = {family: maps.seed(family, build) for family in Family}
+    everywhere = source.filled_in(settings)
+    numbers = {family: everywhere | {SEED: maps.seed(family, build)} for family in Family}
     try:
-        loading.load(images, seeds, build, sources)
+        loading.load(images, numbers, build, sources)
     except loading.RefusedError as refusal:
-        where = source_line(
-            refusal.unit,
-            refusal.family,
-            settings,
-            sources,
-            seeds[refusal.family],
-            build,
-            refusal.program,
-        )
+        family = refusal.family
+        where = source_line(refusal.unit, family, sources, numbers[family], build, refusal.program)
         raise LoaderError(_explained(refusal, where)) from refusal
 
 

@@ -8,26 +8,20 @@ everything works, only slower.
 """
 
 import fcntl
-import hashlib
-import json
 import logging
 import os
 import stat
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ebpf_lb.datapath.loader.image import Image, from_plain, to_plain
-from ebpf_lb.model.values import Family
+from ebpf_lb.datapath.loader import archive
+from ebpf_lb.datapath.loader.archive import Images
 
 VARIABLE = "EBPF_LB_CACHE"
 _DEFAULT = "/var/cache/ebpf-lb"
 _KEPT = 16  # units of builds; one is some 300 kB at most
 _LOCK = "lock"
-_MAGIC = b"ebpf-lb programs 1 "  # and the SHA-256 of what follows the line
-
-Images = Mapping[Family, Image]
 
 _log = logging.getLogger(__name__)
 
@@ -97,27 +91,20 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _read(path: Path) -> Images | None:
     try:
-        head, _, body = path.read_bytes().partition(b"\n")
-        if head != _MAGIC + hashlib.sha256(body).hexdigest().encode():
-            raise ValueError("not whole, or of another version")
-        plain = json.loads(zlib.decompress(body))
-        found = {family: from_plain(plain[family.directory]) for family in Family}
+        found = archive.unpack(path.read_bytes())
         os.utime(path)  # the ones used last are kept
     except FileNotFoundError:
         return None
-    except (OSError, zlib.error, KeyError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         _log.debug("%s is made anew: %s", path, error)
         return None
     return found
 
 
 def _write(folder: Path, key: str, made: Images) -> None:
-    plain = {family.directory: to_plain(image) for family, image in made.items()}
-    body = zlib.compress(json.dumps(plain).encode(), 6)
-    head = _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n"
     unfinished = folder / f"{key}.{os.getpid()}"
     try:
-        unfinished.write_bytes(head + body)
+        unfinished.write_bytes(archive.pack(made))
         unfinished.rename(folder / key)
         _forget_oldest(folder)
     except OSError as error:

@@ -13,11 +13,10 @@ from pathlib import Path
 from ebpf_lb.datapath import layout
 from ebpf_lb.datapath.libbpf import Map, MapType
 from ebpf_lb.datapath.loader.errors import LoaderError
-from ebpf_lb.datapath.loader.image import PLACEHOLDER_SEED, Image, from_plain
+from ebpf_lb.datapath.loader.image import Image, from_plain
 from ebpf_lb.datapath.loader.programs import Unit
 from ebpf_lb.datapath.loader.request import Request
 from ebpf_lb.datapath.pins import Build, Pins
-from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
 _TIMEOUT_S = 300  # on a machine that has much else to do
@@ -25,9 +24,7 @@ _COUNT_OF_ERRORS = re.compile(r"\d+ (error|warning)s?( and \d+ errors?)? generat
 _LOCATION = re.compile(r"^;.*@ ([\w./-]+):([1-9]\d*)", re.MULTILINE)
 
 
-def compile_images(
-    pins: Pins, unit: Unit, settings: Settings, sources: Path
-) -> Mapping[Family, Image]:
+def compile_images(pins: Pins, unit: Unit, sources: Path) -> Mapping[Family, Image]:
     """A unit's images; LoaderError with the compiler's words, which name file and line."""
     folder = pins.builds / f"compiling_{os.getpid()}"
     running: dict[Family, subprocess.Popen[bytes]] = {}
@@ -37,9 +34,7 @@ def compile_images(
         for family in Family:
             maps = folder / family.directory
             _stand_in(family, sources, maps)
-            running[family] = _start(
-                Request(unit.name, family, settings, sources, PLACEHOLDER_SEED, maps, maps, maps)
-            )
+            running[family] = _start(Request(unit.name, family, sources, maps, maps, maps))
         return {family: _finish(family, process) for family, process in running.items()}
     finally:
         for process in running.values():
@@ -52,9 +47,8 @@ def compile_images(
 def source_line(
     unit: Unit,
     family: Family,
-    settings: Settings,
     sources: Path,
-    seed: int,
+    numbers: Mapping[str, int],
     build: Build,
     program: str,
 ) -> str | None:
@@ -65,13 +59,12 @@ def source_line(
     request = Request(
         unit.name,
         family,
-        settings,
         sources,
-        seed,
         build.maps(family),
         build.maps(None),
         build.calls(family, unit.name),
         explain=program,
+        numbers=numbers,
     )
     process = _start(request)
     try:

@@ -23,7 +23,6 @@ from ebpf_lb.datapath.loader.errors import LoaderError
 from ebpf_lb.datapath.loader.image import take_apart, to_plain
 from ebpf_lb.datapath.loader.programs import unit as unit_named
 from ebpf_lb.datapath.loader.request import Request
-from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
 EXIT_REFUSED = 3
@@ -32,9 +31,9 @@ _SHOW_VERIFIER_LOG = 2  # bcc's DEBUG_BPF
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def check_layouts(family: Family, settings: Settings, sources: Path, module: Any) -> None:
+def check_layouts(family: Family, sources: Path, module: Any) -> None:
     """Compares what the compiler made of every map with what the headers say; LoaderError."""
-    sizes = source.capacities(settings)
+    sizes = source.compiled_in()
     for name, spec in layout.load(family, sources).maps.items():
         table = module[name]
         entries = spec.max_entries if isinstance(spec.max_entries, int) else sizes[spec.max_entries]
@@ -72,9 +71,8 @@ def compiled(request: Request, bcc: Any) -> Any:
     unit = unit_named(request.unit)
     flags = source.defines(
         unit,
-        request.settings,
         request.family,
-        request.seed,
+        request.numbers,
         request.maps,
         request.node_maps,
         request.calls,
@@ -94,13 +92,14 @@ def answer(request: Request, bcc: Any) -> bytes:
         module.debug = _SHOW_VERIFIER_LOG
         module.load_func(request.explain, kind.program_type, attach_type=kind.attach_type or -1)
         return b""
-    check_layouts(request.family, request.settings, request.sources, module)
+    check_layouts(request.family, request.sources, module)
     maps = layout.load(request.family, request.sources).maps
     descriptors = {module[name].map_fd: name for name in maps}
+    constants = source.names_filled_in()
     image = {}
     for name in programs:
         try:
-            image[name] = take_apart(module.dump_func(name), descriptors, request.seed)
+            image[name] = take_apart(module.dump_func(name), descriptors, constants)
         except ValueError as error:
             raise LoaderError(f"{name}: {error}") from error
     return json.dumps(to_plain(image)).encode()
@@ -123,8 +122,9 @@ def main() -> int:
         from bcc import BPF  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         print(
-            "bcc's Python module is missing: install the distribution's package (Debian: "
-            "python3-bpfcc) and use an interpreter that sees it (`make setup` does both).",
+            "bcc's Python module is missing. What was built of these sources needs none: `make "
+            "build`, or install ebpf-lb again. To compile here, install the distribution's package "
+            "(Debian: python3-bpfcc) and use an interpreter that sees it (`make setup` does both).",
             file=sys.stderr,
         )
         return EXIT_REFUSED

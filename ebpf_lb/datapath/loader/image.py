@@ -1,13 +1,14 @@
-"""What the compiler made, freed of the maps and the seed it was made with.
+"""What the compiler made, freed of the maps it was made with, and without any node's constants.
 
-An instruction that names a map carries a descriptor of the compiler's process, and the flow
-table's seed stands in instructions of its own, out of the optimiser's reach (see `source.defines`).
-Both are noted by place, and filled in for each node at loading.
+An instruction that names a map carries a descriptor of the compiler's process. A constant that
+each node fills in (the flow table's seed, sizes, time-outs) is loaded by an instruction of its
+own, out of the optimiser's reach (see `source.defines`), whose 64-bit number is a mark. Both are
+noted by place, and filled in at loading.
 """
 
 import base64
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,25 +19,32 @@ _MAP_DESCRIPTOR = 1  # the source register, where the number names a map
 _NUMBER_AT = 4
 _HALF = 0xFFFFFFFF
 
-# What is compiled in instead of a seed: no half of it is a likely number.
-PLACEHOLDER_SEED = 0x6C62B1E5_D9437A8F
+# The upper half of a mark, a number that no program uses; the lower one says which constant.
+_MARK = 0x6C62B1E5
+SEED = "FLOW_SEED"
+"""The constant with the seed of the flow table's hash."""
+
+
+def mark(index: int) -> int:
+    """What stands for the constant of this number until it is filled in."""
+    return _MARK << 32 | index
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramImage:
-    """Instructions, and the indexes of those to fill in: map's name by index; the seed's."""
+    """Instructions, and those to fill in, by index: a map's name, a constant's name."""
 
     code: bytes
     maps: Mapping[int, str]
-    seeds: tuple[int, ...]
+    constants: Mapping[int, str]
 
-    def fill_in(self, descriptors: Mapping[str, int], seed: int) -> bytes:
-        """Instructions for the kernel. KeyError: a map without a descriptor."""
+    def fill_in(self, descriptors: Mapping[str, int], constants: Mapping[str, int]) -> bytes:
+        """Instructions for the kernel. KeyError: a map without a descriptor, or a constant."""
         code = bytearray(self.code)
         for index, name in self.maps.items():
             _put(code, index, descriptors[name], 0)
-        for index in self.seeds:
-            _put(code, index, seed & _HALF, seed >> 32)
+        for index, name in self.constants.items():
+            _put(code, index, constants[name] & _HALF, constants[name] >> 32)
         return bytes(code)
 
 
@@ -49,15 +57,17 @@ def _put(code: bytearray, index: int, low: int, high: int) -> None:
         struct.pack_into("<I", code, at * _BYTES + _NUMBER_AT, number)
 
 
-def take_apart(code: bytes, descriptors: Mapping[int, str], seed: int) -> ProgramImage:
-    """The image of a compiled program, whose maps are known by descriptor and whose seed was this.
+def take_apart(
+    code: bytes, descriptors: Mapping[int, str], constants: Sequence[str]
+) -> ProgramImage:
+    """The image of a compiled program, whose maps are known by descriptor and whose marks stand for
+    these constants.
 
-    ValueError: a part of the seed stands where it cannot be filled in. KeyError: an unknown map.
+    ValueError: a mark stands where nothing can be filled in. KeyError: an unknown map.
     """
-    halves = (seed & _HALF, seed >> 32)
     blank = bytearray(code)
     maps: dict[int, str] = {}
-    seeds: list[int] = []
+    found: dict[int, str] = {}
     instructions = list(_INSTRUCTION.iter_unpack(code))
     index = 0
     while index < len(instructions):
@@ -67,13 +77,13 @@ def take_apart(code: bytes, descriptors: Mapping[int, str], seed: int) -> Progra
         if width == 2 and registers >> 4 == _MAP_DESCRIPTOR:
             maps[index] = descriptors[number]
             _put(blank, index, 0, 0)
-        elif numbers == halves:
-            seeds.append(index)
+        elif width == 2 and numbers[1] == _MARK and numbers[0] < len(constants):
+            found[index] = constants[numbers[0]]
             _put(blank, index, 0, 0)
-        elif any(half in numbers for half in halves):
-            raise ValueError(f"instruction {index} holds a part of the seed")
+        elif _MARK in numbers:
+            raise ValueError(f"instruction {index} holds a part of a constant's mark")
         index += width
-    return ProgramImage(bytes(blank), maps, tuple(seeds))
+    return ProgramImage(bytes(blank), maps, found)
 
 
 def to_plain(image: Image) -> dict[str, Any]:
@@ -82,7 +92,7 @@ def to_plain(image: Image) -> dict[str, Any]:
         name: {
             "code": base64.b64encode(one.code).decode(),
             "maps": list(one.maps.items()),
-            "seeds": list(one.seeds),
+            "constants": list(one.constants.items()),
         }
         for name, one in image.items()
     }
@@ -92,7 +102,9 @@ def from_plain(plain: dict[str, Any]) -> Image:
     """The image again; KeyError, TypeError or ValueError if it is none."""
     return {
         name: ProgramImage(
-            base64.b64decode(one["code"], validate=True), dict(one["maps"]), tuple(one["seeds"])
+            base64.b64decode(one["code"], validate=True),
+            dict(one["maps"]),
+            dict(one["constants"]),
         )
         for name, one in plain.items()
     }

@@ -1,4 +1,5 @@
-"""The one way into the kernel: images, filled in with this node's maps and seeds, verified, pinned.
+"""The one way into the kernel: images are filled in with this node's maps and constants, verified
+and pinned.
 
 Programs of all units and both families are verified side by side: the system call waits without
 the GIL.
@@ -57,7 +58,7 @@ class _Job:
 
 def load(
     images: Mapping[Unit, Mapping[Family, Image]],
-    seeds: Mapping[Family, int],
+    constants: Mapping[Family, Mapping[str, int]],
     new: Build,
     sources: Path | None = None,
 ) -> None:
@@ -84,7 +85,7 @@ def load(
 
         def verified(job: _Job) -> Program:
             descriptors = {name: one.fd for name, one in maps[job.unit, job.family].items()}
-            return _load(job, job.image.fill_in(descriptors, seeds[job.family]))
+            return _load(job, job.image.fill_in(descriptors, constants[job.family]))
 
         loaded: dict[tuple[Unit, Family, str], Program] = {}
         with ThreadPoolExecutor(os.cpu_count()) as threads:

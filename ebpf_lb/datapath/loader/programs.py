@@ -177,6 +177,10 @@ def units(settings: Settings) -> tuple[Unit, ...]:
     return (STACK, _XDP_GENERIC if settings.xdp_generic else XDP)
 
 
+UNITS = (STACK, XDP, LAYER_3)
+"""All that is compiled; what differs in flags for the kernel only is the same unit here."""
+
+
 def unit(name: str) -> Unit:
     """The unit of that name."""
-    return next(one for one in (STACK, XDP, *ADDED_ON_DEMAND) if one.name == name)
+    return next(one for one in UNITS if one.name == name)

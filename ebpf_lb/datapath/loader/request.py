@@ -1,11 +1,11 @@
 """What the compiler's process is asked for."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
 
@@ -16,18 +16,18 @@ class Request:
     unit: its name.
 
     explain: a program to load with the kernel's log on standard error, where the compiler's debug
-    information names the source lines; for that the maps must be the real ones.
+    information names the source lines; for that the maps must be the real ones, and so must the
+    constants that a node fills in (`numbers`), which are marks otherwise.
     """
 
     unit: str
     family: Family
-    settings: Settings
     sources: Path
-    seed: int
     maps: Path
     node_maps: Path
     calls: Path
     explain: str | None = None
+    numbers: Mapping[str, int] | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str)
@@ -36,7 +36,6 @@ class Request:
     def from_json(cls, text: str) -> Self:
         plain = json.loads(text)
         plain["family"] = Family(plain["family"])
-        plain["settings"] = Settings(**plain["settings"])
         for name in ("sources", "maps", "node_maps", "calls"):
             plain[name] = Path(plain[name])
         return cls(**plain)

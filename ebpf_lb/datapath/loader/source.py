@@ -9,11 +9,12 @@ messages name lines too.
 import hashlib
 import os
 import re
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 from ebpf_lb.datapath import clock, layout
 from ebpf_lb.datapath.layout import sources
+from ebpf_lb.datapath.loader.image import SEED, mark
 from ebpf_lb.datapath.loader.programs import ADDED_ON_DEMAND, Unit, units
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
@@ -27,7 +28,6 @@ _COMPILERS = tuple(
 # One in so many clients is searched for in vain where another has overflowed: see
 # bpf/connections/flow.h.
 _OVERFLOW_BITS = 14
-_DEFAULTS = Settings()
 # Those in maps.h that are settings as they stand.
 _CAPACITIES = {
     f"{key.upper()}_MAX": key
@@ -91,15 +91,26 @@ def capacities(settings: Settings) -> dict[str, int]:
     """The names in maps.h that stand for numbers of entries."""
     return {
         **{name: getattr(settings, key) for name, key in _CAPACITIES.items()},
-        "FLOW_SETS": flow_sets(settings),
+        "FLOW_SETS_MAX": flow_sets(settings),
         "FRAGMENT_IDS": 1024,
         "FILTER_WORDS": 4096,
         "OVERFLOWS": 1 << _OVERFLOW_BITS,
     }
 
 
-def constants(settings: Settings) -> dict[str, int]:
-    """Everything that is compiled in and the same for both families."""
+def compiled_in() -> dict[str, int]:
+    """Constants that are the same on every node. Capacities of maps are among them, since the
+    compiler wants some: maps are made by `capacities` when programs are loaded."""
+    return {
+        **capacities(Settings()),
+        "OVERFLOW_BITS": _OVERFLOW_BITS,
+        "LINK_HEADER_BYTES": 14,
+    }
+
+
+def filled_in(settings: Settings) -> dict[str, int]:
+    """Constants of a node, by its settings and its kernel: they are put into the instructions when
+    programs are loaded, so that the verifier knows them and drops what they make superfluous."""
 
     def ticks(seconds: float) -> int:
         return max(1, round(seconds * clock.ticks_per_second()))
@@ -112,11 +123,9 @@ def constants(settings: Settings) -> dict[str, int]:
         "TIMEOUT_SCTP": ticks(settings.sctp_s),
     }
     return {
-        **capacities(settings),
         **timeouts,
         "TIMEOUT_LONGEST": max(timeouts.values()),
-        "OVERFLOW_BITS": _OVERFLOW_BITS,
-        "LINK_HEADER_BYTES": 14,
+        "FLOW_SETS": flow_sets(settings),
         "TICK_SHIFT": clock.tick_shift(),
     }
 
@@ -125,48 +134,43 @@ def build_id(settings: Settings, folder: Path | None = None) -> str:
     """Names a build: the same sources, programs, settings and kernel have the same."""
     digest = hashlib.sha256()
     for unit in (*units(settings), *ADDED_ON_DEMAND):
-        digest.update(_made_of(unit, settings, folder or sources()))
+        digest.update(_made_of(unit, folder or sources()))
+        digest.update(repr(unit).encode())
+    for part in (capacities(settings), filled_in(settings)):
+        digest.update(repr(sorted(part.items())).encode())
+    digest.update(os.uname().release.encode())
     return digest.hexdigest()[:12]
 
 
-def _made_of(unit: Unit, settings: Settings, folder: Path) -> bytes:
+def _made_of(unit: Unit, folder: Path) -> bytes:
+    """What the compiler is given, and what its result is compared with; no node's settings."""
     digest = hashlib.sha256(text(unit, folder).encode())
     for header in sorted((folder / "kernel").rglob("*.h")):
         digest.update(header.read_bytes())
-    for part in (sorted(constants(settings).items()), unit, os.uname().release):
-        digest.update(repr(part).encode())
+    digest.update(repr([sorted(programs) for programs in unit.programs.values()]).encode())
+    anywhere = Path("maps")
+    for family in Family:
+        digest.update(repr(defines(unit, family, None, anywhere, anywhere, anywhere)).encode())
+        digest.update(_described(layout.load(family, folder)).encode())
     return digest.digest()
 
 
-def cache_key(unit: Unit, settings: Settings, folder: Path | None = None) -> str:
-    """Names what the compiler makes of a unit: its own version counts too, that of the system's
-    headers, its flags, and the layouts that its result was compared with. Capacities that stand
-    nowhere but in the maps' declarations do not: they change no instruction."""
-    folder = folder or sources()
-    settings = _compiled(settings, text(unit, folder))
-    digest = hashlib.sha256(_made_of(unit, settings, folder))
-    anywhere = Path("maps")
-    for family in Family:
-        flags = defines(unit, settings, family, 0, anywhere, anywhere, anywhere)
-        digest.update(repr(flags).encode())
-        digest.update(_described(layout.load(family, folder)).encode())
+def object_key(unit: Unit, folder: Path | None = None) -> str:
+    """Names what is shipped of a unit, for this kind of machine: whatever compiler made it."""
+    digest = hashlib.sha256(_made_of(unit, folder or sources()))
+    return f"{os.uname().machine}-{digest.hexdigest()[:24]}"
+
+
+def cache_key(unit: Unit, folder: Path | None = None) -> str:
+    """Names what this machine's compiler makes of a unit: its version counts too, and that of the
+    system's headers."""
+    digest = hashlib.sha256(_made_of(unit, folder or sources()))
     for file in (*_COMPILERS, *_SYSTEM_HEADERS):
         real = Path(file.format(machine=os.uname().machine)).resolve()
         if real.exists():
             facts = real.stat()
             digest.update(f"{real} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return f"{os.uname().machine}-{digest.hexdigest()[:24]}"
-
-
-def _compiled(settings: Settings, spliced: str) -> Settings:
-    """The settings with those capacities as by default that the code does not ask for."""
-    code = "\n".join(line for line in spliced.splitlines() if not line.startswith("BPF_F_TABLE"))
-    plain = {
-        key: getattr(_DEFAULTS, key)
-        for name, key in _CAPACITIES.items()
-        if not re.search(rf"\b{name}\b", code)
-    }
-    return replace(settings, **plain)
 
 
 def _described(described: layout.Layout) -> str:
@@ -177,25 +181,32 @@ def _described(described: layout.Layout) -> str:
     return "\n".join(parts)
 
 
+def names_filled_in() -> tuple[str, ...]:
+    """Constants that stand in the instructions as marks (image.py), each by its place here."""
+    return (SEED, *sorted(filled_in(Settings())))
+
+
 def defines(
     unit: Unit,
-    settings: Settings,
     family: Family,
-    seed: int,
+    numbers: Mapping[str, int] | None,
     maps: Path,
     node_maps: Path,
     calls: Path,
 ) -> list[str]:
     """The compiler's flags for a unit of one family. Maps are found by their pins.
 
-    The seed is loaded by an instruction written out, so that the optimiser neither splits it nor
-    computes with it: another one can be filled in later.
+    numbers: of the constants that a node fills in; None: marks, to be replaced at loading. Each is
+    loaded by an instruction written out, so that the optimiser neither splits it nor computes with
+    it.
     """
-    numbers = constants(settings) | {"FAMILY": int(family), **unit.macros}
-    load_seed = f'({{ __u64 seed_; asm("%0 = {seed:#x} ll" : "=r"(seed_)); seed_; }})'
+    names = names_filled_in()
+    if numbers is None:
+        numbers = {name: mark(index) for index, name in enumerate(names)}
+    fixed = compiled_in() | {"FAMILY": int(family), **unit.macros}
     return [
-        *(f"-D{name}={number}" for name, number in numbers.items()),
-        f"-DFLOW_SEED={load_seed}",
+        *(f"-D{name}={number}" for name, number in fixed.items()),
+        *(f"-D{name}={_loading(numbers[name], name != SEED)}" for name in names),
         f'-DPIN="{maps}"',
         f'-DPIN_CALLS="{calls}"',
         f'-DPIN_NODE="{node_maps}"',
@@ -206,3 +217,9 @@ def defines(
         "-Wno-unused-function",
         "-Wno-address-of-packed-member",
     ]
+
+
+def _loading(number: int, small: bool) -> str:
+    """`small`: it will have 31 bits, which spares the code that cuts it."""
+    assumed = " __builtin_assume(number_ <= 0x7fffffff);" if small else ""
+    return f'({{ __u64 number_; asm("%0 = {number:#x} ll" : "=r"(number_));{assumed} number_; }})'

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpf_lb.datapath import layout, loader
+from ebpf_lb.datapath import clock, layout, loader
 from ebpf_lb.datapath.layout import Scope
 from ebpf_lb.datapath.libbpf import Map, MapType, Program
 from ebpf_lb.datapath.loader import (
@@ -20,7 +20,6 @@ from ebpf_lb.datapath.loader import (
 from ebpf_lb.datapath.loader.image import Image
 from ebpf_lb.datapath.loader.programs import LAYER_3, STACK, XDP, Unit
 from ebpf_lb.datapath.pins import Build, Pins
-from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 from tests.capabilities import DATAPATH, needs
 from tests.datapath.loader.small import (
@@ -92,6 +91,25 @@ def test_other_settings_make_another_build_on_the_same_maps(root: Path, sources:
     assert retire_old_builds(root) == []
 
 
+def test_settings_need_no_compiler(
+    root: Path, sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes and time-outs are put into what was compiled once."""
+    main = sources / "programs/stack.c"
+    shown = "(__u32)FLOW_SETS << 16 | TIMEOUT_UDP << 8 | TICK_SHIFT"
+    main.write_text(main.read_text().replace("set ? hash >> 40 : 0", shown))
+    ensure_loaded(root, SETTINGS, sources)
+    monkeypatch.setattr(loader, "compile_images", None)
+    for flows, udp_s in ((256, 10), (4096, 20), (1, 30)):
+        settings = replace(SETTINGS, flows=flows, udp_s=udp_s)
+        build = ensure_loaded(root, settings, sources).build
+        ticks = round(udp_s * clock.ticks_per_second())
+        expected = max(1, flows // 4) << 16 | ticks << 8 | clock.tick_shift()
+        assert [shown_hash(build, family) for family in Family] == [expected] * 2
+        with Map.open(build.maps(Family.IPV6) / "flows") as table:
+            assert table.max_entries == max(1, flows // 4)
+
+
 def test_xdp_is_a_unit_of_its_own(
     root: Path, sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,11 +117,9 @@ def test_xdp_is_a_unit_of_its_own(
     no_cache(monkeypatch, tmp_path)
     compiled: list[str] = []
 
-    def compile_images(
-        pins: Pins, unit: Unit, settings: Settings, folder: Path
-    ) -> Mapping[Family, Image]:
+    def compile_images(pins: Pins, unit: Unit, folder: Path) -> Mapping[Family, Image]:
         compiled.append(unit.name)
-        return compilation.compile_images(pins, unit, settings, folder)
+        return compilation.compile_images(pins, unit, folder)
 
     monkeypatch.setattr(loader, "compile_images", compile_images)
     without = ensure_loaded(root, SETTINGS, sources)

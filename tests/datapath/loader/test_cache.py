@@ -54,7 +54,7 @@ def test_from_the_cache_bcc_is_never_imported(
     compiling = run_loader(new_root(), sources, **fake)
     _, errors = compiling.communicate(timeout=600)
     assert compiling.returncode != 0
-    assert "bcc's Python module is missing: install the distribution's package" in errors
+    assert "bcc's Python module is missing." in errors
 
 
 def test_loaders_at_the_same_time_compile_once(

@@ -1,39 +1,102 @@
 """The product's own sources."""
 
 import ipaddress
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import pytest
-
-from ebpf_lb.datapath import layout
-from ebpf_lb.datapath.loader import cache, compilation, source
-from ebpf_lb.datapath.loader.programs import STACK
+from ebpf_lb.datapath import clock, layout
+from ebpf_lb.datapath.libbpf import Program
+from ebpf_lb.datapath.loader import objects, source
+from ebpf_lb.datapath.loader.build import build
+from ebpf_lb.datapath.loader.programs import UNITS
 from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.model.values import Family
 from tests.capabilities import DATAPATH, needs
-from tests.datapath.conftest import SETTINGS as PACKETS
 from tests.datapath.kernel import Kernel
 from tests.support.packets import Packet
 
 pytestmark = needs(*DATAPATH)
 
 
-def test_the_installed_sources_give_the_same_code_for_any_seed(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Filling in another seed gives what compiling with that seed gives."""
-    pins, folder = Pins(root), layout.sources()
-    pins.builds.mkdir(parents=True)
+BPFFS_ROOT = Path("/sys/fs/bpf")
 
-    def compiled() -> cache.Images:
-        return compilation.compile_images(pins, STACK, PACKETS, folder)
 
-    # the same settings as the packet tests', so that they are compiled already
-    usual, _ = cache.images(source.cache_key(STACK, PACKETS, folder), compiled)
-    monkeypatch.setattr(compilation, "PLACEHOLDER_SEED", 0x1D872B41_C6A4A793)
-    assert compiled() == usual
-    assert all(image["pod_ingress"].seeds for image in usual.values())
-    assert list(pins.builds.iterdir()) == []
+def test_every_constant_of_a_node_is_left_open(tmp_path: Path) -> None:
+    """The compiler has computed with none of them: each stands where it can be filled in."""
+    folder = tmp_path / "objects"
+    assert build(BPFFS_ROOT, layout.sources(), folder) == [unit.name for unit in UNITS]
+    for unit in UNITS:
+        shipped = objects.find(unit, layout.sources(), folder)
+        assert shipped is not None
+        for image in shipped.values():
+            found = {name for program in image.values() for name in program.constants.values()}
+            assert found == set(source.names_filled_in())
+    assert build(BPFFS_ROOT, layout.sources(), folder) == []
+    assert not list(BPFFS_ROOT.glob(f"ebpf-lb-build-{os.getpid()}"))
+
+
+# What a machine has for compiling, hidden from the process and what it starts.
+HIDDEN = """
+set -e
+mount --make-rprivate /
+mount -t tmpfs none /usr/include
+for folder in /usr/lib/llvm-* /usr/lib/python3/dist-packages/bcc /usr/src; do
+    [ ! -d "$folder" ] || mount -t tmpfs none "$folder"
+done
+for file in /usr/lib/*/libbcc.so* /usr/lib/*/libclang* /usr/lib/*/libLLVM* /usr/bin/clang*; do
+    [ ! -e "$file" ] || mount --bind /dev/null "$(readlink -f "$file")"
+done
+! clang-14 --version 2>/dev/null
+! python3 -c 'import bcc' 2>/dev/null
+exec "$@"
+"""
+LOADS = """
+import sys
+from pathlib import Path
+from ebpf_lb.datapath.loader import ensure_layer_3, ensure_loaded, objects
+from ebpf_lb.datapath.settings import Settings
+
+root, objects.FOLDER = Path(sys.argv[1]), Path(sys.argv[2])
+settings = Settings(flows=2048, udp_s=33, xdp=True)
+loaded = ensure_loaded(root, settings)
+print(loaded.compiled, ensure_layer_3(loaded.build, settings), "bcc" in sys.modules)
+"""
+
+
+def test_a_node_needs_no_compiler(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "objects"
+    build(BPFFS_ROOT, layout.sources(), folder)
+    command = ["unshare", "--mount", "bash", "-c", HIDDEN, "hidden", sys.executable, "-c", LOADS]
+    environment = os.environ | {"EBPF_LB_CACHE": str(tmp_path / "empty")}
+
+    def load() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, str(root), str(folder)],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = load()
+    assert (done.returncode, done.stdout) == (0, "False False False\n"), done.stderr
+    for family in Family:
+        with Program.open(Pins(root).current.programs(family) / "clock") as program:
+            assert 0 <= clock.now(program) - now_by_jiffies() <= 2
+    # and what was hidden is needed where nothing was built
+    shutil.rmtree(folder)
+    shutil.rmtree(root)
+    done = load()
+    assert done.returncode == 1
+    assert "LoaderError" in done.stderr and "`make build`" in done.stderr
+
+
+def now_by_jiffies() -> int:
+    """The lower 32 bits of the data path's tick, as the kernel's own clock tells."""
+    for line in Path("/proc/timer_list").read_text().splitlines():
+        if line.startswith("jiffies:"):
+            return int(line.split()[1]) >> clock.tick_shift() & 0xFFFFFFFF
+    raise AssertionError("no jiffies in /proc/timer_list")
 
 
 def test_a_flow_that_a_program_wrote_is_read_as_bytes_and_as_fields(kernel: Kernel) -> None:

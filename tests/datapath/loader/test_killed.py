@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from ebpf_lb.datapath.loader import ensure_loaded
 from ebpf_lb.datapath.settings import Settings
-ensure_loaded(Path(sys.argv[1]), Settings())
+ensure_loaded(Path(sys.argv[1]), Settings(), anew=True)
 """
 
 

@@ -80,4 +80,5 @@ def test_sizes_that_the_compiler_sees_otherwise_are_noticed(root: Path, sources:
         '#define HASH_ON_DEMAND 0\n#include "ground/maps.h"',
     )
     broken(sources, "ground/maps.h", "#define HASH_ON_DEMAND 1 ", "#ifndef HASH_ON_DEMAND\n#define HASH_ON_DEMAND 1\n#endif ")  # fmt: skip # noqa: E501
-    assert "map frontends has 64 entries and flags 0x0 for the compiler" in refused(root, sources)
+    message = refused(root, sources)
+    assert "map frontends has 131072 entries and flags 0x0 for the compiler" in message

@@ -1,21 +1,25 @@
 """The cache of compiled programs: what is taken from it, what is not, and that one compiles."""
 
+import dataclasses
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from ebpf_lb.datapath.loader import cache, source
+from ebpf_lb.datapath import layout
+from ebpf_lb.datapath.loader import cache, objects, source
 from ebpf_lb.datapath.loader.image import Image, ProgramImage
-from ebpf_lb.datapath.loader.programs import STACK, XDP, Unit
+from ebpf_lb.datapath.loader.programs import STACK, UNITS, XDP
+from ebpf_lb.datapath.loader.programs import unit as unit_named
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 
 
 def made(code: bytes = b"12345678") -> dict[Family, Image]:
-    program = ProgramImage(code, {0: "flows"}, (2, 4))
+    program = ProgramImage(code, {0: "flows"}, {2: "FLOW_SEED", 4: "FLOW_SETS"})
     return {family: {"program": program} for family in Family}
 
 
@@ -60,7 +64,7 @@ def test_another_key_is_compiled(folder: Path) -> None:
     [
         lambda data: data[:-1],
         lambda data: data[:-1] + bytes([data[-1] ^ 1]),
-        lambda data: data.replace(b"programs 1", b"programs 0", 1),
+        lambda data: data.replace(b"programs 2", b"programs 0", 1),
         lambda data: b"",
         lambda data: b"something else\n" + data,
     ],
@@ -138,14 +142,40 @@ def test_one_compiles_and_the_others_wait_for_it(folder: Path) -> None:
     assert all(images == made() for images, _ in results)
 
 
-@pytest.mark.parametrize("unit", [STACK, XDP], ids=lambda unit: unit.name)
-def test_only_settings_that_the_code_asks_for_make_the_compiler_run(unit: Unit) -> None:
-    def key(**changes: int) -> str:
-        return source.cache_key(unit, Settings(**changes))
+def test_no_setting_of_a_node_is_compiled_in() -> None:
+    """But each makes another build: other programs run, or in other maps."""
+    for field in dataclasses.fields(Settings):
+        other = Settings(**{"xdp": True, field.name: 0 if field.name == "xdp" else 99})
+        assert source.build_id(other) != source.build_id(Settings(xdp=True)), field.name
 
-    rooms = ("frontends", "services", "backends", "slots", "affinity", "fragments", "sockets")
-    for name in (*rooms, "source_ranges", "networks", "interfaces"):
-        assert key(**{name: 99}) == key(), name
-        assert source.build_id(Settings(**{name: 99})) != source.build_id(Settings()), name
-    for name in ("flows", "udp_s", "tcp_syn_s", "closing_s"):
-        assert key(**{name: 99}) != key(), name
+
+def test_a_key_names_the_sources(tmp_path: Path) -> None:
+    folder = shutil.copytree(layout.sources(), tmp_path / "bpf")
+    for key in (source.cache_key, source.object_key):
+        before = {unit.name: key(unit, folder) for unit in UNITS}
+        assert before == {unit.name: key(unit, layout.sources()) for unit in UNITS}
+        assert len(set(before.values())) == len(UNITS)
+        main = folder / XDP.main
+        text = main.read_text()
+        main.write_text(text + "/* other */\n")
+        changed = {name for name in before if key(unit_named(name), folder) != before[name]}
+        assert changed == {"xdp"}
+        main.write_text(text)
+
+
+def test_what_was_built_is_found_with_its_sources_only(tmp_path: Path) -> None:
+    folder = shutil.copytree(layout.sources(), tmp_path / "bpf")
+    built = tmp_path / "objects"
+    assert objects.find(STACK, folder, built) is None
+    first = objects.keep(STACK, folder, made(), built)
+    objects.keep(XDP, folder, made(b"abcdefgh"), built)
+    assert objects.find(STACK, folder, built) == made()
+    main = folder / STACK.main
+    main.write_text(main.read_text() + "/* other */\n")
+    assert objects.find(STACK, folder, built) is None
+    objects.keep(STACK, folder, made(b"12341234"), built)
+    assert objects.find(STACK, folder, built) == made(b"12341234")
+    assert not first.exists() and objects.find(XDP, folder, built) == made(b"abcdefgh")
+    (path,) = built.glob("stack-*")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert objects.find(STACK, folder, built) is None

@@ -1,13 +1,15 @@
-"""Compiled code freed of its maps and its seed, on instructions put together by hand."""
+"""Compiled code freed of its maps and its constants, on instructions put together by hand."""
 
 import json
 import struct
 
 import pytest
 
-from ebpf_lb.datapath.loader.image import ProgramImage, from_plain, take_apart, to_plain
+from ebpf_lb.datapath.loader.image import ProgramImage, from_plain, mark, take_apart, to_plain
 
-SEED = 0x1122334455667788
+NAMES = ("FLOW_SEED", "FLOW_SETS")
+SEED, SETS = mark(0), mark(1)
+MARK = SEED >> 32
 EXIT = bytes.fromhex("9500000000000000")
 
 
@@ -22,37 +24,43 @@ def load_64(number: int, source: int = 0) -> bytes:
 
 
 def apart(code: bytes) -> ProgramImage:
-    return take_apart(code, {7: "flows", 9: "calls"}, SEED)
+    return take_apart(code, {7: "flows", 9: "calls"}, NAMES)
 
 
-def test_maps_and_seeds_are_filled_in_where_they_stood() -> None:
-    image = apart(load_64(9, 1) + load_64(SEED) + instruction(0xB7, 0, 7) + load_64(7, 1) + EXIT)
-    other_seed = 0xFEDCBA9876543210
-    assert image.fill_in({"flows": 70, "calls": 90}, other_seed) == (
+def test_maps_and_constants_are_filled_in_where_they_stood() -> None:
+    code = load_64(9, 1) + load_64(SEED) + instruction(0xB7, 0, 7) + load_64(7, 1) + load_64(SETS)
+    seed = 0xFEDCBA9876543210
+    assert apart(code + EXIT).fill_in(
+        {"flows": 70, "calls": 90}, {"FLOW_SEED": seed, "FLOW_SETS": 256, "OTHER": 1}
+    ) == (
         # the plain number 7 is none of a map's descriptors
-        load_64(90, 1) + load_64(other_seed) + instruction(0xB7, 0, 7) + load_64(70, 1) + EXIT
+        load_64(90, 1)
+        + load_64(seed)
+        + instruction(0xB7, 0, 7)
+        + load_64(70, 1)
+        + load_64(256)
+        + EXIT
     )
 
 
 def test_the_image_does_not_depend_on_what_it_was_compiled_with() -> None:
-    one = take_apart(load_64(9, 1) + load_64(SEED) + EXIT, {9: "calls"}, SEED)
-    other = take_apart(load_64(5, 1) + load_64(SEED * 2) + EXIT, {5: "calls"}, SEED * 2)
+    one = take_apart(load_64(9, 1) + load_64(mark(0)) + EXIT, {9: "calls"}, ["A", "B"])
+    other = take_apart(load_64(5, 1) + load_64(mark(1)) + EXIT, {5: "calls"}, ["B", "A"])
     assert one == other
 
 
 @pytest.mark.parametrize(
     "code",
     [
-        instruction(0xB7, 1, SEED & 0xFFFFFFFF),  # r1 = low half
-        instruction(0xA7, 1, SEED >> 32),  # r1 ^= high half
-        load_64(SEED & 0xFFFFFFFF),
-        load_64(SEED >> 32),
-        load_64(SEED >> 32 | (SEED & 0xFFFFFFFF) << 32),  # halves swapped
-        load_64(SEED) + instruction(0xB7, 1, SEED >> 32),  # whole once, split once
+        instruction(0xB7, 1, MARK),  # r1 = the mark
+        instruction(0xA7, 1, MARK),
+        load_64(MARK),
+        load_64(mark(2)),  # of no constant
+        load_64(SEED) + instruction(0xB7, 1, MARK),  # whole once, split once
     ],
 )
-def test_a_part_of_the_seed_elsewhere_is_refused(code: bytes) -> None:
-    with pytest.raises(ValueError, match="holds a part of the seed"):
+def test_a_part_of_a_mark_elsewhere_is_refused(code: bytes) -> None:
+    with pytest.raises(ValueError, match="holds a part of a constant's mark"):
         apart(code + EXIT)
 
 

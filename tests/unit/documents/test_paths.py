@@ -12,9 +12,9 @@ import pytest
 
 from docs.extensions.rules import ROOT
 
-# Not ours: the system's headers, Kubernetes' documents; and the wheel's folders.
+# Not ours: the system's headers, Kubernetes' documents; the wheel's folders, and what is built.
 ELSEWHERE = re.compile(
-    r"^(?:linux/|uapi/|asm|net/|sys/|malloc\.h|sig-[a-z-]+/|ebpf_lb/(?:bpf|manifests)$)"
+    r"^(?:linux/|uapi/|asm|net/|sys/|malloc\.h|sig-[a-z-]+/|ebpf_lb/(?:bpf|manifests)$|ebpf_lb/objects\b)"
 )
 _FILE = re.compile(
     r"(?<![\w/.:~<>{}*$-])((?:\.{1,2}/)*[\w-]+(?:/[\w.-]+)*\.(?:py|h|c|md|toml|lock))(?![\w/*(-])"
