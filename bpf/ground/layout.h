@@ -154,6 +154,13 @@ struct snat_source {
 	addr address;
 };
 
+/* Which flow is to end, and its word as it was read: see end.h. */
+struct flow_end {
+	__u64 word;
+	__u32 set;
+	__u32 slot;
+};
+
 /* What we must know of an interface before sending by it. */
 struct interface {
 	__u32 bridge;	    /* its bridge's ifindex; 0: none */
@@ -247,6 +254,49 @@ struct service_counter {
 	__u64 bytes;   /* likewise, of whole IP packets */
 };
 
+/* Packets that were dropped or refused, by reason and Service; service_id 0: not known, or none's. */
+struct service_drop_key {
+	__u16 service_id;
+	__u8 reason;
+	__u8 pad;
+};
+
+/* Who wants to hear of what happens, and how much has been told so far: see event.h. One entry. */
+struct listening {
+	__u64 told;	   /* events, since the map was made */
+	__u32 drops_until; /* ticks; 0: nobody wants to hear of what is dropped, refused or left alone */
+	__u32 new_until;   /* likewise, of new connections */
+};
+
+/* Where something happened. */
+enum event_place {
+	EVENT_AT_TC = 0,
+	EVENT_AT_XDP = 1,
+	EVENT_AT_SOCKET = 2,	/* a process of the node named an address: there is no packet */
+};
+
+/* The beginning of a packet, enough for any headers that are followed. */
+#define EVENT_PACKET_BYTES 128
+
+struct event {
+	__u64 number;	     /* its place in the order of all, from 1 on; 0 while it is written */
+	__u64 time_ns;	     /* since boot, as bpf_ktime_get_ns() has it */
+	addr frontend;	     /* at sockets: what was asked; packets say it themselves */
+	addr backend;	     /* of a new connection: whom it leads to */
+	__be16 frontend_port;
+	__be16 backend_port;
+	__u16 service_id;    /* 0: not known, or none's */
+	__u8 reason;
+	__u8 protocol;	     /* at sockets */
+	__u32 ifindex;	     /* 0 at sockets */
+	__u32 packet_bytes;  /* of the whole packet, link header included */
+	__u16 kept_bytes;    /* of its beginning, in `packet` */
+	__u8 link_header;    /* of these are the link header's */
+	__u8 place;
+	__u8 packet[EVENT_PACKET_BYTES];
+	__u32 pad;
+};
+
 /* bits of config.flags */
 enum config_flag {
 	CONFIG_MASQUERADE_ALL = 1,     /* every connection to a ClusterIP is masqueraded */
@@ -308,6 +358,8 @@ struct scratch {
 #if FAMILY == 6
 	__u32 pad;
 #endif
+	__u32 end_reason;    /* drop_of(): why the packet ends */
+	__u32 end_service;   /* and on its way to which Service port; 0: not known, or none's */
 };
 
 struct token_bucket {

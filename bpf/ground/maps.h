@@ -15,6 +15,8 @@
 
 #define HASH_ON_DEMAND 1    /* BPF_F_NO_PREALLOC: memory only for what is in use */
 #define ARRAY_MAPPED 0x400  /* BPF_F_MMAPABLE: the agent reads and stores whole words in place */
+#define SERVICE_DROPS 8192
+#define EVENTS 4096	    /* a power of two */
 
 /* Agent writes, programs read once a new flow. Full: that Service is reported as not programmed. */
 BPF_F_TABLE("hash:" PIN "/frontends", struct frontend_key, struct frontend, frontends, FRONTENDS_MAX, HASH_ON_DEMAND);
@@ -72,6 +74,13 @@ BPF_F_TABLE("hash:" PIN "/names", u32, struct service_name, names, SERVICES_MAX,
 BPF_F_TABLE("percpu_array:" PIN "/counters", u32, struct counter, counters, REASONS_MAX, 0);
 /* Programs count by Service. */
 BPF_F_TABLE("percpu_array:" PIN "/service_counters", u32, struct service_counter, service_counters, SERVICES_MAX, 0);
+/* Programs count by Service and reason what they drop or refuse; agent takes out Services that are gone.
+ * Full: counted by reason only. */
+BPF_F_TABLE("percpu_hash:" PIN "/service_drops", struct service_drop_key, u64, service_drops, SERVICE_DROPS, HASH_ON_DEMAND);
+/* Whoever listens renews its wish every second; programs read it, and count what they have told. */
+BPF_F_TABLE("array:" PIN "/listening", u32, struct listening, listening, 1, ARRAY_MAPPED);
+/* What happened last, by number: programs write in turn while somebody listens, the oldest is overwritten. */
+BPF_F_TABLE("array:" PIN "/events", u32, struct event, events, EVENTS, ARRAY_MAPPED);
 /* Agent writes. One entry. */
 BPF_F_TABLE("array:" PIN "/config", u32, struct config, config, 1, 0);
 /* Agent writes once: the CRC32c of a message lengthened by 2^index zero bytes. */
@@ -224,6 +233,28 @@ INLINE struct counter *counter_get(__u32 reason)
 INLINE struct service_counter *service_counter_get(__u32 service_id)
 {
 	return service_counters.lookup(&service_id);
+}
+
+INLINE __u64 *service_drop_get(struct service_drop_key *key)
+{
+	return service_drops.lookup(key);
+}
+
+INLINE void service_drop_set(struct service_drop_key *key, __u64 *packets)
+{
+	service_drops.insert(key, packets);
+}
+
+INLINE struct listening *listening_get(void)
+{
+	__u32 index = 0;
+
+	return listening.lookup(&index);
+}
+
+INLINE struct event *event_get(__u32 index)
+{
+	return events.lookup(&index);
 }
 
 INLINE struct config *config_get(void)

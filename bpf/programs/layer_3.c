@@ -7,6 +7,7 @@
 #include "ground/layout.h"
 #include "ground/reason.h"
 #include "ground/maps.h"
+#include "ground/event.h"
 
 #include "path/interfaces.h"
 #include "path/big_reply.h"
@@ -100,6 +101,11 @@ int l3_big_reply(struct __sk_buff *skb)
 int l3_refusal(struct __sk_buff *skb)
 {
 	return reject(skb);
+}
+
+int l3_dropped(struct __sk_buff *skb)
+{
+	return end_packet(skb);
 }
 
 int l3_sctp(struct __sk_buff *skb)

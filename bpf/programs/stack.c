@@ -6,6 +6,7 @@
 #include "ground/layout.h"
 #include "ground/reason.h"
 #include "ground/maps.h"
+#include "ground/event.h"
 
 #include "path/interfaces.h"
 #include "answers/icmp_error.h"
@@ -14,6 +15,7 @@
 #include "answers/reject.h"
 #include "packet/sctp.h"
 #include "sockets/connect_time.h"
+#include "connections/end.h"
 #include "connections/sweep.h"
 
 /* TC, the host's side of a pod's interface */
@@ -154,6 +156,11 @@ int answer_refusal(struct __sk_buff *skb)
 	return reject(skb);
 }
 
+int dropped(struct __sk_buff *skb)
+{
+	return end_packet(skb);
+}
+
 int sctp_checksum(struct __sk_buff *skb)
 {
 	return mend_sctp_checksum(skb);
@@ -223,4 +230,9 @@ int recvmsg6(struct bpf_sock_addr *ctx)
 int getpeername6(struct bpf_sock_addr *ctx)
 {
 	return socket_hears_peer(ctx, FORM_IN_IPV6);
+}
+
+int end_flow(struct __sk_buff *skb)
+{
+	return end_flow_by_request(skb);
 }

@@ -7,6 +7,7 @@
 #include "ground/layout.h"
 #include "ground/reason.h"
 #include "ground/maps.h"
+#include "ground/event.h"
 
 #include "path/interfaces.h"
 #include "path/new_flow.h"
@@ -39,6 +40,11 @@ int xdp_new_snat(struct xdp_md *ctx)
 int xdp_first(struct xdp_md *ctx)
 {
 	return translate_first(ctx, HOOK_FROM_OUTSIDE);
+}
+
+int xdp_dropped(struct xdp_md *ctx)
+{
+	return end_packet(ctx);
 }
 
 /* For measurements: what a run costs by itself. */

@@ -24,6 +24,7 @@ TYPES = {
     "lru_hash": MapType.LRU_HASH,
     "lpm_trie": MapType.LPM_TRIE,
     "percpu_array": MapType.PERCPU_ARRAY,
+    "percpu_hash": MapType.PERCPU_HASH,
     "prog": MapType.PROG_ARRAY,
 }
 ENTRIES = 1024  # of maps whose capacity is a setting

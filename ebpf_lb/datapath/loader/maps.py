@@ -30,6 +30,7 @@ _TYPES = {
     "array": MapType.ARRAY,
     "prog": MapType.PROG_ARRAY,
     "percpu_array": MapType.PERCPU_ARRAY,
+    "percpu_hash": MapType.PERCPU_HASH,
     "lru_hash": MapType.LRU_HASH,
     "lpm_trie": MapType.LPM_TRIE,
     "ringbuf": MapType.RINGBUF,
@@ -111,7 +112,7 @@ def _pin(
 ) -> set[str]:
     """Pins those of `found` that are to be kept, and new ones. Returns the names of the former."""
     kept = {name: one for name, one in found.items() if kernel_shape(one) == wanted[name]}
-    for together, others in ((_TIED, ()), (_SERVICES, ("service_counters",))):
+    for together, others in ((_TIED, ()), (_SERVICES, ("service_counters", "service_drops"))):
         if not all(name in kept for name in together):
             for name in (*together, *others):
                 kept.pop(name, None)

@@ -61,6 +61,7 @@ _TC_PROGRAMS = (
     "clock",
     "empty",
     "sweep",
+    "end_flow",
 )
 _TC_SLOW_PATHS = {
     0: "pod_new_flow",
@@ -85,6 +86,7 @@ _TC_SLOW_PATHS = {
     24: "opens_direct",
     25: "big_reply",
     26: "node_egress",
+    27: "dropped",
 }
 _CGROUP_PROGRAMS = {
     "connect4": CgroupHook.INET4_CONNECT,
@@ -100,6 +102,7 @@ _XDP_SLOW_PATHS = {
     4: "xdp_new_flow",
     5: "xdp_new_snat",
     6: "xdp_first",
+    27: "xdp_dropped",
 }
 _LAYER_3_SLOW_PATHS = {
     4: "l3_new_flow",
@@ -118,6 +121,7 @@ _LAYER_3_SLOW_PATHS = {
     24: "l3_direct",
     25: "l3_big_reply",
     26: "l3_node",
+    27: "l3_dropped",
 }
 
 
