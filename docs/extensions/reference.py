@@ -116,8 +116,10 @@ def reasons() -> str:
     for number, reason in sorted(layout.load(Family.IPV4).reasons.items()):
         if not reason.sentence:
             raise Missing(f"{reason.name} has no sentence")
-        rows.append((str(number), f"`{reason.name}`", _sentence(reason.sentence)))
-    return table(("Number", "Name", "A packet gets it when"), rows)
+        remedy = _sentence(reason.remedy) if reason.remedy else ""
+        name, verdict = f"`{reason.name}`", reason.verdict.value
+        rows.append((str(number), name, verdict, _sentence(reason.sentence), remedy))
+    return table(("Number", "Name", "Verdict", "A packet gets it when", "What to do"), rows)
 
 
 def maps() -> str:

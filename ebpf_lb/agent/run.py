@@ -39,6 +39,9 @@ from ebpf_lb.agent.servers.health_checks import HealthCheckServers
 from ebpf_lb.agent.upkeep import neighbours
 from ebpf_lb.agent.upkeep.build_pins import BuildPins
 from ebpf_lb.agent.upkeep.contact import Contact
+from ebpf_lb.agent.upkeep.drop_counts import DropCounts
+from ebpf_lb.agent.upkeep.heartbeat import Heartbeat
+from ebpf_lb.agent.upkeep.recent_drops import RecentDrops
 from ebpf_lb.agent.upkeep.socket_hooks import SocketHooks
 from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets, translated_sockets
 from ebpf_lb.agent.upkeep.sweeper import Sweeper
@@ -46,9 +49,10 @@ from ebpf_lb.datapath import clock as datapath_clock
 from ebpf_lb.datapath.accept_local import SETTING, accept_local
 from ebpf_lb.datapath.attach.tc import TrafficControl
 from ebpf_lb.datapath.attach.xdp import XdpControl
-from ebpf_lb.datapath.dump import View
 from ebpf_lb.datapath.loader import Loaded, ensure_layer_3, ensure_loaded, retire_old_builds
 from ebpf_lb.datapath.pins import Build, Pins
+from ebpf_lb.datapath.reader import View, node
+from ebpf_lb.datapath.reader.drops import endings
 from ebpf_lb.datapath.sock_diag import SockDiag
 from ebpf_lb.datapath.sweep import sweeps
 from ebpf_lb.datapath.vacate import vacate
@@ -173,6 +177,9 @@ def _run(
         writers, lambda family: translated_sockets(loaded.build, family), SockDiag, log
     )
     contact = Contact(client.server, time.monotonic, log)
+    recent_drops = RecentDrops(
+        lambda: endings(View(loaded.build, family) for family in Family), time.monotonic
+    )
     loop = Loop(
         config,
         Parts(
@@ -194,7 +201,13 @@ def _run(
             report_invalid=report("InvalidField", everywhere=True),
             vacate=lambda places: _vacate(config, places, log),
             sweep=Sweeper(sweeps(loaded.build), log).step,
-            checks=(build_pins, sockets),
+            checks=(
+                build_pins,
+                sockets,
+                recent_drops,
+                *(DropCounts(loaded.build, family) for family in Family),
+                Heartbeat(config.bpffs),
+            ),
         ),
         inbox,
         network.facts,
@@ -228,7 +241,7 @@ def _run(
     inquiries = pages.serve_inquiries(
         config,
         metrics.page,
-        {"/status": loop.status},
+        {"/status": lambda: loop.status() | recent_drops.status()},
         {"/healthz": lambda: "ok", "/proxyMode": lambda: "ebpf"},
     )
     inquiries.tell(log)
@@ -292,8 +305,7 @@ def _snat_sources(build: Build) -> dict[Family, dict[int, bytes]]:
     """The node's addresses that the kernel masquerades with, by number."""
     sources = {}
     for family in Family:
-        rows = View(build, family).rows("snat_sources")
-        sources[family] = {key: row.address for key, row in rows if any(row.address)}
+        sources[family] = {one.id: one.address for one in node.sources(View(build, family))}
     return sources
 
 

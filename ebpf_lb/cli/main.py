@@ -22,10 +22,31 @@ class Subcommand(NamedTuple):
 
 
 SUBCOMMANDS = {
+    "affinity": Subcommand(
+        "ebpf_lb.cli.affinity:affinity", "List the clients that keep to a backend."
+    ),
     "agent": Subcommand("ebpf_lb.cli.agent:agent", "Run on a node: watch the API, program eBPF."),
     "cleanup": Subcommand("ebpf_lb.cli.cleanup:cleanup", "Remove every trace from this node."),
+    "backends": Subcommand(
+        "ebpf_lb.cli.backends:backends", "List endpoints, and who of them answers."
+    ),
+    "bundle": Subcommand(
+        "ebpf_lb.cli.bundle:bundle", "Write all that this node can tell into one file."
+    ),
+    "completion": Subcommand("ebpf_lb.cli.completion:completion", "Make a shell complete names."),
+    "flows": Subcommand("ebpf_lb.cli.flows:flows", "List the connections that are translated."),
     "lab": Subcommand("ebpf_lb.cli.lab:lab", "A cluster of network namespaces on this machine."),
     "maps": Subcommand("ebpf_lb.cli.maps:maps", "Show what the kernel's maps hold."),
+    "monitor": Subcommand(
+        "ebpf_lb.cli.monitor:monitor", "Show drops, refusals and new connections live."
+    ),
+    "reasons": Subcommand(
+        "ebpf_lb.cli.reasons:reasons", "List why packets end as they do, and what to do."
+    ),
+    "services": Subcommand(
+        "ebpf_lb.cli.services:services", "List the Services that this node forwards."
+    ),
+    "status": Subcommand("ebpf_lb.cli.status:status", "Tell whether this node is well."),
 }
 
 

@@ -1,6 +1,7 @@
 """Options that several commands have."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,4 +15,26 @@ bpffs_option = click.option(
     envvar="EBPF_LB_BPFFS",
     show_envvar=True,
     help="Where the node's maps and programs are pinned.",
+)
+
+
+class _Address(click.ParamType):  # type: ignore[type-arg]
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        host, _, port = str(value).rpartition(":")
+        if not port.isdigit():
+            self.fail(f"{value!r} is not ADDRESS:PORT.")
+        return host.strip("[]"), int(port)
+
+
+address_option = click.option(
+    "--agent",
+    type=_Address(),
+    metavar="ADDRESS:PORT",
+    envvar="EBPF_LB_METRICS_BIND_ADDRESS",
+    show_envvar=True,
+    default="127.0.0.1:10249",
+    show_default=True,
+    help="Where the agent serves /status: its metricsBindAddress.",
 )

@@ -8,9 +8,9 @@ whatever they belong to; what the agent remembers of them is put right when it p
 
 from collections.abc import Iterable, Iterator
 
-from ebpf_lb.datapath.dump import View
 from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.pins import Build, Pins
+from ebpf_lb.datapath.reader import View
 from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Family, family_of, format_endpoint
 from ebpf_lb.plan.reserved import API_SERVER, Reserved

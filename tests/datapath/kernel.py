@@ -127,8 +127,9 @@ class Kernel:
         self.forget_flows()
         self._empty(
             ("counters", "service_counters", "flow_events", "census", "reject_bucket"),
-            ("sockets", "interfaces", "frontends"),
+            ("sockets", "interfaces", "frontends", "service_drops"),
         )
+        self._empty(("listening", "events"), ())
         self.writer = FamilyWriter(self.maps, time.monotonic, clock.ticks_per_second())
         self.writer.adopt()
         self.writer.set_config(0, False, 1000)

@@ -2,7 +2,8 @@
 
 from collections import Counter
 
-from ebpf_lb.datapath.dump import View, dump
+from ebpf_lb.datapath.dump import dump
+from ebpf_lb.datapath.reader import View
 from ebpf_lb.model.values import Family, format_endpoint, parse_address
 from ebpf_lb.plan.forwarding import Table
 from ebpf_lb.plan.maglev import size_for

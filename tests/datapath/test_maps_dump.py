@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,90 +11,22 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ebpf_lb.cli.main import main
-from ebpf_lb.datapath.clock import ticks_per_second
 from ebpf_lb.datapath.layout import load
-from ebpf_lb.datapath.libbpf import Map, maps
+from ebpf_lb.datapath.libbpf import maps
 from ebpf_lb.datapath.libbpf.object import library, possible_cpus
 from ebpf_lb.datapath.pins import Pins
-from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
-from ebpf_lb.model.values import Family, Network, Protocol, parse_address
-from ebpf_lb.plan.forwarding import (
-    Backend,
-    Forwarding,
-    Frontend,
-    FrontendFlag,
-    FrontendKind,
-    ServicePortName,
-)
+from ebpf_lb.model.values import Family
 
 from ..capabilities import BPF, BPFFS, ROOT, needs
-from .pinned import pin_build, pins
+from .pinned import pins
+from .written import written_node
 
 pytestmark = needs(ROOT, BPF, BPFFS)
-
-NOW = 5000  # the tick at which the pinned clock stands
-VIP, POD = parse_address("10.96.0.10"), parse_address("10.1.0.7")
 
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Pins]:
-    """A node with one Service, a flow that is 10 s old, and a client with affinity."""
-    with pins("dump") as where:
-        build = pin_build(where, entries={"flows": 1 << 18}, tick=NOW)
-        layout = load(Family.IPV4)
-        writer = FamilyWriter(
-            FamilyMaps.open(build, Family.IPV4), time.monotonic, ticks_per_second()
-        )
-        writer.adopt()
-        writer.set(
-            Forwarding(
-                ServicePortName("default", "web", "http", Protocol.TCP),
-                Family.IPV4,
-                (
-                    Frontend(VIP, 80, FrontendKind.CLUSTER_IP),
-                    Frontend(
-                        parse_address("192.0.2.1"),
-                        80,
-                        FrontendKind.LOAD_BALANCER,
-                        FrontendFlag.LOCAL | FrontendFlag.SOURCE_RANGES,
-                    ),
-                ),
-                (Backend(POD, 8080, True), Backend(parse_address("10.2.0.1"), 8080, False)),
-                (Backend(POD, 8080, True),),
-                has_any=True,
-                affinity_timeout_s=10800,
-                source_ranges=(Network(parse_address("198.51.100.0"), 24),),
-            )
-        )
-        writer.set_interface(1)
-        writer.set_pod_networks([Network(parse_address("10.0.0.0"), 8)])
-        then = NOW - round(10 * ticks_per_second())
-        defines = layout.defines
-        word = then | 4 << defines["FLOW_STATE_SHIFT"] | 1 << defines["FLOW_PROTOCOL_SHIFT"]
-        word |= 1 << defines["FLOW_SERVICE_SHIFT"]
-        entry = layout.struct("flow").pack(
-            word=word,
-            client=parse_address("10.1.0.9"),
-            vip=VIP,
-            backend=POD,
-            client_port=40000,
-            vip_port=80,
-            backend_port=8080,
-            snat_port=0,
-        )
-        claimed = (1 << defines["FLOW_STATE_SHIFT"]).to_bytes(8, "little") + bytes(24)
-        with Map.open(build.maps(Family.IPV4) / "flows") as flows:
-            index = (200_000).to_bytes(4, "little")
-            flows.update(index, claimed + bytes(32) + entry + bytes(32))
-        with Map.open(build.maps(Family.IPV4) / "affinity") as affinity:
-            affinity.update(
-                layout.struct("affinity_key").pack(client=parse_address("10.1.0.9"), service_id=1),
-                layout.struct("affinity").pack(backend_id=1, last_used=NOW),
-            )
-        with Map.open(build.maps(Family.IPV4) / "counters") as counters:
-            key = (16).to_bytes(4, "little")
-            one = layout.struct("counter").pack(packets=2, bytes=100)
-            counters.update(key, one * possible_cpus())
+    with written_node("dump") as where:
         yield where
 
 
@@ -159,7 +90,7 @@ def test_flows_and_affinity(node: Pins) -> None:
         {"client": "10.1.0.9", "service": "default/web:http", "backend_id": 1}
         | {"backend": "10.1.0.7:8080", "age_s": 0.0}
     ]
-    table = run(node, "flows", "--family", "ipv4").output
+    table = run(node, "flows", "--family", "ipv4", "--wide").output
     assert "10.1.0.9:40000  -> 10.96.0.10:80  -> 10.1.0.7:8080  TCP" in table
 
 
@@ -175,8 +106,14 @@ def test_everything_in_both_forms(node: Pins) -> None:
     table, known = run(node).output, load(Family.IPV4).maps
     shown = json.loads(run(node, *known, "-o", "json").output)
     assert shown["ipv4"].keys() | shown["node"].keys() == known.keys()
-    for name in ("frontends", "flows", "interfaces", "config"):
-        assert f"{name} (ipv4)" in table
+    lines = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line[:1] != "`"}
+    assert lines["MAP"] == ["IPV4", "NODE", "IPV6"]
+    assert lines["frontends"] == ["3", "0"]
+    assert lines["flows"] == ["1", "0"]
+    assert lines["reject_bucket"] == ["0"]
+    named = run(node, "frontends", "config", "--wide").output
+    for name in ("frontends", "config"):
+        assert f"{name} (ipv4)" in named
     assert run(node).output == table
 
 

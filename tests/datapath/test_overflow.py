@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from ebpf_lb.datapath.clock import ticks_per_second
-from ebpf_lb.datapath.dump import View, dump
+from ebpf_lb.datapath.dump import dump
+from ebpf_lb.datapath.reader import View
 from ebpf_lb.model.values import Family, Protocol
 from ebpf_lb.plan.forwarding import FrontendKind
 from tests.capabilities import DATAPATH, needs

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from ebpf_lb.datapath import clock
-from ebpf_lb.datapath.dump import View, dump
+from ebpf_lb.datapath.dump import dump
+from ebpf_lb.datapath.reader import View
 from ebpf_lb.model.values import Family, Protocol
 from ebpf_lb.plan.forwarding import FrontendKind
 from tests.datapath.judge import FOLLOWED

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ebpf_lb.datapath.dump import View, dump
+from ebpf_lb.datapath.dump import dump
+from ebpf_lb.datapath.reader import View
 from ebpf_lb.model.values import Family, parse_network
 from ebpf_lb.plan.forwarding import FrontendKind
 from tests.datapath.kernel import Kernel

@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ebpf_lb.agent.metrics.maps import MapCollector
 from ebpf_lb.agent.upkeep.sweeper import PASS_S, Sweeper
-from ebpf_lb.datapath.dump import View, dump
+from ebpf_lb.datapath.dump import dump
+from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.datapath.sweep import AffinitySweep, FlowSweep, sweeps
 from ebpf_lb.model.values import Family, Protocol
@@ -220,7 +221,7 @@ def test_metrics(kernel: Kernel, world: World) -> None:
     assert samples["ebpf_lb_conntrack_entries", *sorted((mine, "established"))] == 0
     assert samples["ebpf_lb_conntrack_evictions_total", *sorted((mine, "new"))] == 0
     assert samples["ebpf_lb_snat_port_retries_total", mine] == 0
-    assert samples["ebpf_lb_packets_total", *sorted((mine, "ESTABLISHED"))] == 1
+    assert samples["ebpf_lb_packets_total", *sorted((mine, "ESTABLISHED", "forward"))] == 1
     for name, used, room in (
         ("flows", 1, SETTINGS.flows),
         ("frontends", 2, SETTINGS.frontends),

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ebpf_lb.datapath.dump import View, dump
+from ebpf_lb.datapath.dump import dump
 from ebpf_lb.datapath.pins import Build, Pins
+from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.vacate import vacate
 from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
 from ebpf_lb.model.values import Family, Protocol, format_address, parse_address, parse_network

@@ -87,7 +87,8 @@ def forgotten(room: Room, node: str) -> list[str]:
     """Services that the node's maps hold, but not the API server."""
     dump = [*EBPF_LB, "maps", "dump", "names", "-o", "json"]
     dumped = json.loads(room.lab.exec(node, dump, check=True).stdout)
-    held = {row["service"].partition(":")[0] for one in dumped.values() for row in one["names"]}
+    families = (dumped["ipv4"], dumped["ipv6"])
+    held = {row["service"].partition(":")[0] for one in families for row in one["names"]}
     metadata = [s["metadata"] for s in room.lab.client.get("/api/v1/services")["items"]]
     return sorted(held - {f"{m['namespace']}/{m['name']}" for m in metadata})
 

@@ -7,20 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ebpf_lb.datapath.dump import View, dump
 from ebpf_lb.datapath.pins import Build
+from ebpf_lb.datapath.reader import View, counters
+from ebpf_lb.datapath.reader.occupancy import HASH_MAPS, flow_level
 from ebpf_lb.model.values import Family
-
-_HASH_MAPS = (
-    "frontends",
-    "names",
-    "source_ranges",
-    "pod_networks",
-    "affinity",
-    "fragments",
-    "sockets",
-    "interfaces",
-)
 
 
 # rule: ME-2
@@ -59,9 +49,14 @@ class MapCollector(Collector):
 
 def _counted(views: list[View]) -> Iterator[Metric]:
     """Packets, by reason and by Service."""
-    labels = ["family", "reason"]
+    labels = ["family", "reason", "verdict"]
     packets = CounterMetricFamily("ebpf_lb_packets", "Packets, by reason.", labels=labels)
     octets = CounterMetricFamily("ebpf_lb_bytes", "Their bytes.", labels=labels)
+    drops = CounterMetricFamily(
+        "ebpf_lb_service_drops",
+        "Packets dropped or refused on their way to a Service; without a name: to none.",
+        labels=["family", "service", "protocol", "reason", "verdict"],
+    )
     per_service = {
         name: CounterMetricFamily(
             f"ebpf_lb_service_{name}",
@@ -72,14 +67,19 @@ def _counted(views: list[View]) -> Iterator[Metric]:
     }
     for view in views:
         family = view.family.directory
-        for row in dump(view, "counters"):
-            packets.add_metric([family, row["reason"]], row["packets"])
-            octets.add_metric([family, row["reason"]], row["bytes"])
-        for row in dump(view, "service_counters"):
+        for one in counters.reason_counts(view):
+            if one.reason and one.number:
+                values = [family, one.reason.name, one.reason.verdict.value]
+                packets.add_metric(values, one.packets)
+                octets.add_metric(values, one.bytes)
+        for count in counters.service_counts(view):
             for name, metric in per_service.items():
-                if row["packets"] or row["connections"]:
-                    metric.add_metric([family, row["service"], row["protocol"]], row[name])
-    yield from (packets, octets, *per_service.values())
+                metric.add_metric([family, count.service, count.protocol], getattr(count, name))
+        for drop in counters.service_drops(view):
+            service, protocol = drop.service or "", drop.protocol or ""
+            reason = [drop.reason.name, drop.reason.verdict.value]
+            drops.add_metric([family, service, protocol, *reason], drop.packets)
+    yield from (packets, octets, drops, *per_service.values())
 
 
 def _flows(views: list[View]) -> Iterator[Metric]:
@@ -113,30 +113,27 @@ def _flows(views: list[View]) -> Iterator[Metric]:
     }
     for view in views:
         family = view.family.directory
-        for row in dump(view, "census"):
-            entries.add_metric([family, row["state"].lower()], row["entries"])
-        for row in dump(view, "flow_events"):
-            kind, _, state = row["event"].partition("EVICTED_")
-            if state:
-                evictions.add_metric([family, state.lower()], row["count"])
-            elif kind in others:
-                others[kind].add_metric([family], row["count"])
+        census = counters.census(view)
+        if census is not None:
+            for state, number in census.by_state.items():
+                entries.add_metric([family, state.lower()], number)
+            entries.add_metric([family, "signpost"], census.signposts)
+        for one in counters.flow_events(view):
+            if one.evicted:
+                evictions.add_metric([family, one.evicted.lower()], one.times)
+            elif one.name in others:
+                others[one.name].add_metric([family], one.times)
     yield from (entries, evictions, *others.values())
 
 
 def _fill_levels(view: View, written: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     """Elements in use and capacity, by map."""
-    levels = {}
-    flows = view.map("flows")
-    if flows is not None:
-        a_set = flows.value_size // view.layout.struct("flow").size
-        in_use = sum(row["entries"] for row in dump(view, "census"))
-        levels["flows"] = (in_use, flows.max_entries * a_set)
+    levels = {"flows": flow_level(view)}
     for name, used in written.items():
         opened = view.map(name)
         if opened is not None:
             levels[name] = (used, opened.max_entries)
-    for name in _HASH_MAPS:
+    for name in HASH_MAPS:
         opened = view.map(name)
         if opened is not None:
             used = sum(len(keys) // opened.key_size for keys, _ in opened.chunks())

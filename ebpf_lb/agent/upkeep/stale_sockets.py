@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
-from ebpf_lb.datapath.dump import View
 from ebpf_lb.datapath.pins import Build
+from ebpf_lb.datapath.reader import View, node
 from ebpf_lb.datapath.sock_diag import UdpSocket
 from ebpf_lb.model.values import Family, format_endpoint
 
@@ -45,11 +45,9 @@ class Diag(Protocol):
 
 def translated_sockets(build: Build, family: Family) -> Iterator[Translated]:
     """What the map `sockets` holds."""
-    view = View(build, family)
-    hears = view.layout.enum("socket_entry")["SOCKET_HEARS"]
-    for key, value in view.rows("sockets"):
-        if key.entry == hears:
-            yield Translated(key.cookie, key.address, key.port, value.service_id)
+    for one in node.socket_entries(View(build, family)):
+        if one.kind == "HEARS":
+            yield Translated(one.cookie, one.backend, one.backend_port, one.service_id)
 
 
 class StaleSockets:

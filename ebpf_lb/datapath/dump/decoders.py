@@ -1,23 +1,18 @@
-"""One function a map: its contents as rows. A row is what `-o json` prints, in that order."""
+"""One function a map: the reader's records as rows. A row is what `-o json` prints."""
 
-import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ebpf_lb.datapath.clock import ticks_per_second, time_bits
-from ebpf_lb.datapath.dump.flows import flows
-from ebpf_lb.datapath.dump.view import View, protocol_name
 from ebpf_lb.datapath.layout import Scope
 from ebpf_lb.datapath.libbpf import Program
-from ebpf_lb.model.values import Protocol, format_address
+from ebpf_lb.datapath.reader import View, counters, flows, node, services
+from ebpf_lb.model.values import format_address
 
 Row = dict[str, Any]
 
-_CONSTANTS = frozenset({"crc32c_shifts", "slots", "ways"})
+_CONSTANTS = frozenset({"crc32c_shifts", "slots", "ways", "events"})
 """Shown only when asked for: numbers that mean little to people."""
-
-_BEING_WRITTEN = ("FLOW_FREE", "FLOW_CLAIMED", "FLOW_TENTATIVE")
 
 
 def map_names(view: View, *, all_of_them: bool = True) -> list[str]:
@@ -38,244 +33,198 @@ def is_node_map(view: View, name: str) -> bool:
 
 
 def _frontends(view: View) -> Iterator[Row]:
-    order = {protocol.value: number for number, protocol in enumerate(Protocol)}
-    rows = sorted(
-        view.rows("frontends"),
-        key=lambda row: (row[0].address, row[0].port, order.get(row[0].protocol, 9)),
-    )
-    for key, value in rows:
+    for one in services.frontends(view):
         yield {
-            "address": format_address(key.address),
-            "port": key.port,
-            "protocol": protocol_name(key.protocol) if key.protocol else None,
-            "kind": view.name_of("frontend_kind", value.kind),
-            "service": view.service(value.service_id),
-            "flags": view.flags("frontend_flag", value.flags),
+            "address": format_address(one.address),
+            "port": one.port,
+            "protocol": one.protocol,
+            "kind": one.kind,
+            "service": one.service,
+            "flags": list(one.flags),
         }
 
 
 def _services(view: View) -> Iterator[Row]:
-    for number, name in view.names.items():
-        value = view.element("services", number)
-        if value is None:
-            continue
-        timeout_s = round(value.affinity_timeout / ticks_per_second())
+    for one in services.service_ports(view):
         yield {
-            "service": name.service,
-            "protocol": name.protocol,
-            "id": number,
-            "cluster": _set(view, value.cluster),
-            "local": _set(view, value.local),
-            "affinity_timeout_s": timeout_s,
-            "flags": view.flags("service_flag", value.flags),
+            "service": one.service,
+            "protocol": one.protocol,
+            "id": one.id,
+            "cluster": _set(view, one.cluster),
+            "local": _set(view, one.local),
+            "affinity_timeout_s": one.affinity_timeout_s,
+            "flags": list(one.flags),
         }
 
 
-def _set(view: View, word: int) -> list[str | None]:
+def _set(view: View, ids: Mapping[int, int]) -> list[str | None]:
     """A set's backends; where they have several slots each, with their number."""
-    ids = Counter(_region(view, word))
-    if ids.total() == len(ids):
+    if all(slots == 1 for slots in ids.values()):
         return [view.backend(number) for number in ids]
     return [f"{view.backend(number)} ({slots} slots)" for number, slots in sorted(ids.items())]
 
 
-def _region(view: View, word: int) -> list[int]:
-    """The backend ids in a region."""
-    opened = view.map("slots")
-    base, size = word & 0xFFFFFFFF, word >> 32
-    if opened is None or not size or base + size > opened.max_entries:
-        return []
-    data = opened.slice(base, size)
-    return [int.from_bytes(data[start : start + 4], "little") for start in range(0, len(data), 4)]
-
-
 def _slots(view: View) -> Iterator[Row]:
-    found = []
-    for number, name in view.names.items():
-        value = view.element("services", number)
-        for which, word in (("cluster", value.cluster), ("local", value.local)):
-            base = word & 0xFFFFFFFF
-            for index, backend_id in enumerate(_region(view, word), base):
-                found.append((index, name, which, backend_id))
-    for index, name, which, backend_id in sorted(found, key=lambda row: row[0]):
+    for one in services.slots(view):
         yield {
-            "index": index,
-            "service": name.service,
-            "protocol": name.protocol,
-            "set": which,
-            "backend_id": backend_id,
-            "backend": view.backend(backend_id),
+            "index": one.place,
+            "service": one.service,
+            "protocol": one.protocol,
+            "set": one.set,
+            "backend_id": one.backend_id,
+            "backend": view.backend(one.backend_id),
         }
 
 
 def _backends(view: View) -> Iterator[Row]:
-    unpack = view.layout.struct("backend").unpack
-    for number, data in view.used_elements("backends"):
-        value = unpack(data)
-        name = view.names.get(value.service_id)
+    for one in services.backends(view):
         yield {
-            "id": number,
-            "address": format_address(value.address),
-            "port": value.port,
-            "protocol": name.protocol if name else None,
-            "service": view.service(value.service_id),
-            "flags": view.flags("backend_flag", value.flags),
+            "id": one.id,
+            "address": format_address(one.address),
+            "port": one.port,
+            "protocol": one.protocol,
+            "service": one.service,
+            "flags": list(one.flags),
         }
+
+
+def flow_row(view: View, entry: flows.Entry) -> Row:
+    """One entry of the connection table; a signpost is told as what it is."""
+    word = entry.word
+    row = {
+        "kind": word.kind,
+        "client": format_address(entry.client),
+        "client_port": entry.client_port,
+    }
+    backend = {"backend": format_address(entry.backend), "backend_port": entry.backend_port}
+    told = {
+        "protocol": word.protocol,
+        "state": word.state,
+        "age_s": flows.age_s(view, word),
+        "service": view.service(word.service_id),
+        "flags": list(word.flags),
+    }
+    if word.kind == flows.SIGNPOST:
+        snat = {"snat_address": format_address(entry.vip), "snat_port": entry.vip_port}
+        return row | {"vip": None, "vip_port": None} | backend | told | snat
+    source = node.source(view, word.source_id)
+    return (
+        row
+        | {"vip": format_address(entry.vip), "vip_port": entry.vip_port}
+        | backend
+        | told
+        | {
+            "snat_address": format_address(source) if source else None,
+            "snat_port": entry.snat_port or None,
+        }
+    )
 
 
 def _flows(view: View) -> Iterator[Row]:
-    rows = sorted(
-        flows(view), key=lambda flow: (flow.entry.client, flow.entry.client_port, flow.set)
+    found = sorted(
+        flows.entries(view),
+        key=lambda one: (one.client, one.client_port, one.word.kind, one.set, one.slot),
     )
-    for flow in rows:
-        entry = flow.entry
-        yield {
-            "client": format_address(entry.client),
-            "client_port": entry.client_port,
-            "vip": format_address(entry.vip),
-            "vip_port": entry.vip_port,
-            "backend": format_address(entry.backend),
-            "backend_port": entry.backend_port,
-            "protocol": flow.protocol,
-            "state": flow.state,
-            "age_s": view.age_s(flow.tick, time_bits()),
-            "service": view.service(flow.service_id),
-            "flags": flow.flags,
-            "snat_address": _snat_address(view, flow.source_id),
-            "snat_port": entry.snat_port or None,
-        }
-
-
-def _snat_address(view: View, number: int) -> str | None:
-    value = view.element("snat_sources", number) if number else None
-    return None if value is None else format_address(value.address)
+    for entry in found:
+        yield flow_row(view, entry)
 
 
 def _census(view: View) -> Iterator[Row]:
     """The last complete pass of the sweep; nothing before there was one."""
-    states = {number: name for name, number in view.layout.enum("flow_state").items()}
-    for _, value in view.rows("census"):
-        if not value.passes:
-            continue
-        for number, name in sorted(states.items()):
-            if name not in _BEING_WRITTEN:
-                yield {"state": name.removeprefix("FLOW_"), "entries": value.counted[number]}
-        signposts = value.counted[view.layout.defines["CENSUS_SIGNPOSTS"] :]
-        yield {"state": "SIGNPOST", "entries": sum(signposts)}
+    found = counters.census(view)
+    if found is not None:
+        for state, number in found.by_state.items():
+            yield {"state": state, "entries": number}
+        yield {"state": "SIGNPOST", "entries": found.signposts}
 
 
 def _flow_events(view: View) -> Iterator[Row]:
-    names = {number: name for name, number in view.layout.enum("flow_event").items()}
-    for number, copies in view.rows("flow_events"):
-        if number in names:
-            yield {"event": names[number].removeprefix("FLOW_EVENT_"), "count": sum(copies)}
+    for one in counters.flow_events(view):
+        yield {"event": one.name, "count": one.times}
 
 
 def _ways(view: View) -> Iterator[Row]:
-    defines = view.layout.defines
-    for flow in flows(view):
-        ways = view.element("ways", flow.set)
-        way = ways.entry[flow.slot] if ways else None
-        ifindex = way.ifindex & defines["SEND_IFINDEX"] if way else 0
-        if way and ifindex:
-            yield {
-                "set": flow.set,
-                "slot": flow.slot,
-                "interface": _interface_name(ifindex),
-                "ifindex": ifindex,
-                "destination_mac": way.destination_mac.hex(":"),
-                "source_mac": way.source_mac.hex(":"),
-            }
+    for one in node.ways(view):
+        yield {
+            "set": one.set,
+            "slot": one.slot,
+            "interface": node.interface_name(one.ifindex),
+            "ifindex": one.ifindex,
+            "destination_mac": one.destination_mac.hex(":"),
+            "source_mac": one.source_mac.hex(":"),
+        }
 
 
 def _affinity(view: View) -> Iterator[Row]:
-    for key, value in sorted(
-        view.rows("affinity"), key=lambda row: (row[0].client, row[0].service_id)
-    ):
+    for one in services.affinities(view):
         yield {
-            "client": format_address(key.client),
-            "service": view.service(key.service_id),
-            "backend_id": value.backend_id,
-            "backend": view.backend(value.backend_id),
-            "age_s": view.age_s(value.last_used, 32),
+            "client": format_address(one.client),
+            "service": one.service,
+            "backend_id": one.backend_id,
+            "backend": one.backend,
+            "age_s": one.age_s,
         }
 
 
 def _fragments(view: View) -> Iterator[Row]:
-    for key, value in sorted(view.rows("fragments")):
+    for one in node.fragments(view):
         yield {
-            "source": format_address(key.source),
-            "destination": format_address(key.destination),
-            "id": key.id,
-            "protocol": protocol_name(key.protocol),
-            "source_port": value.source_port,
-            "destination_port": value.destination_port,
-            "new_id": value.new_id,
-            "by_stack": bool(value.flags & view.layout.enum("fragment_flag")["FRAGMENT_BY_STACK"]),
+            "source": format_address(one.source),
+            "destination": format_address(one.destination),
+            "id": one.id,
+            "protocol": one.protocol,
+            "source_port": one.source_port,
+            "destination_port": one.destination_port,
+            "new_id": one.new_id,
+            "by_stack": "BY_STACK" in one.flags,
         }
 
 
 def _sockets(view: View) -> Iterator[Row]:
-    entries = view.layout.enum("socket_entry")
-    for key, value in sorted(view.rows("sockets")):
-        asks = key.entry == entries["SOCKET_ASKS"]
-        vip, backend = (key, value) if asks else (value, key)
+    for one in node.socket_entries(view):
         yield {
-            "cookie": key.cookie,
-            "entry": "ASKS" if asks else "HEARS",
-            "vip": format_address(vip.address),
-            "vip_port": vip.port,
-            "backend": format_address(backend.address),
-            "backend_port": backend.port,
-            "service": view.service(value.service_id),
-            "age_s": view.age_s(value.last_used, 32),
+            "cookie": str(one.cookie),
+            "entry": one.kind,
+            "vip": format_address(one.frontend),
+            "vip_port": one.frontend_port,
+            "backend": format_address(one.backend),
+            "backend_port": one.backend_port,
+            "service": one.service,
+            "age_s": one.age_s,
         }
 
 
 def _source_ranges(view: View) -> Iterator[Row]:
-    layout = view.layout.struct("source_range_key")
-    before = 8 * (layout.offset("address") - layout.offset("service_id"))
-    for key, _ in sorted(view.rows("source_ranges")):
+    for one in services.source_ranges(view):
         yield {
-            "service": view.service(key.service_id),
-            "network": f"{format_address(key.address)}/{key.prefix_length - before}",
+            "service": one.service,
+            "network": f"{format_address(one.address)}/{one.prefix_length}",
         }
 
 
 def _pod_networks(view: View) -> Iterator[Row]:
-    for key, _ in sorted(view.rows("pod_networks"), key=lambda row: row[0].address):
-        yield {"network": f"{format_address(key.address)}/{key.prefix_length}"}
+    for address, length in node.pod_networks(view):
+        yield {"network": f"{format_address(address)}/{length}"}
 
 
 def _service_networks(view: View) -> Iterator[Row]:
-    value = view.element("service_networks", 0)
-    for entry in value.entry if value else ():
-        if any(entry.mask):
-            length = int.from_bytes(entry.mask).bit_count()
-            yield {"network": f"{format_address(entry.prefix)}/{length}"}
+    for address, length in node.service_networks(view):
+        yield {"network": f"{format_address(address)}/{length}"}
 
 
 def _interfaces(view: View) -> Iterator[Row]:
-    for ifindex, value in sorted(view.rows("interfaces")):
+    for one in node.interfaces(view):
         yield {
-            "interface": _interface_name(ifindex),
-            "ifindex": ifindex,
-            "bridge": _interface_name(value.bridge) if value.bridge else None,
-            "snat_source": _snat_address(view, value.source_id),
+            "interface": one.name,
+            "ifindex": one.ifindex,
+            "bridge": one.bridge_name,
+            "snat_source": format_address(one.source) if one.source else None,
         }
 
 
-def _interface_name(ifindex: int) -> str | None:
-    try:
-        return socket.if_indextoname(ifindex)
-    except OSError:
-        return None  # gone, or in another network namespace
-
-
 def _snat_sources(view: View) -> Iterator[Row]:
-    for number, value in view.rows("snat_sources"):
-        if any(value.address):
-            yield {"id": number, "address": format_address(value.address)}
+    for one in node.sources(view):
+        yield {"id": one.id, "address": format_address(one.address)}
 
 
 def _names(view: View) -> Iterator[Row]:
@@ -284,42 +233,64 @@ def _names(view: View) -> Iterator[Row]:
 
 
 def _counters(view: View) -> Iterator[Row]:
-    reasons = view.layout.reasons
-    for number, copies in view.rows("counters"):
-        packets = sum(copy.packets for copy in copies)
-        if packets:
-            reason = reasons.get(number)
+    for one in counters.reason_counts(view):
+        if one.packets:
             yield {
-                "reason": reason.name if reason else str(number),
-                "number": number,
-                "packets": packets,
-                "bytes": sum(copy.bytes for copy in copies),
-                "meaning": reason.sentence if reason else "unknown to this version",
+                "reason": one.reason.name if one.reason else str(one.number),
+                "number": one.number,
+                "packets": one.packets,
+                "bytes": one.bytes,
+                "meaning": one.reason.sentence if one.reason else "unknown to this version",
             }
 
 
 def _service_counters(view: View) -> Iterator[Row]:
-    opened, unpack = view.map("service_counters"), view.layout.struct("service_counter").unpack
-    for number, name in view.names.items():
-        value = opened.lookup(number.to_bytes(4, "little")) if opened else None
-        if opened and value:
-            copies = [unpack(copy) for copy in opened.copies(value)]
+    for one in counters.service_counts(view):
+        yield {
+            "service": one.service,
+            "protocol": one.protocol,
+            "connections": one.connections,
+            "packets": one.packets,
+            "bytes": one.bytes,
+        }
+
+
+def _service_drops(view: View) -> Iterator[Row]:
+    for one in counters.service_drops(view):
+        yield {
+            "service": one.service,
+            "protocol": one.protocol,
+            "verdict": one.reason.verdict.value,
+            "reason": one.reason.name,
+            "packets": one.packets,
+        }
+
+
+def _filter(name: str) -> Callable[[View], Iterator[Row]]:
+    """How many bits of a filter are set: which, means nothing to anybody."""
+
+    def bits(view: View) -> Iterator[Row]:
+        opened = view.map(name)
+        if opened is not None:
+            chunks = (int.from_bytes(values, "little") for _, values in opened.chunks())
             yield {
-                "service": name.service,
-                "protocol": name.protocol,
-                "connections": sum(copy.connections for copy in copies),
-                "packets": sum(copy.packets for copy in copies),
-                "bytes": sum(copy.bytes for copy in copies),
+                "bits": opened.max_entries * opened.value_size * 8,
+                "set": sum(one.bit_count() for one in chunks),
             }
 
+    return bits
 
-def _vip_filter(view: View) -> Iterator[Row]:
-    opened = view.map("vip_filter")
-    if opened is not None:
-        set_bits = sum(
-            int.from_bytes(values, "little").bit_count() for _, values in opened.chunks()
-        )
-        yield {"bits": opened.max_entries * 64, "set": set_bits}
+
+def _used(name: str) -> Callable[[View], Iterator[Row]]:
+    """How many elements are in use: what is in them means nothing to anybody."""
+
+    def used(view: View) -> Iterator[Row]:
+        opened = view.map(name)
+        if opened is not None:
+            sizes = Counter(any(value) for _, value in opened.items())
+            yield {"elements": opened.max_entries, "used": sizes[True]}
+
+    return used
 
 
 def _calls(view: View) -> Iterator[Row]:
@@ -328,29 +299,42 @@ def _calls(view: View) -> Iterator[Row]:
             yield {"index": index, "program": program.info().name, "id": number}
 
 
-def _scratch(view: View) -> Iterator[Row]:
-    """Nothing: what a program left there was about a packet that is gone."""
+def _nothing(view: View) -> Iterator[Row]:
+    """What a program left there was about a packet that is gone."""
     yield from ()
 
 
 def _any(view: View, name: str) -> Iterator[Row]:
-    """A map without a decoder of its own: its fields as they are, empty elements left out."""
-    single = view.layout.map(name).max_entries == 1
+    """A map without a decoder of its own: its fields as they are, empty elements left out. Whole
+    64-bit numbers are texts: JSON's readers round them."""
+    spec = view.layout.map(name)
+    single = spec.max_entries == 1
     for key, value in view.rows(name):
+        if not (any(value) if isinstance(value, tuple | list) else value):
+            continue
         row: Row = {}
         for prefix, part in (("value", value),) if single else (("key", key), ("value", value)):
             fields = part._asdict() if hasattr(part, "_asdict") else {prefix: part}
-            row.update(
-                (field, content.hex() if isinstance(content, bytes) else content)
-                for field, content in fields.items()
-            )
-        if any(value) if isinstance(value, tuple | list) else value:
-            yield row
+            row.update((field, _plain(content)) for field, content in fields.items())
+        yield row
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, bytes):
+        return content.hex()
+    if isinstance(content, list | tuple):
+        return [_plain(one) for one in content]
+    return str(content) if isinstance(content, int) and content >= 1 << 32 else content
 
 
 _DECODERS: dict[str, Callable[[View], Iterator[Row]]] = {
     "frontends": _frontends,
-    "vip_filter": _vip_filter,
+    "vip_filter": _filter("vip_filter"),
+    "masqueraded": _filter("masqueraded"),
+    "repliers": _filter("repliers"),
+    "overflows": _used("overflows"),
+    "fragment_ids": _used("fragment_ids"),
+    "events": _used("events"),
     "services": _services,
     "slots": _slots,
     "backends": _backends,
@@ -369,6 +353,7 @@ _DECODERS: dict[str, Callable[[View], Iterator[Row]]] = {
     "names": _names,
     "counters": _counters,
     "service_counters": _service_counters,
-    "scratch": _scratch,
+    "service_drops": _service_drops,
+    "scratch": _nothing,
     "calls": _calls,
 }

@@ -2,36 +2,38 @@
 
 from collections.abc import Iterable
 
-from ebpf_lb.datapath.dump import NothingPinned, Row, dump, open_views
 from ebpf_lb.datapath.layout import Verdict
+from ebpf_lb.datapath.reader import NothingPinned, open_views
+from ebpf_lb.datapath.reader.counters import ReasonCount, reason_counts
 from ebpf_lb.lab.names import NodeNames
 from ebpf_lb.lab.scenarios.recording import Drop
 from ebpf_lb.model.values import Family
 
 _WANTED = (Verdict.REJECT, Verdict.DROP)
 
-Counted = dict[tuple[str, str], Row]
+Counted = dict[tuple[str, str], ReasonCount]
 
 
 def counted(nodes: Iterable[NodeNames], family: Family) -> Counted:
-    """(node, reason) -> the counter's row. Nodes without our data path have none."""
+    """(node, reason) -> what was counted. Nodes without our data path have none."""
     found: Counted = {}
     for node in nodes:
         try:
             [view] = open_views(node.bpffs, [family])
         except NothingPinned:
             continue
-        for row in dump(view, "counters"):
-            if view.layout.reasons[row["number"]].verdict in _WANTED:
-                found[node.name, str(row["reason"])] = row
+        for one in reason_counts(view):
+            if one.packets and one.reason and one.reason.verdict in _WANTED:
+                found[node.name, one.reason.name] = one
     return found
 
 
 def since(before: Counted, after: Counted) -> tuple[Drop, ...]:
     """What came in addition."""
     drops = []
-    for (node, reason), row in after.items():
-        packets = row["packets"] - before.get((node, reason), {"packets": 0})["packets"]
-        if packets:
-            drops.append(Drop(node, reason, str(row["meaning"]), packets))
+    for (node, reason), one in after.items():
+        earlier = before.get((node, reason))
+        packets = one.packets - (earlier.packets if earlier else 0)
+        if packets and one.reason:
+            drops.append(Drop(node, reason, one.reason.sentence, packets))
     return tuple(drops)

@@ -1,9 +1,9 @@
-"""Rows as aligned text, or as JSON."""
+"""The maps' rows as aligned text."""
 
-import json
 from collections.abc import Mapping
 
-from ebpf_lb.datapath.dump.decoders import Row
+from ebpf_lb.cli import output
+from ebpf_lb.datapath.dump import Row
 
 # what a person reads as one: column -> (address, port)
 _ENDPOINTS = {
@@ -22,38 +22,47 @@ _SHOWN = 8  # of a list, in a table
 _ARROWS = {"flows": ("client", "vip", "backend"), "sockets": ("vip", "backend")}
 
 
-def as_json(dumped: Mapping[str, Mapping[str, list[Row]]]) -> str:
-    """`{family: {map: [row, …]}}`."""
-    return json.dumps(dumped, indent=2)
-
-
-def as_table(dumped: Mapping[str, Mapping[str, list[Row]]]) -> str:
+def as_tables(dumped: Mapping[str, Mapping[str, list[Row]]], limit: int | None, wide: bool) -> str:
     """One paragraph a map."""
-    paragraphs = []
-    for family, maps in dumped.items():
-        for name, rows in maps.items():
-            title = f"{name} ({family})"
-            paragraphs.append(_paragraph(title, name, rows) if rows else f"{title}: empty")
-    return "\n\n".join(paragraphs)
+    return "\n\n".join(
+        _paragraph(f"{name} ({where})", name, rows, limit, wide)
+        for where, maps in dumped.items()
+        for name, rows in maps.items()
+    )
 
 
-def _paragraph(title: str, name: str, rows: list[Row]) -> str:
-    cells = [_cells(name, row) for row in rows]
-    header = {column: column.removesuffix("_s").replace("_", " ").upper() for column in cells[0]}
-    table = [header, *cells]
-    columns = list(header)
-    widths = {column: max(len(row[column]) for row in table) for column in columns}
-    numbers = {column for column in columns if all(_is_number(row.get(column)) for row in rows)}
-    lines = [f"{title}: {len(rows)}"]
-    for row in table:
-        parts = [
-            row[column].rjust(widths[column])
-            if column in numbers
-            else row[column].ljust(widths[column])
-            for column in columns
-        ]
-        lines.append("  " + "  ".join(parts).rstrip())
-    return "\n".join(lines)
+def overview(dumped: Mapping[str, Mapping[str, list[Row]]]) -> str:
+    """One line a map: how much there is to see."""
+    names = list(dict.fromkeys(name for maps in dumped.values() for name in maps))
+    header = ["MAP", *(where.upper() for where in dumped)]
+    lines = [
+        [name, *(f"{len(maps[name]):,}" if name in maps else "" for maps in dumped.values())]
+        for name in names
+    ]
+    return output.table(header, lines, right=header[1:])
+
+
+def _paragraph(title: str, name: str, rows: list[Row], limit: int | None, wide: bool) -> str:
+    if not rows:
+        return f"{title}: empty"
+    shown = rows[:limit]
+    cells = [_cells(name, row) for row in shown]
+    titles = {column: column.removesuffix("_s").replace("_", " ").upper() for column in cells[0]}
+    ports = _ENDPOINTS.get(name, {})
+    numbers = [
+        title
+        for column, title in titles.items()
+        if column not in ports and all(_is_number(row.get(column)) for row in shown)
+    ]
+    table = output.table(
+        list(titles.values()),
+        [[row.get(column, "-") for column in titles] for row in cells],
+        right=numbers,
+        wide=wide,
+        indent="  ",
+    )
+    rest = output.more(len(shown), len(rows))
+    return f"{title}: {len(rows)}\n{table}" + (f"\n  {rest}" if rest else "")
 
 
 def _cells(name: str, row: Row) -> dict[str, str]:

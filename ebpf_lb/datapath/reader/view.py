@@ -3,9 +3,8 @@
 import functools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ebpf_lb.datapath import clock
 from ebpf_lb.datapath.layout import Layout, MapSpec, Scope, load
@@ -39,11 +38,10 @@ def open_views(root: Path, families: list[Family]) -> "list[View]":
     return views
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceName:
-    """What `names` says about an id; the id itself where it says nothing."""
+class ServiceName(NamedTuple):
+    """What `names` says about an id."""
 
-    service: str
+    service: str  # namespace/name:port
     protocol: str
 
 
@@ -59,8 +57,12 @@ class View:
     def map(self, name: str) -> Map | None:
         """The map, read-only; None if this build has none of that name."""
         if name not in self._open:
-            self._open[name] = self._open_map(name, read_only=True)
+            self._open[name] = self.open(name, read_only=True)
         return self._open[name]
+
+    def program(self, name: str) -> Program:
+        """One of the family's programs; FileNotFoundError if this build has none of that name."""
+        return Program.open(self._build.programs(self.family) / name)
 
     def used_elements(self, name: str) -> Iterator[tuple[int, bytes]]:
         """Index and value of the elements of a mappable array that are not all zero.
@@ -68,11 +70,21 @@ class View:
         Made for large arrays that are nearly empty: looks at a few MiB at a time, since a mapping
         counts as memory at once, and passes over zeros by the page.
         """
+        for first, stride, size, part in self.blocks(name):
+            nothing = bytes(size)
+            for offset in range(0, len(part), stride):
+                value = part[offset : offset + size]
+                if value != nothing:
+                    yield first + offset // stride, value
+
+    def blocks(self, name: str) -> Iterator[tuple[int, int, int, bytes]]:
+        """Likewise, by blocks of elements: the first one's index, the distance from one to the
+        next and the size of a value in bytes, and the bytes."""
         # the kernel maps only what is open for writing, even for reading
-        opened = self._open_map(name, read_only=False)
+        opened = self.open(name, read_only=False)
         if opened is None:
             return
-        stride, size = opened.stride, opened.value_size
+        stride = opened.stride
         block = max(_BLOCK_BYTES // stride, 1)
         zeros = bytes(block * stride)
         window = max(_WINDOW_BYTES // stride, 1)
@@ -83,14 +95,11 @@ class View:
                     data = bytes(mapped.data)
                 for start in range(0, len(data), len(zeros)):
                     part = data[start : start + len(zeros)]
-                    if part == zeros[: len(part)]:
-                        continue
-                    for offset in range(0, len(part), stride):
-                        value = part[offset : offset + size]
-                        if value != zeros[:size]:
-                            yield first + (start + offset) // stride, value
+                    if part != zeros[: len(part)]:
+                        yield first + start // stride, stride, opened.value_size, part
 
-    def _open_map(self, name: str, *, read_only: bool) -> Map | None:
+    def open(self, name: str, *, read_only: bool) -> Map | None:
+        """A map of its own for the caller to close; None if this build has none of that name."""
         spec = self.layout.maps.get(name)
         node = spec is not None and spec.scope is Scope.NODE
         path = self._build.maps(None if node else self.family) / name
@@ -146,7 +155,7 @@ class View:
     def now(self) -> int | None:
         """The data path's tick; None without its clock program."""
         try:
-            with Program.open(self._build.programs(self.family) / "clock") as program:
+            with self.program("clock") as program:
                 return clock.now(program)
         except FileNotFoundError:
             return None
@@ -158,22 +167,23 @@ class View:
         ticks = (self.now - tick) % (1 << bits)
         return round(ticks / clock.ticks_per_second(), 1)
 
-    def flags(self, enum: str, value: int) -> list[str]:
+    def flags(self, enum: str, value: int) -> tuple[str, ...]:
         """The names of the bits that are set, without what they all begin with."""
-        return [name for name, bit in self._short(enum).items() if value & bit]
+        return tuple(name for name, bit in self.short(enum).items() if value & bit)
 
-    def name_of(self, enum: str, value: int) -> str | int:
-        """The name of a number; the number if it has none."""
-        for name, number in self._short(enum).items():
+    def name_of(self, enum: str, value: int) -> str:
+        """The name of a number without what they all begin with; `7` if it has none."""
+        for name, number in self.short(enum).items():
             if number == value:
                 return name
-        return value
+        return str(value)
 
-    def _short(self, enum: str) -> dict[str, int]:
-        prefix = enum.split("_")[0].upper() + "_"
-        return {
-            name.removeprefix(prefix): number for name, number in self.layout.enum(enum).items()
-        }
+    def short(self, enum: str) -> dict[str, int]:
+        """Names and numbers of an enum, without what the names all begin with."""
+        numbers = self.layout.enum(enum)
+        whole, first = f"{enum.upper()}_", f"{enum.split('_')[0].upper()}_"
+        prefix = whole if all(name.startswith(whole) for name in numbers) else first
+        return {name.removeprefix(prefix): number for name, number in numbers.items()}
 
     def _check(self, spec: MapSpec, opened: Map) -> None:
         sizes = (opened.key_size, opened.value_size)
@@ -184,6 +194,7 @@ class View:
             )
 
 
-def protocol_name(number: int) -> str | int:
+def protocol_name(number: int) -> str:
     """TCP, UDP, SCTP, or the number."""
-    return Protocol(number).name if number in Protocol._value2member_map_ else number
+    known = number in Protocol._value2member_map_
+    return Protocol(number).name if known else str(number)

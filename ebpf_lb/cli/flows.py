@@ -1,0 +1,249 @@
+"""`ebpf-lb flows`: the connections that this node translates."""
+
+import heapq
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from ebpf_lb.cli import output
+from ebpf_lb.cli.choice import (
+    Place,
+    backend_option,
+    client_option,
+    families,
+    family_option,
+    is_service,
+    must_know,
+    service_option,
+)
+from ebpf_lb.cli.options import bpffs_option
+from ebpf_lb.model.values import Family, format_address, format_endpoint
+
+if TYPE_CHECKING:
+    from ebpf_lb.datapath.reader import View
+    from ebpf_lb.datapath.reader.flows import Entry, Word
+
+Found = tuple["View", "Entry"]
+
+
+def _states(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem | str]:
+    from ebpf_lb.datapath.layout import load
+
+    known = (name.removeprefix("FLOW_") for name in load(Family.IPV4).enum("flow_state"))
+    return [name for name in known if name.startswith(incomplete.upper())]
+
+
+_SORTS = ["client", "age", "service", "backend", "state"]
+
+
+@click.command()
+@service_option
+@backend_option
+@client_option
+@click.option("--state", metavar="STATE", shell_complete=_states, help="Only in this state.")
+@click.option("--unanswered", is_flag=True, help="Only those that nobody has answered yet.")
+@click.option("--signposts", is_flag=True, help="Also what leads replies to masqueraded flows.")
+@click.option(
+    "--sort",
+    type=click.Choice(_SORTS),
+    help="In this order (all must be read for it); default: as they stand in the table.",
+)
+@click.option("--delete", is_flag=True, help="End these connections, after asking.")
+@click.option("--yes", is_flag=True, help="With --delete: do not ask.")
+@output.output_option
+@output.limit_option
+@output.wide_option
+@output.watch_option
+@family_option
+@bpffs_option
+def flows(
+    service: str | None,
+    backend: Place | None,
+    client: Place | None,
+    state: str | None,
+    unanswered: bool,
+    signposts: bool,
+    sort: str | None,
+    delete: bool,
+    yes: bool,
+    form: str,
+    limit: int | None,
+    wide: bool,
+    watch: bool,
+    family: str | None,
+    bpffs: Path,
+) -> None:
+    """List the connections that this node translates: client, address asked, backend.
+
+    Whoever is translated at the socket (the node's own processes) has no flow here.
+    """
+    from ebpf_lb.datapath.reader import open_views
+
+    if delete and watch:
+        raise click.UsageError("--delete and --watch exclude each other.")
+
+    def find(views: "list[View]") -> Iterator[Found]:
+        must_know(service, {one.service for view in views for one in view.names.values()})
+        for view in views:
+            yield from _matching(
+                view, service, backend, client, state, unanswered, signposts or delete
+            )
+
+    def show() -> None:
+        found = find(open_views(bpffs, families(family)))
+        wanted = output.rows_wanted(limit, form)
+        rows = _first(found, wanted, sort)
+        if form == "json":
+            output.say(output.as_json({"flows": [_row(view, one) for view, one in rows[:wanted]]}))
+            return
+        if not rows:
+            output.say("No such connections.")
+            return
+        # one more is looked for, not all: half a million would take their time
+        more = wanted is not None and len(rows) > wanted
+        output.say(_table(rows[:wanted], wide), output.more(0, None) if more else "")
+
+    if delete:
+        _delete(list(find(open_views(bpffs, families(family)))), yes)
+    else:
+        output.repeat(show, watch)
+
+
+def _matching(
+    view: "View",
+    service: str | None,
+    backend: Place | None,
+    client: Place | None,
+    state: str | None,
+    unanswered: bool,
+    signposts: bool,
+) -> Iterator[Found]:
+    from ebpf_lb.datapath.reader.flows import SIGNPOST, entries
+    from ebpf_lb.datapath.reader.summary import UNANSWERED
+
+    width = view.family.address_bytes
+    if any(one and len(one.network.address) != width for one in (backend, client)):
+        return
+    known = view.short("flow_state")
+    if state is not None and state.upper() not in known:
+        raise click.BadParameter(
+            f"there is no state {state!r}; there are {', '.join(known)}.", param_hint="--state"
+        )
+
+    def wanted(word: "Word") -> bool:
+        return (
+            (signposts or word.kind != SIGNPOST)
+            and (state is None or word.state == state.upper())
+            and (not unanswered or word.state in UNANSWERED)
+            and (service is None or is_service(service, view.service(word.service_id)))
+        )
+
+    holds = (client.whole if client else b"") or (backend.whole if backend else b"")
+    for one in entries(view, wanted, holds):
+        if (client is None or client.holds(one.client, one.client_port)) and (
+            backend is None or backend.holds(one.backend, one.backend_port)
+        ):
+            yield view, one
+
+
+def _first(found: Iterator[Found], wanted: int | None, sort: str | None) -> list[Found]:
+    """So many, and one more if there is one."""
+    room = None if wanted is None else wanted + 1
+    if sort is None:
+        rows = []
+        for one in found:
+            rows.append(one)
+            if room is not None and len(rows) == room:
+                break
+        return rows
+    key = _ORDERS[sort]
+    return sorted(found, key=key) if room is None else heapq.nsmallest(room, found, key=key)
+
+
+def _age(found: Found) -> float:
+    from ebpf_lb.datapath.reader.flows import age_s
+
+    view, entry = found
+    age = age_s(view, entry.word)
+    return 0 if age is None else age
+
+
+_ORDERS: dict[str, Callable[[Found], Any]] = {
+    "client": lambda found: (found[1].client, found[1].client_port),
+    "age": lambda found: -_age(found),
+    "service": lambda found: (found[0].service(found[1].word.service_id) or "", found[1].client),
+    "backend": lambda found: (found[1].backend, found[1].backend_port, found[1].client),
+    "state": lambda found: (found[1].word.state, found[1].client),
+}
+
+
+def _row(view: "View", entry: "Entry") -> dict[str, Any]:
+    from ebpf_lb.datapath.dump.decoders import flow_row
+
+    return flow_row(view, entry) | {"family": view.family.directory}
+
+
+def _table(rows: list[Found], wide: bool) -> str:
+    from ebpf_lb.datapath.reader.flows import SIGNPOST
+    from ebpf_lb.datapath.reader.node import source
+
+    lines = []
+    for found in rows:
+        view, one = found
+        word = one.word
+        if word.kind == SIGNPOST:
+            asked = f"(reply to {format_endpoint(one.vip, one.vip_port)})"
+            service = "signpost"
+        else:
+            asked = format_endpoint(one.vip, one.vip_port)
+            service = view.service(word.service_id) or "-"
+        address = source(view, word.source_id) if word.kind != SIGNPOST else None
+        snat = format_address(address) if address else ""
+        if one.snat_port and word.kind != SIGNPOST:
+            snat = format_endpoint(address, one.snat_port) if address else f":{one.snat_port}"
+        lines.append(
+            [
+                word.protocol,
+                format_endpoint(one.client, one.client_port),
+                asked,
+                format_endpoint(one.backend, one.backend_port),
+                word.state,
+                f"{_age(found):.0f}s",
+                service,
+                snat,
+            ]
+        )
+    header = ["PROTO", "CLIENT", "ASKED", "BACKEND", "STATE", "IDLE", "SERVICE", "SNAT"]
+    if not any(line[-1] for line in lines):
+        header, lines = header[:-1], [line[:-1] for line in lines]
+    return output.table(header, lines, right=["IDLE"], wide=wide)
+
+
+def _delete(found: list[Found], yes: bool) -> None:
+    from ebpf_lb.datapath.flow_end import FlowEnd
+    from ebpf_lb.datapath.reader.flows import FLOW
+
+    number = sum(one.word.kind == FLOW for _, one in found)
+    if not found:
+        output.say("No such connections.")
+        return
+    output.say(_table([one for one in found if one[1].word.kind == FLOW][: output.SCREEN], False))
+    if number > output.SCREEN:
+        output.say(f"… and {number - output.SCREEN:,} more")
+    if not yes:
+        click.confirm(
+            f"End {number:,} connections on this node? Their clients time out, or connect again",
+            abort=True,
+        )
+    ended = 0
+    for view in {id(view): view for view, _ in found}.values():
+        with FlowEnd(view) as end:
+            for other, one in found:
+                if other is view and end(one) and one.word.kind == FLOW:
+                    ended += 1
+    output.say(f"Ended {ended:,} connections.")

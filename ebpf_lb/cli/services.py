@@ -1,0 +1,240 @@
+"""`ebpf-lb services`: what this node serves, and how."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ebpf_lb.cli import names, output
+from ebpf_lb.cli.choice import families, family_option, is_service, must_know
+from ebpf_lb.cli.options import bpffs_option
+from ebpf_lb.model.values import format_address, format_endpoint
+
+if TYPE_CHECKING:
+    from ebpf_lb.datapath.reader.services import Frontend, SourceRange
+    from ebpf_lb.datapath.reader.summary import ServiceSummary
+
+
+@click.command()
+@click.argument(
+    "name", metavar="[[NAMESPACE/]NAME[:PORT]]", required=False, shell_complete=names.services
+)
+@output.output_option
+@output.limit_option
+@output.wide_option
+@output.watch_option
+@family_option
+@bpffs_option
+def services(
+    name: str | None,
+    form: str,
+    limit: int | None,
+    wide: bool,
+    watch: bool,
+    family: str | None,
+    bpffs: Path,
+) -> None:
+    """List the Services that this node forwards; with a NAME, tell all about one.
+
+    Reads the maps only, and needs no running agent.
+    """
+    from ebpf_lb.datapath.reader import open_views
+    from ebpf_lb.datapath.reader.summary import summaries
+
+    def show() -> None:
+        views = open_views(bpffs, families(family))
+        must_know(name, {one.service for view in views for one in view.names.values()})
+        found = [
+            one for view in views for one in summaries(view) if is_service(name, one.port.service)
+        ]
+        found.sort(key=lambda one: (one.port.service, one.port.protocol, one.family))
+        if form == "json":
+            rows = found[: output.rows_wanted(limit, form)]
+            output.say(output.as_json({"services": [_row(one) for one in rows]}))
+        elif name is None:
+            _list(found, output.rows_wanted(limit, form), wide)
+        else:
+            output.say("\n\n".join(_whole(one, wide) for one in found))
+
+    output.repeat(show, watch)
+
+
+def _list(found: "list[ServiceSummary]", limit: int | None, wide: bool) -> None:
+    header = ["SERVICE", "PROTOCOL", "ADDRESS", "USABLE", "LOCAL", "CONNECTIONS", "REFUSED"]
+    rows = [
+        [
+            one.port.service,
+            one.port.protocol,
+            _first(one.frontends),
+            _usable(one),
+            str(len(one.port.local)) if one.port.local else "-",
+            f"{one.counted.connections:,}" if one.counted else "0",
+            f"{sum(drop.packets for drop in one.drops):,}",
+        ]
+        for one in found[:limit]
+    ]
+    if not rows:
+        output.say("No Services are served on this node.")
+        return
+    right = ["USABLE", "LOCAL", "CONNECTIONS", "REFUSED"]
+    output.say(
+        output.table(header, rows, right=right, wide=wide), output.more(len(rows), len(found))
+    )
+
+
+def _first(frontends: "list[Frontend]") -> str:
+    if not frontends:
+        return "-"
+    order = ("CLUSTER_IP", "LOAD_BALANCER", "EXTERNAL_IP", "NODE_PORT")
+    best = min(frontends, key=lambda one: order.index(one.kind) if one.kind in order else 9)
+    others = len({(one.address, one.port) for one in frontends}) - 1
+    return format_endpoint(best.address, best.port) + (f" +{others}" if others else "")
+
+
+def _usable(one: "ServiceSummary") -> str:
+    """Endpoints that new connections may choose; where there are none, what becomes of them."""
+    if not one.port.has_any:
+        return "none: refused"
+    return str(len(one.port.cluster)) if one.port.cluster else "-"
+
+
+def _whole(one: "ServiceSummary", wide: bool) -> str:
+    port = one.port
+    paragraphs = [
+        click.style(f"{port.service} {port.protocol}, {one.family.directory}", bold=True),
+        _answers_on(one, wide),
+        _endpoints(one, wide),
+    ]
+    if not port.has_any:
+        paragraphs.append(
+            click.style("  No endpoint is usable: every connection is refused.", fg="red")
+        )
+    if port.affinity_timeout_s:
+        paragraphs.append(
+            f"  A client keeps to its backend for {port.affinity_timeout_s} s after its last "
+            "new connection."
+        )
+    if one.source_ranges:
+        shown = ", ".join(
+            f"{format_address(r.address)}/{r.prefix_length}" for r in one.source_ranges
+        )
+        paragraphs.append(f"  Load balancer addresses answer only to {shown}.")
+    if one.counted:
+        paragraphs.append(
+            f"  Since the maps were made: {one.counted.connections:,} connections, "
+            f"{one.counted.packets:,} packets, {one.counted.bytes:,} bytes."
+        )
+    for drop in one.drops:
+        reason = drop.reason
+        paragraphs.append(
+            click.style(f"  {reason.verdict}: {drop.packets:,} packets, {reason.name}", fg="yellow")
+            + f": {reason.sentence}."
+        )
+        if reason.remedy:
+            paragraphs.append(f"    What to do: {reason.remedy}.")
+    return "\n".join(paragraphs)
+
+
+def _answers_on(one: "ServiceSummary", wide: bool) -> str:
+    rows = [
+        [
+            format_endpoint(frontend.address, frontend.port),
+            frontend.kind.replace("_", " ").title().replace("Ip", "IP"),
+            _policy(one, frontend),
+        ]
+        for frontend in one.frontends
+    ]
+    if not rows:
+        return "  It has no address on this node."
+    return output.table(["ANSWERS ON", "AS", "POLICY"], rows, indent="  ", wide=wide)
+
+
+def _policy(one: "ServiceSummary", frontend: "Frontend") -> str:
+    if "LOCAL" not in frontend.flags:
+        return "Cluster" + (", source ranges" if "SOURCE_RANGES" in frontend.flags else "")
+    text = "Local" if one.port.local else "Local: no endpoint here, so dropped"
+    return text + (", source ranges" if "SOURCE_RANGES" in frontend.flags else "")
+
+
+def _endpoints(one: "ServiceSummary", wide: bool) -> str:
+    rows = [
+        [
+            format_endpoint(summary.backend.address, summary.backend.port),
+            "here" if "ON_NODE" in summary.backend.flags else "elsewhere",
+            sets_of(summary.backend.flags),
+            f"{summary.answered:,}",
+            f"{summary.unanswered:,}",
+        ]
+        for summary in one.backends
+    ]
+    if not rows:
+        return "  It has no endpoint."
+    return output.table(
+        ["BACKEND", "RUNS", "CHOSEN BY", "ANSWERED", "UNANSWERED"],
+        rows,
+        right=["ANSWERED", "UNANSWERED"],
+        indent="  ",
+        wide=wide,
+    )
+
+
+def sets_of(flags: tuple[str, ...]) -> str:
+    """Which new connections may choose a backend with these flags."""
+    chosen = [
+        text
+        for flag, text in (("IN_CLUSTER_SET", "Cluster"), ("IN_LOCAL_SET", "Local"))
+        if flag in flags
+    ]
+    return ", ".join(chosen) if chosen else "none: it only ends its connections"
+
+
+def _network(one: "SourceRange") -> str:
+    return f"{format_address(one.address)}/{one.prefix_length}"
+
+
+def _row(one: "ServiceSummary") -> dict[str, Any]:
+    backends = {summary.backend.id: summary for summary in one.backends}
+
+    def endpoints(ids: dict[int, int]) -> list[str]:
+        return [
+            format_endpoint(backends[number].backend.address, backends[number].backend.port)
+            for number in ids
+            if number in backends
+        ]
+
+    return {
+        "service": one.port.service,
+        "protocol": one.port.protocol,
+        "family": one.family.directory,
+        "frontends": [
+            {
+                "address": format_address(frontend.address),
+                "port": frontend.port,
+                "kind": frontend.kind,
+                "policy": "Local" if "LOCAL" in frontend.flags else "Cluster",
+                "sourceRanges": "SOURCE_RANGES" in frontend.flags,
+            }
+            for frontend in one.frontends
+        ],
+        "hasAnyEndpoint": one.port.has_any,
+        "cluster": endpoints(one.port.cluster),
+        "local": endpoints(one.port.local),
+        "affinityTimeoutSeconds": one.port.affinity_timeout_s,
+        "sourceRanges": [_network(r) for r in one.source_ranges],
+        "backends": [
+            {
+                "backend": format_endpoint(summary.backend.address, summary.backend.port),
+                "onThisNode": "ON_NODE" in summary.backend.flags,
+                "answered": summary.answered,
+                "unanswered": summary.unanswered,
+            }
+            for summary in one.backends
+        ],
+        "connections": one.counted.connections if one.counted else 0,
+        "packets": one.counted.packets if one.counted else 0,
+        "bytes": one.counted.bytes if one.counted else 0,
+        "drops": [
+            {"reason": d.reason.name, "verdict": d.reason.verdict.value, "packets": d.packets}
+            for d in one.drops
+        ],
+    }

@@ -1,0 +1,153 @@
+"""The connection table, read quickly: large, usually nearly empty, and changing under our eyes.
+
+Half a million entries are looked through by their words alone, numbers in a row; only what is
+wanted is taken apart.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from ebpf_lb.datapath.clock import time_bits
+from ebpf_lb.datapath.reader.view import View
+
+FLOW, SIGNPOST = "flow", "signpost"
+
+
+class Word(NamedTuple):
+    """What an entry's word says (bpf/connections/flow.h)."""
+
+    kind: str  # FLOW or SIGNPOST
+    state: str
+    protocol: str
+    tick: int
+    service_id: int
+    source_id: int
+    flags: tuple[str, ...]
+
+
+class Entry(NamedTuple):
+    """An entry in use: where it is in the table, and what it holds.
+
+    A signpost leads a reply to its masqueraded flow. It holds in `client` the flow's own client,
+    and in `vip` the address and port by which the backend knows it: the node's.
+    """
+
+    set: int
+    slot: int
+    raw: int  # the word as a number
+    word: Word
+    client: bytes
+    client_port: int
+    vip: bytes
+    vip_port: int
+    backend: bytes
+    backend_port: int
+    snat_port: int
+
+
+class Words:
+    """Takes words apart."""
+
+    def __init__(self, view: View) -> None:
+        defines = view.layout.defines
+        self._time_mask = defines["FLOW_TIME_MASK"]
+        self._state = defines["FLOW_STATE_SHIFT"]
+        self._protocol = defines["FLOW_PROTOCOL_SHIFT"]
+        self._service = defines["FLOW_SERVICE_SHIFT"]
+        self._source = defines["FLOW_SOURCE_SHIFT"]
+        self._signpost = defines["FLOW_TURNED"]
+        generation = (1 << self._source) - (1 << defines["FLOW_GENERATION_SHIFT"])
+        self.lasting = ~(self._time_mask | generation)
+        """The bits that do not change from packet to packet, nor from tenant to tenant."""
+        self._flags = {name: defines[f"FLOW_{name}"] for name in ("SNAT", "BRIDGED")}
+        self._protocols = {number: name for name, number in view.short("flow_protocol").items()}
+        states = view.short("flow_state")
+        self._states = {number: name for name, number in states.items()}
+        self._unused = {states["FREE"], states["CLAIMED"]}
+
+    def used(self, word: int) -> bool:
+        """Not free, and not just being written."""
+        return (word >> self._state & 7) not in self._unused
+
+    def read(self, word: int) -> Word:
+        state, protocol = word >> self._state & 7, word >> self._protocol & 3
+        return Word(
+            SIGNPOST if word & self._signpost else FLOW,
+            self._states.get(state, str(state)),
+            self._protocols.get(protocol, str(protocol)),
+            word & self._time_mask,
+            word >> self._service & 0xFFFF,
+            word >> self._source & 0xFF,
+            tuple(name for name, bit in self._flags.items() if word & bit),
+        )
+
+
+def entries(
+    view: View, wanted: Callable[[Word], bool] = lambda word: True, holds: bytes = b""
+) -> Iterator[Entry]:
+    """What is in the table, by place. `wanted` judges by the word, before anything else is read;
+    `holds` must stand somewhere in the entry: an address, say."""
+    words = Words(view)
+    entry = view.layout.struct("flow")
+    verdicts: dict[int, bool] = {}  # what `wanted` said, by word without time and generation
+    for first, stride, _, part in view.blocks("flows"):
+        a_set = stride // entry.size
+        numbers = memoryview(part).cast("Q")[:: entry.size // 8].tolist()
+        for index, number in enumerate(numbers):
+            if not number or not words.used(number):
+                continue
+            lasting = number & words.lasting
+            verdict = verdicts.get(lasting)
+            if verdict is None:
+                verdict = verdicts[lasting] = wanted(words.read(number))
+            data = part[index * entry.size : (index + 1) * entry.size] if verdict else b""
+            if verdict and holds in data:
+                set_, slot = first + index // a_set, index % a_set
+                yield _entry(set_, slot, number, words.read(number), entry.unpack(data))
+
+
+def _entry(set_: int, slot: int, raw: int, word: Word, one: Any) -> Entry:
+    client, vip = (one.client, one.client_port), (one.vip, one.vip_port)
+    if word.kind == SIGNPOST:  # it stands in the table by what a reply names
+        client, vip = vip, client
+    ports = (one.backend_port, one.snat_port)
+    return Entry(set_, slot, raw, word, *client, *vip, one.backend, *ports)
+
+
+def age_s(view: View, word: Word) -> float | None:
+    """Seconds since the entry's last packet; None where the data path's clock is not known."""
+    return view.age_s(word.tick, time_bits())
+
+
+class Tally(NamedTuple):
+    """How many connections of a Service port with one backend are in a state."""
+
+    service_id: int
+    backend: bytes
+    backend_port: int
+    state: str
+    connections: int
+
+
+def tally(view: View) -> list[Tally]:
+    """All connections, counted. A million places take a fraction of a second."""
+    words = Words(view)
+    entry = view.layout.struct("flow")
+    at, port_at = entry.offset("backend"), entry.offset("backend_port")
+    width = view.family.address_bytes
+    counted: dict[tuple[int, bytes, bytes], int] = {}
+    for _, _, _, part in view.blocks("flows"):
+        numbers = memoryview(part).cast("Q")[:: entry.size // 8].tolist()
+        for start, number in zip(range(0, len(part), entry.size), numbers, strict=True):
+            if number and words.used(number):
+                backend = part[start + at : start + at + width]
+                port = part[start + port_at : start + port_at + 2]
+                key = (number & words.lasting, backend, port)
+                counted[key] = counted.get(key, 0) + 1
+    found: dict[tuple[int, bytes, int, str], int] = {}
+    for (number, backend, port), times in counted.items():
+        word = words.read(number)
+        if word.kind == FLOW:
+            place = (word.service_id, backend, int.from_bytes(port), word.state)
+            found[place] = found.get(place, 0) + times
+    return [Tally(*place, times) for place, times in sorted(found.items())]

@@ -1,0 +1,103 @@
+"""The commands that tell how a node is, on a node of the lab with a real agent."""
+
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from tests.lab.conftest import Room
+from tests.support.checker import SETTLED_S, Reaches, Refused, expect
+from tests.support.manifests import cluster_ip, deployment, service
+
+NODE = "node1"
+WEB, EMPTY = 231, 232
+EBPF_LB = [sys.executable, "-m", "ebpf_lb"]
+
+
+def run(room: Room, *arguments: str, node: str = NODE) -> "subprocess.CompletedProcess[str]":
+    return room.lab.exec(node, [*EBPF_LB, *arguments])
+
+
+def told(room: Room, *arguments: str) -> Any:
+    done = run(room, *arguments, "-o", "json")
+    assert done.returncode in (0, 1), done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def web(shared_room: Room) -> Room:
+    """A Service with two pods, another one without any, and a client on node1."""
+    shared_room.apply(
+        deployment("client", node=NODE),
+        deployment("web", replicas=2),
+        service("web", number=WEB),
+        service("empty", app="nobody", number=EMPTY),
+    )
+    return shared_room
+
+
+def ask(room: Room, number: int, family: str, wanted: Any) -> None:
+    address = cluster_ip(number, family)
+    bracketed = f"[{address}]" if family == "ipv6" else address
+    expect(room.lab, room.pod("client"), f"{bracketed}:80/tcp", wanted)
+
+
+def test_a_node_that_is_well(web: Room) -> None:
+    done = run(web, "status")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("This node is well.")
+    shown = told(web, "status")
+    assert shown["well"] is True
+    assert shown["problems"] == []
+    assert shown["agent"]["runs"] is True
+    assert shown["agent"]["lastSyncSecondsAgo"] is not None
+    assert shown["servicePorts"] >= 2
+    assert {"lo", "eth0"} <= {one["name"] for one in shown["interfaces"]}
+    assert all(one["programs"] for one in shown["interfaces"])
+    assert "connect4" in shown["socketHooks"]
+
+
+def test_a_node_without_an_agent_says_since_when(web: Room) -> None:
+    web.lab.stop_agent(NODE)
+    try:
+        deadline = time.monotonic() + SETTLED_S
+        while (shown := told(web, "status"))["agent"]["runs"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert shown["well"] is False
+        assert run(web, "status").returncode == 1
+        assert shown["agent"]["lastSignOfLifeSecondsAgo"] < 60
+        assert any(text.startswith("No agent has run since") for text in shown["problems"])
+    finally:
+        web.lab.start_agent(NODE)
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_services_backends_and_flows(web: Room, family: str) -> None:
+    ask(web, WEB, family, Reaches(set(web.pods("web"))))
+    name = f"{web.namespace}/web"
+    services = told(web, "services", name, "--family", family)["services"]
+    tcp = next(one for one in services if one["protocol"] == "TCP")
+    assert len(tcp["cluster"]) == 2
+    assert tcp["connections"] > 0
+    backends = told(web, "backends", "--service", name, "--family", family)["backends"]
+    assert {one["backend"] for one in backends} >= set(tcp["cluster"])
+    flows = told(web, "flows", "--service", name, "--family", family)["flows"]
+    assert {one["protocol"] for one in flows} == {"TCP"}
+    assert {f"{one['backend']}" for one in flows} <= {
+        one.rpartition(":")[0].strip("[]") for one in tcp["cluster"]
+    }
+    assert run(web, "services", f"{name}").stdout.startswith(name)
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_a_refusal_is_counted_where_it_is_asked_for(web: Room, family: str) -> None:
+    ask(web, EMPTY, family, Refused())
+    shown = told(web, "reasons", "NO_ENDPOINTS")["reasons"]
+    assert shown[0]["packets"] > 0
+    assert shown[0]["verdict"] == "reject"
+    listed = run(web, "services", f"{web.namespace}/empty").stdout
+    assert "No endpoint is usable: every connection is refused." in listed
