@@ -45,11 +45,6 @@ NODES = "nodes"
 _SOURCES = frozenset({resources.ENDPOINT_SLICES.name, resources.ENDPOINTS.name})
 
 
-def _is_vital(service: ObjectKey) -> bool:
-    """Whether the cluster itself lives by it."""
-    return service.namespace == "kube-system" or service == ObjectKey("default", "kubernetes")
-
-
 class Check(Protocol):
     """What is looked at every second. `problem`: a sentence, "" while all is well."""
 
@@ -155,8 +150,8 @@ class Loop:
         """Why this node is not served as it should be."""
         found = [one.problem for one in (self._parts.contact, *self._parts.checks) if one.problem]
         found += list(self._parts.attachments.failed.values())
-        refused = list(self._parts.programmer.refused.values())
-        found += [one.sentence for one in refused if _is_vital(one.key)]
+        priority, refused = self._parts.cluster.priority, self._parts.programmer.refused
+        found += [one.sentence for one in list(refused.values()) if priority(one.key).critical]
         return found
 
     @property

@@ -84,6 +84,7 @@ def run(config: Config, warnings: Sequence[str] = (), probes: pages.Probes | Non
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     process.limit_heaps()
+    process.collect_rarely()
     log = logs.configure(config.log_level, config.log_format)
     probes.listening.tell(log)
     log.info("starting", version=version("ebpf-lb"), node=config.node_name)

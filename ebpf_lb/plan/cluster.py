@@ -208,6 +208,11 @@ class Cluster:
         family = granted[0].family
         # a port's are told apart by address and port
         frontends: list[Frontend] = sorted([claim.frontend for claim in granted])
+        if by_table(service, self._algorithm):
+            frontends = [
+                frontend._replace(flags=frontend.flags | FrontendFlag.CONSISTENT)
+                for frontend in frontends
+            ]
         guarded = service.source_ranges is not None and any(
             f.flags & FrontendFlag.SOURCE_RANGES for f in frontends
         )

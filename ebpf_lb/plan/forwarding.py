@@ -5,7 +5,7 @@ values, sorted, equal exactly when the maps they ask for are equal. Those of whi
 are tuples, which are made and compared fastest.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
@@ -93,3 +93,14 @@ class Forwarding:
     source_ranges: tuple[Network, ...] = ()
     cluster_table: Table | None = None
     local_table: Table | None = None
+
+    @property
+    def by_table(self) -> bool:
+        return self.cluster_table is not None or self.local_table is not None
+
+    def without_tables(self) -> "Forwarding":
+        """The same, only that connections are not hashed consistently."""
+        frontends = tuple(
+            [one._replace(flags=one.flags & ~FrontendFlag.CONSISTENT) for one in self.frontends]
+        )
+        return replace(self, frontends=frontends, cluster_table=None, local_table=None)

@@ -8,7 +8,6 @@ address that moves from one to another is then never without an owner.
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 from ebpf_lb.agent.programming.refusals import Part, Refusals
@@ -143,8 +142,8 @@ class Programmer:
         self._account(part, wanted)
         room, plain = self._rooms[part.family], wanted
         lack = room.ask(part.name, due, demand)
-        if lack is not None and (wanted.cluster_table or wanted.local_table):
-            plain = replace(wanted, cluster_table=None, local_table=None)
+        if lack is not None and wanted.by_table:
+            plain = wanted.without_tables()
             without = demand._replace(slots=len(plain.cluster) + len(plain.local))
             hashed, lack = lack, room.ask(part.name, due, without)
             if lack is None:
@@ -256,7 +255,10 @@ class Programmer:
     def housekeeping(self) -> None:
         """Call it every second or so."""
         for writer in self._writers.values():
-            writer.housekeeping(self._clock())
+            try:
+                writer.housekeeping(self._clock())
+            except OSError as error:  # the next time goes on with it
+                self._log.warning("maps not tidied up", error=error.strerror)
 
     def note_changes(self) -> None:
         """Something was written: there may be room soon."""

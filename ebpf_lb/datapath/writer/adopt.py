@@ -19,7 +19,8 @@ _CHUNK = 4096  # backends a read
 
 @dataclass(slots=True)
 class Found:
-    """Service ports, and what belongs to none because an agent died between two writes."""
+    """Service ports, and what belongs to none because an agent died between two writes.
+    mentioned_ids: of services, by any of the strays."""
 
     records: dict[int, Record] = field(default_factory=dict)
     backend_ids: list[int] = field(default_factory=list)
@@ -29,6 +30,7 @@ class Found:
     stray_backend_ids: list[int] = field(default_factory=list)
     stray_frontends: dict[bytes, bytes] = field(default_factory=dict)
     stray_ranges: list[bytes] = field(default_factory=list)
+    mentioned_ids: list[int] = field(default_factory=list)
 
 
 # rule: CP-2

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ebpf_lb.datapath.writer.records import Backends, pack_ids
+from ebpf_lb.datapath.writer.records import FLAG_BITS, Backends, pack_ids
 from ebpf_lb.plan import maglev
 from ebpf_lb.plan.forwarding import Backend, Table
 
@@ -29,10 +29,20 @@ class Content:
     ids: Sequence[int]
 
     @classmethod
-    def of(cls, backends: tuple[Backend, ...], table: Table | None, ids: Backends) -> "Content":
-        """In the plan's order, which is the same on every node."""
+    def of(
+        cls,
+        backends: tuple[Backend, ...],
+        table: Table | None,
+        ids: Backends,
+        *,
+        in_order: bool = False,
+    ) -> "Content":
+        """In the plan's order, the same on every node. in_order: `ids` begins with them."""
+        if in_order and table is None and len(backends) == len(ids):  # nearly always
+            numbers = [entry >> FLAG_BITS for entry in ids.values()]
+            return cls(pack_ids(numbers), len(numbers), None, (), numbers)
         keys = [backend.address + backend.port.to_bytes(2) for backend in backends]
-        numbers = [ids[key][1] for key in keys]
+        numbers = [ids[key] >> FLAG_BITS for key in keys]
         if table is None:
             return cls(pack_ids(numbers), len(numbers), None, keys, numbers)
         said = hashlib.blake2b(digest_size=_DIGEST_BYTES)

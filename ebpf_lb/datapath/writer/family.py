@@ -1,40 +1,56 @@
-"""Writes Service ports of one family into the maps.
+"""Writes one family's Service ports, few or many, always in the same way.
 
-At no instant may a look-up find a frontend whose name, service, slots or backends are missing. So:
+Each becomes a `Change`: what the plan wants, against what the kernel holds, with everything taken
+that it needs and room for all its entries, before anything is written. Then the tables write their
+parts of all changes at once, in this order. One change is a batch of one.
 
-    name, source ranges, backends, slots, the service's words, filter bit, frontends,
-    the rest of a ClusterIP (UNSERVED)
+    what appears                                   what goes
+    1 names                                        8 ClusterIPs' other ports, frontends
+    2 source ranges                                9 source ranges
+    3 backends                                    10 backends, and flags that no longer hold
+    4 slots of new sets                           11 names
+    5 the service's words: one store a set
+    6 frontends, their filter bits before them
+    7 ClusterIPs' other ports (UNSERVED)
 
-and the other way round for what goes. What a program may still hold when it goes (an id, a region)
-is left as it is for a second; `housekeeping` then clears it and gives it out again.
+At no instant may a look-up find a frontend whose name, service, slots or backends are missing: so
+whatever is pointed to is written before the pointer, and removed after it. What a program may still
+hold when it goes (an id, a region of slots) rests as it is for a second (grace.py); `housekeeping`
+then clears it and gives it out again.
 
-The records mirror what the kernel holds, step by step: each changes when its write has succeeded.
-So after any failure they are true, and the next `set` writes what is missing.
+States. The records mirror what the kernel holds, step by step: each changes when its write has
+succeeded. So after any failure they are true, and the next `write` of that Service port writes what
+is missing. A Service port is in the records from its name on. What an agent that died left behind
+and no record explains are strays: they keep their ids until `retain` removed what mentions them.
 """
 
-import struct
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 
-from ebpf_lb.datapath.writer.adopt import read_back
+from ebpf_lb.datapath.writer.adopt import Found, read_back
+from ebpf_lb.datapath.writer.backends import BackendTable
+from ebpf_lb.datapath.writer.batch import each, reason
+from ebpf_lb.datapath.writer.change import Change
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
-from ebpf_lb.datapath.writer.fill import NewFrontends, NewServices
-from ebpf_lb.datapath.writer.names import NotHashed, NotProgrammed, format_name
+from ebpf_lb.datapath.writer.filter import VipFilter
+from ebpf_lb.datapath.writer.frontends import FrontendTable
+from ebpf_lb.datapath.writer.grace import Grace
+from ebpf_lb.datapath.writer.names import NameTable, NotHashed, NotProgrammed
 from ebpf_lb.datapath.writer.node import NodeTables
 from ebpf_lb.datapath.writer.pools import Exhausted
-from ebpf_lb.datapath.writer.records import Record, pack_ids, region_of, unpack_ids
-from ebpf_lb.datapath.writer.services import Change
-from ebpf_lb.datapath.writer.source_ranges import SourceRanges
+from ebpf_lb.datapath.writer.records import Record, region_of, unpack_ids
+from ebpf_lb.datapath.writer.sets import ServiceTable
+from ebpf_lb.datapath.writer.source_ranges import SourceRangeTable
 from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Protocol
 from ebpf_lb.plan.forwarding import Forwarding, ServicePortName
 from ebpf_lb.plan.room import Demand
 
-_INDEX = struct.Struct("=I")
 _KEPT_BACK_SHARE = 32
 
 
-class FamilyWriter(NodeTables):
-    """The only writer of one family's maps.
+class FamilyWriter:
+    """The only writer of one family's maps; those about the node itself are `node`'s part.
 
     clock: monotonic seconds. ticks_per_second: of the data path's clock, see bpf/ground/layout.h.
     """
@@ -42,20 +58,33 @@ class FamilyWriter(NodeTables):
     def __init__(
         self, maps: FamilyMaps, clock: Callable[[], float], ticks_per_second: float
     ) -> None:
-        super().__init__(maps)
+        self._maps = maps
+        self._clock = clock
         self.family = maps.layout.family
+        self.stats: Counter[str] = Counter()
+        """How many elements were written since the start, by map; deletions count as writes."""
         self.udp_departures = 0
         """How often backends of a UDP Service port ceased to serve since the start."""
         self._records: dict[ServicePortName, Record] = {}
         self._by_id: dict[int, Record] = {}
-        self._stray_ids: set[int] = set()
-        self._stray_names: list[int] = []
-        self._stray_backend_ids: list[int] = []
-        self._stray_regions: list[int] = []
-        self._pack_name = maps.layout.struct("service_name").pack
-        self._services = NewServices(maps, self.stats, clock, ticks_per_second)
-        self._frontends = NewFrontends(maps, self._by_id, self.stats, self._set_filter_bit)
-        self._ranges = SourceRanges(maps, self.stats)
+        self._strays = Found()
+        self._grace = Grace(clock)
+        vips = VipFilter(maps.vip_filter, self.stats)
+        self._names = NameTable(maps, self.stats)
+        self._ranges = SourceRangeTable(maps, self.stats)
+        self._backends = BackendTable(maps, self.stats, self._grace)
+        self._services = ServiceTable(maps, self.stats, self._grace, ticks_per_second)
+        self._frontends = FrontendTable(maps, self.stats, vips, self._by_id, clock)
+        node = NodeTables(maps, self.stats, vips)
+        self.set_config = node.set_config
+        self.set_crc32c_shifts = node.set_crc32c_shifts
+        self.set_interface = node.set_interface
+        self.delete_interface = node.delete_interface
+        self.interfaces = node.interfaces
+        self.set_snat_source = node.set_snat_source
+        self.clear_snat_source = node.clear_snat_source
+        self.set_pod_networks = node.set_pod_networks
+        self.set_service_networks = node.set_service_networks
 
     def adopt(self) -> None:
         """Reads back what the kernel holds, so that only differences are written. Writes nothing.
@@ -67,40 +96,28 @@ class FamilyWriter(NodeTables):
         self._by_id.clear()
         self._by_id.update(found.records)
         self._records = {record.name: record for record in records}
+        self._strays = found
         words = [word for record in records for word in (record.cluster, record.local) if word]
-        # strays keep their ids until `retain` has removed what mentions them
-        unpack_value = self._maps.layout.struct("frontend").unpack
-        unpack_range = self._maps.layout.struct("source_range_key").unpack
-        mentioned = {
-            *found.stray_service_ids,
-            *found.stray_names,
-            *(unpack_value(value).service_id for value in found.stray_frontends.values()),
-            *(unpack_range(key).service_id for key in found.stray_ranges),
-        }
-        # frontends of an earlier build may lead beyond the end of an array that has become smaller
-        stray_ids = {number for number in mentioned if number < self._maps.services.count}
-        self._stray_ids = stray_ids
-        self._stray_names = found.stray_names
-        self._stray_backend_ids = found.stray_backend_ids
         try:
-            self._services.adopt(
-                [*found.records, *stray_ids],
-                [*found.backend_ids, *found.stray_backend_ids],
-                words,
-            )
+            self._services.adopt([*found.records, *self._stray_ids()], words)
         except ValueError as error:
             raise UserError(
                 f"The {self.family.directory} maps contradict each other ({error}): "
                 "run `ebpf-lb cleanup` and start the agent again."
             ) from error
+        self._backends.adopt([*found.backend_ids, *found.stray_backend_ids])
         self._frontends.adopt(records, found.unserved, found.stray_frontends)
         self._ranges.adopt(records, found.stray_ranges)
+        self._grace.forget()
+        found.records, found.backend_ids, found.unserved = {}, [], set()  # only strays are left
+
+    # -- questions ---------------------------------------------------------------------------------
 
     def serving(self, service_id: int) -> set[tuple[bytes, int]]:
         """Address and port of the backends that a Service port sends new connections to; none if
         there is no such Service port."""
         record = self._by_id.get(service_id)
-        return self._services.serving(record) if record else set()
+        return self._backends.serving(record) if record else set()
 
     def names(self) -> list[ServicePortName]:
         """The Service ports that the kernel holds something for."""
@@ -113,7 +130,12 @@ class FamilyWriter(NodeTables):
 
     def occupancy(self) -> dict[str, int]:
         """How many elements are in use of the arrays that the writer gives out from."""
-        return self._services.occupancy()
+        used = self._services.occupancy()
+        return {
+            "services": used["services"],
+            "backends": self._backends.used,
+            "slots": used["slots"],
+        }
 
     def capacities(self) -> Demand:
         """What there is room for. Of backends and slots some are kept back: what changes needs new
@@ -137,48 +159,36 @@ class FamilyWriter(NodeTables):
         frontends = self._frontends.held(record)
         return Demand(1, frontends, len(record.backends) // 4, slots, len(record.ranges))
 
+    # -- writing -----------------------------------------------------------------------------------
+
     def set(self, forwarding: Forwarding) -> None:
         """Creates or changes one Service port; writes only the difference.
 
         NotProgrammed if it does not fit; what was there before goes on then. NotHashed if only its
         tables do not.
         """
-        name = forwarding.name
-        record = self._records.get(name) or Record(name, 0)
-        change: Change | None = None
-        try:
-            change = self._services.prepare(record, forwarding)
-            frontends = self._frontends.wanted(forwarding, change.service_id)
-            ranges = self._ranges.wanted(forwarding, change.service_id)
-            self._frontends.check_room(record, frontends)
-            self._ranges.check_room(record, ranges)
-            if not record.id:
-                self._begin(change)
-            self._ranges.add(record, ranges)
-            self._services.build_up(change)
-            self._frontends.change(record, frontends)
-            self._ranges.remove_others(record, ranges)
-            if self._services.clear(change):
-                self._note_departure(name)
-        except Exhausted as error:
-            raise NotProgrammed(name, self.family, error.what) from error
-        except OSError as error:
-            raise NotProgrammed(name, self.family, _reason(error)) from error
-        finally:
-            if change is not None:
-                self._services.give_back(change)
-        if change.lacking:
-            raise NotHashed(name, self.family, change.lacking)
+        for error in self.set_all((forwarding,)):
+            raise error
 
     def set_all(self, forwardings: Iterable[Forwarding]) -> list[NotProgrammed]:
-        """Sets many Service ports, new ones by few calls; the reasons of those that do not fit."""
-        refused = []
-        for forwarding in self._fill(forwardings):
+        """Creates or changes Service ports; the reasons of those that are not as they were asked
+        for. One that does not fit, or whose writing fails, does not hold back the others."""
+        problems: list[NotProgrammed] = []
+        changes: list[Change] = []
+        for forwarding in forwardings:
             try:
-                self.set(forwarding)
-            except NotProgrammed as error:
-                refused.append(error)
-        return refused
+                changes.append(self._prepare(forwarding))
+            except Exhausted as error:
+                problems.append(NotProgrammed(forwarding.name, self.family, error.what))
+        self._write(changes)
+        for change in changes:
+            name = change.record.name
+            if change.error:
+                self._give_back(change)
+                problems.append(NotProgrammed(name, self.family, change.error))
+            elif change.lacking:
+                problems.append(NotHashed(name, self.family, change.lacking))
+        return problems
 
     def delete(self, name: ServicePortName) -> None:
         """Removes a Service port; nothing happens if there is none."""
@@ -186,15 +196,16 @@ class FamilyWriter(NodeTables):
         if record is None:
             return
         try:
-            self._frontends.change(record, {})
+            self._frontends.remove(record, {})
             self._ranges.remove_others(record, ())
-            self._services.withdraw(record)
-            self._delete_name(record.id)
+            self._backends.withdraw(record)
+            self._names.remove(record.id)
         except OSError as error:
-            raise NotProgrammed(name, self.family, f"removing: {_reason(error)}") from error
+            raise NotProgrammed(name, self.family, f"removing: {reason(error)}") from error
         del self._records[record.name]
         del self._by_id[record.id]
-        self._services.release(record)
+        self._backends.free(unpack_ids(record.backends))
+        self._services.free([record.id], (record.cluster, record.local))
         self._note_departure(name)
 
     def retain(self, names: Collection[ServicePortName]) -> None:
@@ -204,95 +215,119 @@ class FamilyWriter(NodeTables):
             self.delete(name)
         self._frontends.remove_strays()
         self._ranges.remove_strays()
-        while self._stray_names:
-            self._delete_name(self._stray_names[-1])
-            self._stray_names.pop()
-        if self._stray_ids or self._stray_backend_ids:
-            self._services.free(self._stray_ids, self._stray_backend_ids, self._stray_regions)
-            self._stray_ids, self._stray_backend_ids, self._stray_regions = set(), [], []
+        while self._strays.stray_names:
+            self._names.remove(self._strays.stray_names[-1])
+            self._strays.stray_names.pop()
+        self._backends.free(self._strays.stray_backend_ids)
+        self._services.free(self._strays.mentioned_ids, ())
+        self._strays = Found()
 
     def housekeeping(self, now: float) -> None:
-        """Clears what was freed a second ago and gives it out again. Call it every second or so."""
-        self._services.housekeeping(now)
+        """Clears what was freed a second ago and gives it out again; tells old frontends that they
+        hash consistently. Call it every second or so."""
+        self._grace.end(now)
+        self._frontends.ripen(now)
 
-    def _fill(self, forwardings: Iterable[Forwarding]) -> list[Forwarding]:
-        """Writes those that are new, all or none of them; what is left to do."""
-        fresh: dict[ServicePortName, Forwarding] = {}
-        names: list[bytes] = []
-        taken: set[bytes] = set()
-        left = []
-        for forwarding in forwardings:
-            name = forwarding.name
-            keys = self._frontends.keys(forwarding)
-            new = name not in self._records and name not in fresh and _is_plain(forwarding)
-            if not new or not taken.isdisjoint(keys) or not self._frontends.unclaimed(keys):
-                left.append(forwarding)
-                continue
-            try:
-                names.append(self._pack_name(text=format_name(name)))
-            except TypeError:  # too long; `set` says so
-                left.append(forwarding)
-                continue
-            fresh[name] = forwarding
-            taken.update(keys)
-        wanted = list(fresh.values())
-        return left if self._write_fresh(wanted, names) else [*wanted, *left]
-
-    def _write_fresh(self, wanted: list[Forwarding], names: list[bytes]) -> bool:
-        """All of them, or False."""
-        if not wanted:
-            return True
+    def _prepare(self, forwarding: Forwarding) -> Change:
+        """Takes what the change needs; Exhausted, and nothing is taken, if it does not fit. Where
+        only its tables do not, they are left out."""
         try:
-            fresh = self._services.take_many(wanted)
+            return self._take(forwarding)
         except Exhausted:
-            return False
-        records = [one.record for one in fresh]
-        ids = pack_ids([record.id for record in records])
+            if not len(self._grace):
+                if not forwarding.by_table:
+                    raise
+            else:
+                self._grace.end(self._clock())  # maybe it is only not given back yet
         try:
-            self._maps.names.update_batch(ids, b"".join(names))
-            self.stats["names"] += len(records)
-            self._services.write_many(fresh)
-            self._frontends.write_many(fresh)
-        except (Exhausted, OSError):
-            # frontends may be there already: what they lead to stays until `retain` removes them
-            for record in records:
-                self._stray_names.append(record.id)
-                self._stray_ids.add(record.id)
-                self._stray_backend_ids += unpack_ids(record.backends)
-                self._stray_regions += (record.cluster, record.local)
-            return False
-        self._records.update((record.name, record) for record in records)
-        self._by_id.update((record.id, record) for record in records)
-        return True
+            return self._take(forwarding)
+        except Exhausted as error:
+            if not forwarding.by_table:
+                raise
+            return self._take(forwarding.without_tables(), lacking=error.what)
+
+    def _take(self, forwarding: Forwarding, lacking: str = "") -> Change:
+        record = self._records.get(forwarding.name) or Record(forwarding.name, 0)
+        taken = [] if record.id else [self._services.take_id()]
+        change = Change(
+            record=record,
+            forwarding=forwarding,
+            service_id=record.id or taken[0],
+            current=self._backends.held(record),
+            backends={},
+            sets=[],
+            timeout_and_flags=self._services.timeout_and_flags(forwarding),
+            taken_service_ids=taken,
+            lacking=lacking,
+        )
+        try:
+            if taken:
+                change.name_value = self._names.value(record.name)
+            backends, ids = self._backends.take(forwarding, change.current)
+            change.backends = backends
+            change.taken_backend_ids.update(ids)
+            self._services.take_regions(change)
+            self._frontends.prepare(change)
+            self._ranges.prepare(change)
+        except Exhausted:
+            self._give_back(change)
+            raise
+        return change
+
+    def _give_back(self, change: Change) -> None:
+        """What was taken and, in the end, not used."""
+        self._services.give_back(change.taken_service_ids, change.taken_regions)
+        self._backends.give_back(change.taken_backend_ids)
+
+    # rule: CP-3
+    def _write(self, changes: list[Change]) -> None:
+        def live() -> list[Change]:
+            return [change for change in changes if not change.error]
+
+        new = [change for change in changes if change.is_new]
+        each(new, lambda change: self._services.clear_words(change.service_id))
+        self._names.add([change for change in new if not change.error], self._begin)
+        self._ranges.add(live())
+        self._backends.raise_up(live())
+        self._services.fill_regions(live())
+        self._services.point(live())
+        self._frontends.add(live())
+        each([change for change in live() if not change.is_new], self._remove)
+        self._frontends.remove_orphans()
+        self._backends.lower(live())
+        for change in live():
+            if self._backends.let_go(change):
+                self._note_departure(change.record.name)
+        self._frontends.end_of_batch()
+        self._ranges.end_of_batch()
+
+    def _remove(self, change: Change) -> None:
+        self._frontends.remove(change.record, change.frontends)
+        self._ranges.remove_others(change.record, change.ranges)
 
     def _begin(self, change: Change) -> None:
-        """A Service port that was not there: its name, and empty words."""
+        """The name is there: from now on the id is the record's, whatever comes."""
         record = change.record
-        text = format_name(record.name)
-        try:
-            value = self._pack_name(text=text)
-        except TypeError as error:
-            raise Exhausted(f"its name is too long ({len(text)} characters)") from error
-        self._services.clear_words(change.service_id)
-        self._maps.names.update(_INDEX.pack(change.service_id), value)
-        self.stats["names"] += 1
-        self._services.assign(change)
+        record.id = change.service_id
+        change.taken_service_ids = []
         self._records[record.name] = record
         self._by_id[record.id] = record
+
+    def _stray_ids(self) -> list[int]:
+        """Of services that nothing explains, as far as they can be given out: frontends of an
+        earlier build may lead beyond the end of an array that has become smaller."""
+        unpack_value = self._maps.layout.struct("frontend").unpack
+        unpack_range = self._maps.layout.struct("source_range_key").unpack
+        found = self._strays
+        mentioned = {
+            *found.stray_service_ids,
+            *found.stray_names,
+            *(unpack_value(value).service_id for value in found.stray_frontends.values()),
+            *(unpack_range(key).service_id for key in found.stray_ranges),
+        }
+        found.mentioned_ids = [one for one in mentioned if one < self._maps.services.count]
+        return found.mentioned_ids
 
     def _note_departure(self, name: ServicePortName) -> None:
         if name.protocol is Protocol.UDP:
             self.udp_departures += 1
-
-    def _delete_name(self, number: int) -> None:
-        if self._maps.names.delete(_INDEX.pack(number)):
-            self.stats["names"] += 1
-
-
-def _is_plain(forwarding: Forwarding) -> bool:
-    """Nothing but names, backends, a slot each, words and frontends."""
-    return not (forwarding.source_ranges or forwarding.cluster_table or forwarding.local_table)
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)

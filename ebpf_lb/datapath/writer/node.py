@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ebpf_lb.datapath.crc32c import shift_columns
 from ebpf_lb.datapath.layout import load
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps, Table
-from ebpf_lb.datapath.writer.filter import filter_bit
+from ebpf_lb.datapath.writer.filter import VipFilter
 from ebpf_lb.datapath.writer.pools import full
 from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Family, Network
@@ -34,10 +34,10 @@ class FullError(UserError):
 class NodeTables:
     """Settings, interfaces, SNAT sources, pod networks and constants of one family."""
 
-    def __init__(self, maps: FamilyMaps) -> None:
+    def __init__(self, maps: FamilyMaps, stats: Counter[str], vips: VipFilter) -> None:
         self._maps = maps
-        self.stats: Counter[str] = Counter()
-        """How many elements were written since the start, by map; deletions count as writes."""
+        self._stats = stats
+        self._vips = vips
         flags = maps.layout.enum("config_flag")
         self._masquerade_all = flags["CONFIG_MASQUERADE_ALL"]
         self._pod_networks_known = flags["CONFIG_POD_NETWORKS_KNOWN"]
@@ -73,7 +73,7 @@ class NodeTables:
 
     def delete_interface(self, ifindex: int) -> None:
         if self._maps.interfaces.delete(_INDEX.pack(ifindex)):
-            self.stats["interfaces"] += 1
+            self._stats["interfaces"] += 1
 
     def interfaces(self) -> set[int]:
         """The ifindexes that have an entry."""
@@ -83,7 +83,7 @@ class NodeTables:
         """Number 1 … 255 stands for this address of the node from now on."""
         if not 0 < source_id < self._maps.snat_sources.max_entries:
             raise ValueError(f"{source_id} is no number of an SNAT source")
-        self._set_filter_bit(address)
+        self._vips.add(address)
         value = self._maps.layout.struct("snat_source").pack(address=address)
         self._put("snat_sources", self._maps.snat_sources, _INDEX.pack(source_id), value)
 
@@ -106,7 +106,7 @@ class NodeTables:
             self._put("pod_networks", self._maps.pod_networks, key, _PRESENT)
         for key in held - wanted:
             self._maps.pod_networks.delete(key)
-            self.stats["pod_networks"] += 1
+            self._stats["pod_networks"] += 1
         config = self._config()
         flags = config["flags"] & ~self._pod_networks_known
         known = self._pod_networks_known if networks else 0
@@ -135,13 +135,6 @@ class NodeTables:
         value = self._maps.layout.struct("config").pack(**fields)
         self._put("config", self._maps.config, _INDEX.pack(0), value)
 
-    def _set_filter_bit(self, address: bytes) -> None:
-        index, bit = filter_bit(address, self._maps.vip_filter.count)
-        word = self._maps.vip_filter.load(index)
-        if not word >> bit & 1:
-            self._maps.vip_filter.store(index, 0, word | 1 << bit)
-            self.stats["vip_filter"] += 1
-
     def _put(self, kind: str, table: Table, key: bytes, value: bytes) -> None:
         if table.lookup(key) == value:
             return
@@ -151,4 +144,4 @@ class NodeTables:
             if error.errno not in _FULL:
                 raise
             raise FullError(kind, table.max_entries) from error
-        self.stats[kind] += 1
+        self._stats[kind] += 1

@@ -47,7 +47,11 @@ class Record:
         self.ranges: tuple[bytes, ...] = ()
 
 
-Backends = dict[bytes, tuple[int, int]]  # address and port -> flags, id
+Backends = dict[bytes, int]
+"""Address and port -> id << FLAG_BITS | flags: one number, since there are very many."""
+
+FLAG_BITS = 8
+FLAGS = (1 << FLAG_BITS) - 1
 
 
 def pack_ids(ids: Sequence[int]) -> bytes:

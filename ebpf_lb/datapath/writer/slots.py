@@ -5,7 +5,7 @@ A region is named by its word, as in `services` (records.region_word); 0 is none
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import chain
 
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
@@ -48,15 +48,16 @@ class Slots:
             if word:
                 self._regions.give_back(*region_of(word))
 
-    def write(self, words: Sequence[int], ids: bytes) -> None:
-        """Fills regions, by one call: `ids` are all their backends' ids, behind each other."""
+    def keys(self, words: Iterable[int]) -> bytes:
+        """Of all slots in these regions, behind each other."""
         regions = map(region_of, words)
         places = chain.from_iterable(range(base, base + size) for base, size in regions)
-        self._table.update_batch(array("I", places).tobytes(), ids)
-        self._stats["slots"] += len(ids) // 4
+        return array("I", places).tobytes()
 
     def clear(self, word: int) -> None:
-        self.write((word,), bytes(4 * region_of(word)[1]))
+        size = region_of(word)[1]
+        self._table.update_batch(self.keys((word,)), bytes(4 * size))
+        self._stats["slots"] += size
 
     def rewrite(self, word: int, ids: bytes) -> None:
         """Writes those that differ."""

@@ -8,7 +8,7 @@ import pytest
 from ebpf_lb.model.endpoints import Endpoint
 from ebpf_lb.model.service import Algorithm, TrafficPolicy
 from ebpf_lb.plan.cluster import Cluster, NodeView
-from ebpf_lb.plan.forwarding import Forwarding, Table
+from ebpf_lb.plan.forwarding import Forwarding, FrontendFlag, Table
 from ebpf_lb.plan.maglev import size_for
 from tests.unit.plan.make import (
     NODE,
@@ -53,6 +53,9 @@ def test_by_configuration_or_by_the_service_itself(
     found = planned(*pods(3), default=default, algorithm=own)
     assert found.cluster_table == (Table(size_for(3)) if used else None)
     assert found.local_table is None
+    flags = {frontend.flags & FrontendFlag.CONSISTENT for frontend in found.frontends}
+    assert flags == {FrontendFlag.CONSISTENT if used else FrontendFlag(0)}
+    assert found.without_tables() == planned(*pods(3))
 
 
 def test_one_backend_needs_no_table() -> None:

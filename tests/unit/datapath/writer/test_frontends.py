@@ -60,3 +60,16 @@ def test_a_cluster_ip_that_becomes_somebody_elses_external_ip(gone: str) -> None
     else:
         writer.set(forwarding("web", vips=(101,)))
         assert fake.state() == from_scratch([other, forwarding("web", vips=(101,))])
+
+
+def test_what_somebody_else_took_out_leaves_the_count_right() -> None:
+    fake = FakeMaps(Family.IPV4, frontends=3)
+    writer = writer_of(fake)
+    four = [Frontend(address(Family.IPV4, last), 80, FrontendKind.EXTERNAL_IP) for last in range(4)]
+    one = forwarding("web", frontends=(four[0],))
+    writer.set(one)
+    (key,) = fake.tables["frontends"].content
+    assert fake.tables["frontends"].delete(key)
+    writer.set(replace(one, frontends=()))
+    writer.set(replace(one, frontends=tuple(four[1:])))
+    assert len(fake.tables["frontends"].content) == 3

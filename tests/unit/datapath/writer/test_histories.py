@@ -207,3 +207,46 @@ def test_what_does_not_fit_among_many_is_named_and_the_rest_is_written() -> None
     (error,) = writer.set_all(wanted)
     assert error.name.name == "c" and "backends is full" in str(error)
     assert fake.state() == from_scratch(wanted[:2])
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "one by one"])
+def test_a_cold_start_near_a_full_frontends_map_leaves_no_strays(at_once: bool) -> None:
+    """Two entries each, room for five and one: the last one writes nothing at all."""
+    fake, clock = FakeMaps(Family.IPV4, frontends=11), Clock()
+    writer = writer_of(fake, clock)
+    wanted = [forwarding(f"s{number}", vips=(number,)) for number in range(6)]
+    problems = []
+    if at_once:
+        problems = writer.set_all(wanted)
+    else:
+        for one in wanted:
+            problems += writer.set_all([one])
+    assert [problem.name.name for problem in problems] == ["s5"]
+    assert "frontends is full" in str(problems[0])
+    assert fake.state() == from_scratch(wanted[:5])
+    assert writer.occupancy() == {"services": 5, "backends": 15, "slots": 15}
+    writes = fake.hooks.writes
+    again = writer_of(fake, clock)
+    assert len(again.set_all(wanted)) == 1
+    again.retain([one.name for one in wanted])
+    assert fake.hooks.writes == writes, "a restart over a full map wrote something"
+
+
+def test_one_element_that_the_kernel_refuses_is_its_service_ports_loss_alone() -> None:
+    wanted = [forwarding(f"s{number}", vips=(number,)) for number in range(5)]
+    fake = FakeMaps(Family.IPV4)
+    assert writer_of(fake).set_all(wanted) == []
+    for fail_at in range(1, fake.hooks.writes + 1):
+        fake, clock = FakeMaps(Family.IPV4), Clock()
+        writer = writer_of(fake, clock)
+        fake.hooks.fail_at = fail_at
+        problems = writer.set_all(wanted)
+        assert len(problems) == 1 and "out of memory" in str(problems[0])
+        assert set(from_scratch([one for one in wanted if one.name != problems[0].name])) <= set(
+            fake.state()
+        )
+        assert writer.set_all(wanted) == []
+        assert fake.state() == from_scratch(wanted)
+        clock.now_s += 2
+        writer.housekeeping(clock())
+        assert writer.occupancy() == {"services": 5, "backends": 15, "slots": 15}
