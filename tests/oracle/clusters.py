@@ -111,18 +111,21 @@ def slices(draw: DrawFn, number: int, service: dict[str, Any]) -> dict[str, Any]
         st.just({"ready": False, "serving": False, "terminating": False}),
         st.fixed_dictionaries({"ready": condition, "serving": condition, "terminating": condition}),
     )
+    # a single endpoint without hints ends those of all the others
+    hints = {"forNodes": named(NODES), "forZones": named(ZONES)}
+    wholly = draw(st.sampled_from([(), ("forZones",), ("forNodes", "forZones")]))
+    always = {kind: hints[kind].filter(bool) for kind in wholly}
+    often = {kind: hints[kind] for kind in hints if kind not in wholly}
+    hinted = {"hints": st.fixed_dictionaries(always, optional=often)}
     endpoint = st.fixed_dictionaries(
-        {"addresses": st.sampled_from(PODS[family]).map(lambda address: [address])},
+        {
+            "addresses": st.sampled_from(PODS[family]).map(lambda address: [address]),
+            **(hinted if wholly else {}),
+        },
         optional={
             "conditions": conditions,
             "nodeName": st.sampled_from(NODES),
-            "hints": st.fixed_dictionaries(
-                {},
-                optional={
-                    "forNodes": named(NODES),
-                    "forZones": named(ZONES),
-                },
-            ),
+            **({} if wholly else hinted),
         },
     )
     port = st.fixed_dictionaries(

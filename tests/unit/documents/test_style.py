@@ -1,0 +1,53 @@
+"""Documents, messages and comments keep to the rules of style that a program can hold."""
+
+import pytest
+
+from tests.support import style
+from tests.support.prose import tracked
+
+# Sources follow.
+LOOKED_AT = (".md",)
+
+
+def test_what_people_read() -> None:
+    ours = (name for name in sorted(tracked()) if not name.startswith(style.QUOTES))
+    names = [name for name in ours if name.endswith(LOOKED_AT)]
+    assert len(names) > 20
+    found = [one for name in names for one in style.look(name, (style.ROOT / name).read_text())]
+    assert found == [], "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("line", "faulty"),
+    [
+        ("'x' is no whole number", True),
+        ("packets that are no Service's", True),
+        ("there is no such Service", False),
+        ("the API server is no longer away", False),
+        ("it must be no larger than 5", False),
+        ("There are no hints", False),
+        ("Credentials; without: those of a pod.", True),
+        ("Credentials; default: those of a pod.", False),
+        ("a pod without: nothing", False),
+        ("it is none of TCP, UDP and SCTP", True),
+        ("there is none of that name", False),
+        ("one a family", True),
+        ("one address of a family", False),
+        ("source translation", True),
+    ],
+)
+def test_the_rules(line: str, faulty: bool) -> None:
+    assert bool(list(style.faults(line))) is faulty
+
+
+def test_where_is_looked() -> None:
+    """In comments, docstrings and messages, and what an f-string puts together."""
+    code = (
+        '"""It is no room."""\n'
+        "x = 'no'  # that is no news\n"
+        'raise ValueError(f"{x!r} is no list")\n'
+        'help("Where; without: here.")\n'
+        "this_is_no_phrase = 1\n"
+    )
+    assert len(style.look("a.py", code)) == 4
+    assert len(style.look("a.h", "/* it is no room */ int is_no;\n// nor is no news\n")) == 2
