@@ -486,7 +486,7 @@ def test_only_what_the_cluster_lives_by_makes_a_node_unready() -> None:
     agent.writer.room = 0
     agent.tell(*lists(web()))
     assert len(agent.loop.left_out) == 1 and agent.loop.problems == []
-    agent.tell(Changed(SERVICES, dns(), DNS))
+    agent.tell(Changed(SERVICES, dns(cluster_dns=True), DNS))
     assert len(agent.loop.left_out) == 2
     [sentence] = agent.loop.problems
     assert "kube-system/dns" in sentence
