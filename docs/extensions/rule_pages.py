@@ -1,5 +1,6 @@
 """Rules on the site: ids that can be linked to, and the page from each to its code and tests."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from docutils import nodes
@@ -49,25 +50,22 @@ class RulesTable(SphinxDirective):
     """Every rule with the code that carries it and the tests that hold it."""
 
     def run(self) -> list[nodes.Node]:
-        for folder in (*rules.CODE, *rules.TESTS):
-            for path in (rules.ROOT / folder).rglob("*.*"):
-                if path.suffix in (".py", ".h", ".c"):
-                    self.env.note_dependency(str(path))
+        self.env.note_reread()
         code, tests = rules.in_code(), rules.in_tests()
         waiting = rules.not_held_yet(rules.NOT_HELD_YET.read_text())
-        rows = ["| Rule | Title | Code | Tests |", "|---|---|---|---|"]
+        rows = ["| Rule | Carried by, held by |", "|---|---|"]
         for rule in rules.defined(rules.LAW.read_text()):
-            held = _list(tests.get(rule.id, ()))
-            if rule.id in waiting:
-                held = f"{held}<br>not held yet: {waiting[rule.id]}" if held else "not held yet"
-            rows.append(
-                f"| {{rule}}`{rule.id}` | {rule.title} | {_list(code.get(rule.id, ()))} | {held} |"
-            )
+            lines = [
+                *_lines(code.get(rule.id, ())),
+                *_lines(tests.get(rule.id, ())),
+                *([f"*not held yet*: {waiting[rule.id]}"] if rule.id in waiting else ()),
+            ]
+            rows.append(f"| {{rule}}`{rule.id}`<br>{rule.title} | {'<br>'.join(lines)} |")
         return self.parse_text_to_nodes("\n".join(rows))
 
 
-def _list(places: Any) -> str:
-    return " ".join(f"`{place}`" for place in sorted(places))
+def _lines(places: Iterable[rules.Place]) -> list[str]:
+    return [f"`{place}`" for place in sorted(places)]
 
 
 def _resolve(app: Sphinx, env: Any, node: pending_xref, content: nodes.Element) -> Any:
