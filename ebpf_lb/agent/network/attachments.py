@@ -120,6 +120,13 @@ class Attachments:
         return frozenset(index for index, one in done if one.role is Role.UPLINK)
 
     @property
+    def neighbourhoods(self) -> frozenset[int]:
+        """Where the neighbours are whom our programs send to: at uplinks, and at bridges, for the
+        backends on a pod's own. Another thread may ask."""
+        done = list(self._done.values())
+        return self.uplinks | {one.bridge for one in done if one.bridge}
+
+    @property
     def failed(self) -> Mapping[int, str]:
         """What could not be done, in a sentence, by ifindex."""
         return self._failed
@@ -209,8 +216,7 @@ class Attachments:
     def _change_role(self, interface: Interface, before: Interface | None) -> None:
         index = interface.index
         if not interface.role.has_programs:
-            if before is not None:
-                self._control.detach(index)
+            self._control.detach(index)  # it may have been an uplink to an agent before this one
             return
         if not self._control.attach(index, interface.programs):
             return  # gone; its disappearance is on the way to us

@@ -152,6 +152,7 @@ class Network:
             up=bool(message["flags"] & _IFF_UP),
             mtu=message.get_attr("IFLA_MTU") or 0,
             xdp=tuple(sorted(attached_programs(message).values())),
+            mac=_mac(message.get_attr("IFLA_ADDRESS")),
         )
 
     def _address(self, message: Any, *, gone: bool) -> None:
@@ -191,3 +192,12 @@ def _ways_out(message: Any) -> Iterator[tuple[Family, int]]:
         yield family, out
     for hop in message.get_attr("RTA_MULTIPATH") or ():
         yield family, hop["oif"]
+
+
+def _mac(text: str | None) -> bytes:
+    """Six bytes; b"" for none, and for addresses of another kind."""
+    try:
+        found = bytes.fromhex((text or "").replace(":", ""))
+    except ValueError:
+        return b""
+    return found if len(found) == 6 else b""

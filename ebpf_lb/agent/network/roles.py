@@ -8,6 +8,10 @@ uplink a default route leaves, or it carries an address by which the cluster kno
 Of the others, what is called like a pod's is one; tunnels to other nodes are uplinks, and so is
 what carries an address and leads somewhere. A bridge leads to pods, unless a device of the machine
 is a port of it. By loopback the node talks to itself.
+
+Where a bridge is the way out, its ports that lead outside are the uplinks, and not the bridge: its
+netfilter (bridge-nf-call-iptables) sees packets between the two, and would know a connection by
+other addresses than the stack does if they were translated behind it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,7 +52,7 @@ class Role(Enum):
     POD = "pod"
     UPLINK = "uplink"
     LOOPBACK = "loopback"
-    BRIDGE = "bridge"  # pods are its ports: packets leave by it, but nothing of ours runs on it
+    BRIDGE = "bridge"  # pods or uplinks are its ports: it has an address, but no programs of ours
 
     @property
     def has_programs(self) -> bool:
@@ -59,7 +63,7 @@ class Role(Enum):
 class Link:
     """An interface. `master`: ifindex of what it is a port of, 0 for none. `peer_elsewhere`: it is
     paired with an interface of another network namespace. `up`: as its administrator wants it.
-    `xdp`: the ids of the XDP programs on it, whosever they are."""
+    `xdp`: the ids of the XDP programs on it, whosever they are. `mac`: b"" where it has none."""
 
     index: int
     name: str
@@ -70,6 +74,7 @@ class Link:
     up: bool = True
     mtu: int = 0
     xdp: tuple[int, ...] = ()
+    mac: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +114,9 @@ class XdpPlace:
 class Interface:
     """One that we look after. `bridge`: ifindex of its bridge, or 0. `sources`: at most one a
     family: what packets that are masqueraded towards it have as their source. `xdp`: None where no
-    XDP program belongs: all but uplinks, and tunnels, whose frames are packets before they come.
-    `layer_3`: its packets have no link header."""
+    XDP program belongs: all but uplinks; tunnels, whose frames are packets before they come; and
+    ports of bridges, since XDP cannot send by a bridge. `layer_3`: its packets have no link header.
+    `mac`: what frames for this node are addressed to there; b"" where there is none."""
 
     index: int
     name: str
@@ -119,6 +125,7 @@ class Interface:
     sources: tuple[bytes, ...]
     xdp: XdpPlace | None = None
     layer_3: bool = False
+    mac: bytes = b""
 
     @property
     def programs(self) -> str:
@@ -173,14 +180,15 @@ def view(
         elif role is Role.LOOPBACK:
             interfaces[link.index] = Interface(link.index, link.name, role, 0, ())
         elif role is not None:
-            bridge = roles.bridge(link) if role is Role.POD else 0
+            bridge = roles.bridge(link)
             sources = _sources(facts, bridge or link.index, primary, known)
             layer_3 = link.framing is Framing.NONE
             xdp = None
-            if role is Role.UPLINK and link.kind not in TUNNEL_KINDS and not layer_3:
+            if role is Role.UPLINK and not (bridge or link.kind in TUNNEL_KINDS or layer_3):
                 xdp = XdpPlace(link.kind in PAIRED_KINDS, link.mtu, link.xdp)
+            mac = facts.links[bridge or link.index].mac
             interfaces[link.index] = Interface(
-                link.index, link.name, role, bridge, sources, xdp, layer_3
+                link.index, link.name, role, bridge, sources, xdp, layer_3, mac
             )
     addresses = tuple(sorted({own.address for own in facts.addresses}))
     return NetworkView(interfaces, primary, addresses, pod_networks, tuple(sorted(unserved)))
@@ -216,16 +224,19 @@ class _Roles:
             return None
         if link.name == LOOPBACK:
             return Role.LOOPBACK
+        if link.kind == "bridge":
+            return self._role_of_bridge(link)
         if link.index in self._certain or _matches(link, self._patterns.uplinks):
             return Role.UPLINK
         if link.kind in UNCONNECTED_KINDS:
             return None
         if link.kind in TUNNEL_KINDS or (link.kind in LAYER_3_TUNNEL_KINDS and link.up):
             return Role.UPLINK
+        master = self._links.get(self.bridge(link))
+        if master is not None and self._leads_out(link) and self._is_way_out(master):
+            return Role.UPLINK
         if link.kind in PAIRED_KINDS:
             return self._role_of_pair(link)
-        if link.kind == "bridge":
-            return self._role_of_bridge(link)
         return Role.UPLINK if link.index in self._with_address else None
 
     def bridge(self, link: Link) -> int:
@@ -243,14 +254,30 @@ class _Roles:
 
     def _role_of_bridge(self, link: Link) -> Role | None:
         ports = self._ports.get(link.index, ())
-        if any(self.role(port) is Role.POD for port in ports):
-            return Role.BRIDGE
-        if link.index in self._with_address and any(
-            port.kind not in PAIRED_KINDS | UNCONNECTED_KINDS | VIRTUAL_MACHINE_KINDS
-            for port in ports
-        ):
-            return Role.UPLINK
-        return None
+        if self._is_way_out(link):
+            return Role.BRIDGE if any(map(self._leads_out, ports)) else Role.UPLINK
+        return Role.BRIDGE if any(self.role(port) is Role.POD for port in ports) else None
+
+    def _is_way_out(self, bridge: Link) -> bool:
+        """Whether the node itself is reached by this bridge."""
+        if _matches(bridge, self._patterns.ignored):
+            return False
+        if bridge.index in self._certain or _matches(bridge, self._patterns.uplinks):
+            return True
+        return bridge.index in self._with_outer_address and any(
+            self._leads_out(port) and port.kind not in PAIRED_KINDS
+            for port in self._ports.get(bridge.index, ())
+        )
+
+    def _leads_out(self, port: Link) -> bool:
+        """Whether a bridge's port is one towards others, and not towards pods and guests."""
+        if port.kind in UNCONNECTED_KINDS | VIRTUAL_MACHINE_KINDS:
+            return False
+        if _matches(port, self._patterns.ignored):
+            return False
+        if port.kind in PAIRED_KINDS:
+            return port.peer_elsewhere and not _matches(port, self._patterns.pods)
+        return True
 
 
 def _is_served(link: Link, role: Role) -> bool:

@@ -126,7 +126,8 @@ def test_a_pods_interface_that_becomes_an_uplink_changes_its_programs(agent: Age
     assert agent.loop.status()["uplinks"] == ["eth0", "veth4"]
     assert agent.attachments.uplinks == {2, 4}
     agent.tell(NetworkChanged(route))
-    assert attach_calls(agent) == ["attach pod 4"]
+    # the bridge of pods is one again: what it may have been to others must not stay
+    assert attach_calls(agent) == ["detach 3", "attach pod 4"]
     assert agent.loop.status()["uplinks"] == ["eth0"]
 
 
@@ -302,3 +303,8 @@ def test_an_address_that_went_while_no_agent_ran() -> None:
     writer.sources = {1: NODE4, 9: NODE4, 44: parse_address("192.0.2.9")}
     agent = Agent(writer)
     assert 44 not in agent.writer.sources and agent.writer.sources[9] == NODE4
+
+
+def test_neighbours_are_looked_after_at_uplinks_and_on_pods_bridges(agent: Agent) -> None:
+    """On either, packets of ours go to neighbours that the stack sends nothing to."""
+    assert agent.attachments.neighbourhoods == {2, 3}

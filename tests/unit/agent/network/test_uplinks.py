@@ -206,12 +206,67 @@ def test_a_bond_a_vlan_and_a_second_pair_of_a_machine_in_a_namespace() -> None:
     assert roles(seen) == {"bond0": "uplink", "bond0.7": "uplink", "eth1": "uplink"}
 
 
-def test_a_bridge_with_a_nic_is_an_uplink() -> None:
-    """Hosts of virtual machines: the node's address is on the bridge."""
-    links = (Link(2, "ens3", "", 3, False), Link(3, "vmbr0", "bridge", 0, False))
-    assert roles(look(*links, addresses=on(3, "192.0.2.5"))) == {"vmbr0": "uplink"}
-    assert roles(look(*links, addresses=on(3, "192.0.2.5"), routes=(3,))) == {"vmbr0": "uplink"}
+BRIDGE_MAC = bytes.fromhex("0200000000b0")
+NIC_MAC = bytes.fromhex("020000000001")
+
+
+@pytest.mark.parametrize("routes", [(), (3,)])
+@pytest.mark.parametrize("kind", ["", "bond", "vlan"])
+def test_behind_a_bridge_its_nic_is_the_uplink(kind: str, routes: tuple[int, ...]) -> None:
+    """Hosts of virtual machines: the node's address is on the bridge. But its netfilter sees what
+    comes before the bridge's own hooks do."""
+    links = (
+        Link(2, "ens3", kind, 3, False, mac=NIC_MAC),
+        Link(3, "vmbr0", "bridge", 0, False, mac=BRIDGE_MAC),
+        Link(4, "tap7", "tun", 3, False),
+        Link(5, "vnet0", "veth", 3, False),  # to another bridge of this machine
+    )
+    seen = look(*links, addresses=on(3, "192.0.2.5"), routes=routes)
+    assert roles(seen) == {"ens3": "uplink", "vmbr0": "bridge"}
+    assert source(seen, "ens3", IPV4) == source(seen, "vmbr0", IPV4) == is_("192.0.2.5")
+    nic = seen.interfaces[2]
+    assert (nic.bridge, nic.mac, nic.xdp) == (3, BRIDGE_MAC, None)
     assert roles(look(*links)) == {}
+
+
+def test_a_bridge_to_the_outside_with_pods_on_it() -> None:
+    links = (
+        Link(2, "ens3", "", 3, False),
+        Link(3, "br0", "bridge", 0, False),
+        Link(4, "veth12", "veth", 3, True),
+    )
+    seen = look(*links, addresses=on(3, "192.0.2.5"), routes=(3,))
+    assert roles(seen) == {"ens3": "uplink", "br0": "bridge", "veth12": "pod"}
+    assert seen.interfaces[4].bridge == 3
+
+
+def test_a_machine_in_a_namespace_behind_a_bridge_of_its_own() -> None:
+    """Its NIC is one end of a pair, and so is a pod's."""
+    links = (
+        Link(2, "eth0", "veth", 3, True),
+        Link(3, "br0", "bridge", 0, False),
+        Link(4, "veth12", "veth", 3, True),
+    )
+    seen = look(*links, addresses=on(3, "192.0.2.5"), routes=(3,))
+    assert roles(seen) == {"eth0": "uplink", "br0": "bridge", "veth12": "pod"}
+
+
+def test_a_way_out_without_a_port_that_leads_there_is_the_bridge_itself() -> None:
+    links = (
+        Link(3, "br0", "bridge", 0, False),
+        Link(4, "veth12", "veth", 3, True),
+        Link(5, "vnet0", "veth", 3, False),
+    )
+    seen = look(*links, addresses=on(3, "192.0.2.5"), routes=(3,))
+    assert roles(seen) == {"br0": "uplink", "veth12": "pod"}
+
+
+def test_a_nic_in_a_vrf() -> None:
+    """The cluster knows its address; its routes are in a table of their own."""
+    links = (Link(2, "ens3", "", 7, False), Link(7, "blue", "vrf", 0, False))
+    seen = look(*links, addresses=on(2, "192.0.2.5"), node=("192.0.2.5",))
+    assert roles(seen) == {"ens3": "uplink"}
+    assert seen.interfaces[2].bridge == 0
 
 
 def test_what_leads_nowhere() -> None:

@@ -129,7 +129,7 @@ def test_uplinks_come_change_and_go() -> None:
     assert agent.xdp.on == {2: "native"}
     assert interfaces(agent) == {"eth0": NATIVE}
     # a pod's wire that becomes the way out, and is one again
-    routed = facts(VETH4)
+    routed = facts(replace(VETH4, master=0))
     uplink = Facts(routed.links, routed.addresses, routed.default_routes | {(Family.IPV6, 4)})
     agent.tell(NetworkChanged(uplink))
     assert agent.xdp.on == {2: "native", 4: "native"}
