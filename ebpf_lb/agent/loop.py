@@ -115,7 +115,7 @@ class Loop:
         if config.endpoints_source == resources.ENDPOINTS.name:
             self._source = resources.ENDPOINTS.name
         self._missing = {resources.SERVICES.name, self._source, NODES}  # kinds not yet listed
-        self._latency = ProgrammingLatency(parts.metrics.programming.observe, wall_clock)
+        self._latency = ProgrammingLatency(parts.metrics.programmed, wall_clock)
         self._unserved: tuple[str, ...] = ()
         self._primary: tuple[bytes, ...] = ()
         self._pod_networks: tuple[Network, ...] = ()
@@ -245,10 +245,12 @@ class Loop:
                 cluster.set_service(event.object)
             case resources.ENDPOINT_SLICES.name:
                 if cluster.set_slice(event.object):
-                    self._latency.note(event.object.service, event.triggered_s)
+                    s = event.object
+                    self._latency.note(s.service, s.family, event.triggered_s)
             case resources.ENDPOINTS.name:
                 if cluster.set_slices(event.key, event.object):
-                    self._latency.note(event.key, event.triggered_s)
+                    for family in {s.family for s in event.object}:
+                        self._latency.note(event.key, family, event.triggered_s)
             case resources.SERVICE_CIDRS.name:
                 self._parts.service_networks.set(event.object)
             case _:
@@ -279,7 +281,7 @@ class Loop:
         for slices, moment in zip(listed, triggered_s, strict=False):
             for s in slices[:1]:
                 if self._parts.cluster.differs(s):
-                    self._latency.note(s.service, moment)
+                    self._latency.note(s.service, s.family, moment)
 
     def _set_node(self, node: Node | None) -> None:
         """Without a Node object we go on with what we last knew of it: addresses and zone do not
@@ -345,6 +347,7 @@ class Loop:
             return
         if self._dirty and self._clock() >= self._not_before and not self._stopping:
             self._sync(self._parts.cluster.take_changes())
+            self._parts.metrics.settled()
             self._dirty = False
             self._not_before = self._clock() + SYNC_INTERVAL_S
             self._inbox.settled()
@@ -372,7 +375,7 @@ class Loop:
             programmer.note_changes()
         elapsed_s = self._clock() - began
         if keys:
-            self._parts.metrics.synced(elapsed_s)
+            self._parts.metrics.synced(elapsed_s, full=first)
         tell = self._parts.log.info if first else self._parts.log.debug
         if keys or first:
             tell("synced", services=len(keys), writes=written, seconds=round(elapsed_s, 4))

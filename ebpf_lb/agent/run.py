@@ -14,17 +14,20 @@ from ebpf_lb.agent.host.bpffs import ensure_bpffs
 from ebpf_lb.agent.host.conntrack import Conntrack, raise_limits
 from ebpf_lb.agent.inbox import HooksChanged, Inbox, NetworkChanged, ServerMoved
 from ebpf_lb.agent.loop import Loop, Parts
+from ebpf_lb.agent.metrics import process as process_metrics
 from ebpf_lb.agent.metrics.counters import Metrics
 from ebpf_lb.agent.metrics.maps import MapCollector
 from ebpf_lb.agent.metrics.parts import (
     ConflictCollector,
     HealthCheckCollector,
     HookCollector,
+    ProbeCollector,
     ProgrammerCollector,
     ServerCollector,
     StaleSocketCollector,
     XdpCollector,
 )
+from ebpf_lb.agent.metrics.requests import RequestCollector
 from ebpf_lb.agent.network import hook_changes, reserved
 from ebpf_lb.agent.network.attachments import Attachments, SourceNumbers
 from ebpf_lb.agent.network.interfaces import Network
@@ -34,7 +37,7 @@ from ebpf_lb.agent.network.xdp import XdpUplinks
 from ebpf_lb.agent.programming.conflicts import Conflicts
 from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.agent.programming.service_networks import ServiceNetworks
-from ebpf_lb.agent.servers import pages
+from ebpf_lb.agent.servers import pages, zpages
 from ebpf_lb.agent.servers.health_checks import HealthCheckServers
 from ebpf_lb.agent.upkeep import neighbours
 from ebpf_lb.agent.upkeep.build_pins import BuildPins
@@ -227,23 +230,31 @@ def _run(
     metrics.registry.register(HealthCheckCollector(health_checks))
     metrics.registry.register(XdpCollector(xdp))
     metrics.registry.register(ServerCollector(contact))
+    metrics.registry.register(ProbeCollector(probes.health.answers))
+    metrics.registry.register(RequestCollector(client.requests))
+    process_metrics.register(metrics.registry, version("ebpf-lb"))
     metrics.registry.register(StaleSocketCollector(stale_sockets))
     metrics.registry.register(HookCollector({"tc": attachments, "xdp": xdp, "cgroup": sockets}))
     if not late:
         sockets.attach()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
-    neighbours.keep_asking(lambda: attachments.uplinks)
+    neighbours.keep_asking(lambda: attachments.neighbourhoods)
     network.follow(lambda facts: inbox.put(NetworkChanged(facts)))
     hook_changes.follow(lambda interfaces: inbox.put(HooksChanged(interfaces)))
     client.moved = lambda ends: inbox.put(ServerMoved(ends))
     watchers = _watch(config, client, inbox)
     probes.health.state = loop
+    paths = ["/configz", "/healthz", "/metrics", "/proxyMode", "/status", "/statusz"]
+    statusz = zpages.Statusz(version("ebpf-lb"), paths)
     inquiries = pages.serve_inquiries(
         config,
         metrics.page,
-        {"/status": lambda: loop.status() | recent_drops.status()},
-        {"/healthz": lambda: "ok", "/proxyMode": lambda: "ebpf"},
+        {
+            "/status": lambda: loop.status() | recent_drops.status(),
+            "/configz": lambda: zpages.configz(config),
+        },
+        {"/healthz": lambda: "ok", "/proxyMode": lambda: "ebpf", "/statusz": statusz.page},
     )
     inquiries.tell(log)
     log.info(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import urllib3
 
@@ -22,6 +22,7 @@ from ebpf_lb.errors import UserError
 from ebpf_lb.kube import credentials
 from ebpf_lb.kube.causes import because
 from ebpf_lb.kube.credentials import Credentials
+from ebpf_lb.kube.requests import NO_ANSWER, Requests
 from ebpf_lb.kube.stamps import Stamp
 from ebpf_lb.kube.way import End, Way
 
@@ -114,6 +115,8 @@ class ApiClient:
         self._read = read
         self._reading = threading.Lock()
         self._way = way or Way()
+        self.requests = Requests()
+        """An account of all requests."""
         self._clock = clock
         self._same_until = -math.inf
         self._unread: tuple[Stamp, ...] | None = None  # how files were that could not be read
@@ -128,6 +131,10 @@ class ApiClient:
         """The API server's URL."""
         return self._credentials.server
 
+    @property
+    def _host(self) -> str:
+        return urlsplit(self._credentials.server).netloc
+
     def look_up(self, *, again: bool = False) -> frozenset[End]:
         """Brings `ends` up to date. `again`: see Way."""
         used = self._credentials
@@ -141,7 +148,9 @@ class ApiClient:
         """The JSON document at `path`; ApiError if there is none."""
         response = self._request(path, query, timeout_s)
         try:
-            return json.loads(response.read())
+            body = response.read()
+            self.requests.received("GET", self._host, len(body))
+            return json.loads(body)
         except urllib3.exceptions.ReadTimeoutError:
             raise Silence from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -187,6 +196,7 @@ class ApiClient:
             target = f"{used.server}{path}"
             self.look_up()
             given = {"Accept": "application/json", "User-Agent": "ebpf-lb", **used.headers}
+            began, code = self._clock(), NO_ANSWER
             try:
                 response = pool.request(
                     method,
@@ -198,6 +208,7 @@ class ApiClient:
                     retries=False,
                     timeout=urllib3.Timeout(connect=5, read=read_timeout_s),
                 )
+                code = str(response.status)
             except urllib3.exceptions.ReadTimeoutError:
                 raise Silence from None
             except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -205,6 +216,9 @@ class ApiClient:
                 raise ApiError(
                     0, f"the API server {used.server} cannot be reached: {because(error)}"
                 ) from None
+            finally:
+                took_s = self._clock() - began
+                self.requests.made(method, self._host, code, took_s, len(body or b""))
             if response.status in (200, 201):
                 return response
             refusal = _refusal(used.server, path, response)

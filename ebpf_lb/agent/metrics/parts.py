@@ -1,11 +1,13 @@
 """What the agent's parts say of themselves when somebody asks."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ebpf_lb.agent.metrics.counters import ip_family
 from ebpf_lb.model.values import Family
 
 
@@ -16,7 +18,7 @@ class Programmed(Protocol):
     def refused(self) -> Sized: ...
     @property
     def services(self) -> int: ...
-    def without_local_endpoints(self, policy: str) -> int: ...
+    def without_local_endpoints(self, policy: str, family: Family) -> int: ...
     def writes_by_map(self) -> Iterable[tuple[Family, str, int]]: ...
 
 
@@ -44,10 +46,11 @@ class ProgrammerCollector(Collector):
         lacking = GaugeMetricFamily(
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
             "Service ports with traffic policy Local and no endpoint on this node.",
-            labels=["traffic_policy"],
+            labels=["traffic_policy", "ip_family"],
         )
-        for policy in ("internal", "external"):
-            lacking.add_metric([policy], programmed.without_local_endpoints(policy))
+        for policy, family in itertools.product(("internal", "external"), Family):
+            count = programmed.without_local_endpoints(policy, family)
+            lacking.add_metric([policy, ip_family(family)], count)
         yield lacking
         writes = CounterMetricFamily(
             "ebpf_lb_map_writes", "Elements written into maps.", labels=["family", "map"]
@@ -186,3 +189,26 @@ class ServerCollector(Collector):
             "For how long some kind of object has not been followed; 0 while all are.",
             value=self._contact.cut_off_s,
         )
+
+
+class ProbeCollector(Collector):
+    """How probes were answered. `answers`: by page and status."""
+
+    def __init__(self, answers: Mapping[tuple[str, int], int]) -> None:
+        self._answers = answers
+
+    def collect(self) -> Iterator[Metric]:
+        healthz = CounterMetricFamily(
+            "kubeproxy_proxy_healthz", "Answers to /healthz, by status.", labels=["code"]
+        )
+        livez = CounterMetricFamily(
+            "kubeproxy_proxy_livez", "Answers to /livez, by status.", labels=["code"]
+        )
+        readyz = CounterMetricFamily(
+            "ebpf_lb_readyz", "Answers to /readyz, by status.", labels=["code"]
+        )
+        answers = dict(self._answers)
+        for page, metric in (("healthz", healthz), ("livez", livez), ("readyz", readyz)):
+            for status in (200, 503):
+                metric.add_metric([str(status)], answers.get((page, status), 0))
+            yield metric

@@ -104,9 +104,9 @@ class Programmer:
         """Services of which something is in the maps."""
         return len(self._names)
 
-    def without_local_endpoints(self, policy: str) -> int:
+    def without_local_endpoints(self, policy: str, family: Family) -> int:
         """Service ports with traffic policy Local and endpoints, but none on this node."""
-        return len(self._without_local[policy])
+        return sum(part.family is family for part in list(self._without_local[policy]))
 
     def program(
         self, key: ObjectKey, forwardings: Iterable[Forwarding], priority: Priority | None = None

@@ -10,6 +10,7 @@ from tests.unit.agent.fakes import EPOCH_S, Agent
 from tests.unit.agent.test_loop import WEB, lists, web
 from tests.unit.plan.make import a_slice, endpoint
 
+IPV4 = {"ip_family": "IPv4"}
 NAME = "kubeproxy_network_programming_duration_seconds"
 
 
@@ -26,7 +27,7 @@ def changed(agent: Agent, age_s: float, *where: str, name: str = "web-1") -> Cha
 def measured(agent: Agent) -> tuple[int, float]:
     """How many latencies, and their sum in seconds."""
     registry = agent.metrics.registry
-    count, total = (registry.get_sample_value(f"{NAME}_{what}") for what in ("count", "sum"))
+    count, total = (registry.get_sample_value(f"{NAME}_{what}", IPV4) for what in ("count", "sum"))
     assert count is not None and total is not None
     return int(count), total
 
@@ -45,13 +46,17 @@ def test_from_the_change_to_the_maps(agent: Agent) -> None:
     count, total = measured(agent)
     assert (count, round(total, 3)) == (1, 2.5)
     value = agent.metrics.registry.get_sample_value
-    assert value(f"{NAME}_bucket", {"le": "2.0"}) == 0
-    assert value(f"{NAME}_bucket", {"le": "3.0"}) == 1
+    assert value(f"{NAME}_bucket", {"le": "2.0", **IPV4}) == 0
+    assert value(f"{NAME}_bucket", {"le": "3.0", **IPV4}) == 1
 
 
 def test_buckets_are_kube_proxys() -> None:
     (family,) = [f for f in Agent().metrics.registry.collect() if f.name == NAME]
-    bounds = [s.labels["le"] for s in family.samples if s.name.endswith("_bucket")]
+    bounds = [
+        s.labels["le"]
+        for s in family.samples
+        if s.name.endswith("_bucket") and s.labels["ip_family"] == "IPv4"
+    ]
     assert len(bounds) == 2 + 59 + 12 + 7 + 1
     assert bounds[:4] == ["0.25", "0.5", "1.0", "2.0"]
     assert bounds[59:63] == ["58.0", "59.0", "60.0", "65.0"]
