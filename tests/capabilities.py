@@ -101,6 +101,12 @@ def _network_namespaces() -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def _tcx() -> bool:
+    from ebpf_lb.datapath.attach.tcx import supported
+
+    return _root() and supported()
+
+
 def _mounted(kind: str) -> bool:
     return any(line.split()[2] == kind for line in Path("/proc/mounts").read_text().splitlines())
 
@@ -129,6 +135,7 @@ BPFFS = Capability(
     "bpffs", "mount -t bpf bpf /sys/fs/bpf (`make setup` does)", lambda: _mounted("bpf")
 )
 CGROUP2 = Capability("cgroup v2", "mount cgroup version 2", lambda: _mounted("cgroup2"))
+TCX = Capability("tcx", "run Linux 6.6 or later", _tcx)
 NETNS = Capability("network namespaces", "run as root", _network_namespaces)
 NFTABLES = Capability(
     "nftables", "apt-get install nftables (`make setup` does)", lambda: bool(shutil.which("nft"))

@@ -77,6 +77,21 @@ INLINE int ctx_is_own(context *ctx)
 	return !ctx->ingress_ifindex;
 }
 
+/*
+ * Is it a packet of this build's family, and this interface's own? A filter of TC is asked for one protocol
+ * only, a program of tcx for all; a frame with a VLAN tag is another interface's.
+ */
+INLINE int ctx_is_of_family(context *ctx)
+{
+#if LINK_HEADER_BYTES
+	return ctx->protocol == htons16(ETHERTYPE) && !ctx->vlan_present;
+#else
+	__u8 *version = (void *)(long)ctx->data;
+
+	return (void *)(version + 1) > (void *)(long)ctx->data_end || *version >> 4 == FAMILY;
+#endif
+}
+
 /* How many packets offloads have joined into this one. */
 INLINE __u32 ctx_packets(context *ctx)
 {

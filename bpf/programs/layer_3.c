@@ -18,12 +18,12 @@
 
 int l3_ingress(struct __sk_buff *skb)
 {
-	return from_client(skb, HOOK_FROM_OUTSIDE);
+	return ctx_is_of_family(skb) ? from_client(skb, HOOK_FROM_OUTSIDE) : NEXT;
 }
 
 int l3_egress(struct __sk_buff *skb)
 {
-	return to_client(skb, HOOK_TO_OUTSIDE);
+	return ctx_is_of_family(skb) ? to_client(skb, HOOK_TO_OUTSIDE) : NEXT;
 }
 
 /* Behind tail calls: see enum slow_path */

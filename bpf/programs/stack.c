@@ -22,31 +22,31 @@
 
 int pod_ingress(struct __sk_buff *skb)
 {
-	return from_client(skb, HOOK_FROM_POD);
+	return ctx_is_of_family(skb) ? from_client(skb, HOOK_FROM_POD) : NEXT;
 }
 
 int pod_egress(struct __sk_buff *skb)
 {
-	return to_client(skb, HOOK_TO_POD);
+	return ctx_is_of_family(skb) ? to_client(skb, HOOK_TO_POD) : NEXT;
 }
 
 /* TC, uplinks and tunnel devices */
 
 int uplink_ingress(struct __sk_buff *skb)
 {
-	return from_client(skb, HOOK_FROM_OUTSIDE);
+	return ctx_is_of_family(skb) ? from_client(skb, HOOK_FROM_OUTSIDE) : NEXT;
 }
 
 int uplink_egress(struct __sk_buff *skb)
 {
-	return to_client(skb, HOOK_TO_OUTSIDE);
+	return ctx_is_of_family(skb) ? to_client(skb, HOOK_TO_OUTSIDE) : NEXT;
 }
 
 /* TC, loopback */
 
 int loopback_egress(struct __sk_buff *skb)
 {
-	return over_loopback(skb);
+	return ctx_is_of_family(skb) ? over_loopback(skb) : NEXT;
 }
 
 /* TC, behind tail calls: see enum slow_path */

@@ -436,6 +436,12 @@ class Loop:
 
     # for people
 
+    @property
+    def hook_problems(self) -> list[str]:
+        """What others did at our hooks. Another thread may ask."""
+        found = [one.problem for one in self._parts.checks if one.problem]
+        return found + self._parts.attachments.ahead
+
     def status(self) -> dict[str, Any]:
         """What is well and what is not, as data. Another thread may ask."""
         programmer = self._parts.programmer
@@ -448,7 +454,7 @@ class Loop:
             "notProgrammed": programmer.refused.sentences(),
             "conflicts": self._parts.conflicts.sentences(),
             "staleSocketProblem": self._parts.stale_sockets.problem,
-            "hookProblems": [one.problem for one in self._parts.checks if one.problem],
+            "hookProblems": self.hook_problems,
             "serviceNetworkProblems": list(self._parts.service_networks.problems),
             "interfaces": self._parts.attachments.attached(Role.POD),
             "uplinks": self._parts.attachments.attached(Role.UPLINK),

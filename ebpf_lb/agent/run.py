@@ -50,7 +50,7 @@ from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets, translated_sockets
 from ebpf_lb.agent.upkeep.sweeper import Sweeper
 from ebpf_lb.datapath import clock as datapath_clock
 from ebpf_lb.datapath.accept_local import SETTING, accept_local
-from ebpf_lb.datapath.attach.tc import TrafficControl
+from ebpf_lb.datapath.attach.hooks import HookControl
 from ebpf_lb.datapath.attach.xdp import XdpControl
 from ebpf_lb.datapath.loader import Loaded, ensure_layer_3, ensure_loaded, retire_old_builds
 from ebpf_lb.datapath.pins import Build, Pins
@@ -119,7 +119,7 @@ def _run(
     # its pins, and with them its slow paths: it would drop even our connection to the API server.
     late = loaded.apart
     _set_node_tables(config, writers)
-    control = TrafficControl(config.filter_preference)
+    control = HookControl(Pins(config.bpffs), config.filter_preference, config.tc_hooks)
     for role in Role:
         if role.has_programs:
             control.use(loaded.build, role.value)
@@ -234,7 +234,11 @@ def _run(
     metrics.registry.register(RequestCollector(client.requests))
     process_metrics.register(metrics.registry, version("ebpf-lb"))
     metrics.registry.register(StaleSocketCollector(stale_sockets))
-    metrics.registry.register(HookCollector({"tc": attachments, "xdp": xdp, "cgroup": sockets}))
+    metrics.registry.register(
+        HookCollector(
+            {"tc": attachments, "xdp": xdp, "cgroup": sockets}, lambda: len(loop.hook_problems)
+        )
+    )
     if not late:
         sockets.attach()
     for number in (signal.SIGTERM, signal.SIGINT):

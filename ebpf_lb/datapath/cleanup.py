@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ebpf_lb.datapath.accept_local import restore
 from ebpf_lb.datapath.attach.cgroup import remove_link
-from ebpf_lb.datapath.attach.tc import TrafficControl
+from ebpf_lb.datapath.attach.hooks import HookControl
 from ebpf_lb.datapath.attach.xdp import XdpControl
 from ebpf_lb.datapath.libbpf import Link, Program, link_ids
 from ebpf_lb.datapath.loader import cache
@@ -20,7 +20,7 @@ from ebpf_lb.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """How much there was."""
+    """How much there was; `filters`: programs at interfaces' TC hooks, by filters or links."""
 
     filters: int
     xdp: int
@@ -42,16 +42,16 @@ def cleanup(root: Path, cgroup: Path | None = None) -> Removed:
     """
     if root.exists() and not _in_bpffs(root):
         raise UserError(f"{root} is not in bpffs, so it holds no pins of ours: check --bpffs.")
-    with TrafficControl() as tc:
-        filters = sum(tc.detach(ifindex) for ifindex in tc.interfaces())
     pins = Pins(root)
+    with HookControl(pins) as hooks:
+        filters = sum(hooks.detach(ifindex) for ifindex in hooks.interfaces())
     with XdpControl(pins) as control:
         xdp = sum(control.detach(ifindex) for ifindex in control.ours())
     links = _remove_links(pins, cgroup)
     count = 0
     restore(pins)
     pins.current.path.unlink(missing_ok=True)
-    for folder in (pins.builds, pins.links):
+    for folder in (pins.builds, pins.links, pins.tcx):
         if folder.exists():
             count += sum(len(files) for _, _, files in os.walk(folder))
             shutil.rmtree(folder)

@@ -7,6 +7,7 @@
     ROOT/builds/BUILD/ipv4/UNIT/calls     xdp's and l3's own slow paths; see loader/programs.py
     ROOT/builds/BUILD/node/maps/NAME      maps that both families share
     ROOT/links/NAME                       cgroup links, which outlive builds
+    ROOT/tcx/IFINDEX-DIRECTION-FAMILY     interfaces' links, likewise
     ROOT/accept_local -> 0                what the setting was before us (accept_local.py)
 
 BUILD is a hash of the sources and of every setting that the programs know.
@@ -58,6 +59,10 @@ class Pins:
     @property
     def links(self) -> Path:
         return self.root / "links"
+
+    @property
+    def tcx(self) -> Path:
+        return self.root / "tcx"
 
     @property
     def accept_local(self) -> Path:

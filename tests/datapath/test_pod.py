@@ -12,7 +12,7 @@ from ebpf_lb.datapath.reader import View
 from ebpf_lb.model.values import Family, Protocol
 from ebpf_lb.plan.forwarding import FrontendKind
 from tests.datapath.judge import FOLLOWED
-from tests.datapath.kernel import NODE, Kernel
+from tests.datapath.kernel import NODE, TC_NEXT, Kernel
 from tests.support.fragments import join, split
 from tests.support.packets import (
     ACK,
@@ -101,6 +101,27 @@ def test_what_is_no_services_leaves_as_it_came(kernel: Kernel, world: World) -> 
         result = kernel.run(program, sent)
         assert result.passed and result.frame == sent.frame()
     assert not kernel.flows()
+
+
+@pytest.mark.parametrize("kind", ["other-family", "arp", "tagged"])
+def test_other_kinds_of_frames_are_nobodys_business(
+    kernel: Kernel, world: World, kind: str
+) -> None:
+    """A program of tcx gets them all; what has a VLAN tag is for another interface."""
+    kernel.service(world.vip, 80, [(world.backend, 80)])
+    frame = first(world).frame()
+    types = {Family.IPV4: b"\x08\x00", Family.IPV6: b"\x86\xdd"}
+    other = types[Family.IPV6 if kernel.family is Family.IPV4 else Family.IPV4]
+    sent = {
+        "other-family": frame[:12] + other + frame[14:],
+        "arp": frame[:12] + b"\x08\x06" + frame[14:],
+        "tagged": frame[:12] + b"\x81\x00\x00\x07" + frame[12:],
+    }[kind]
+    before = kernel.counters()
+    for program in ("pod_ingress", "pod_egress", "uplink_ingress", "uplink_egress"):
+        verdict, left = kernel.run_frame(program, sent)
+        assert (verdict, left) == (TC_NEXT, sent)
+    assert not kernel.flows() and kernel.counters() == before
 
 
 @pytest.mark.rule("VE-1", "VE-10", "CO-17")

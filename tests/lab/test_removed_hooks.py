@@ -3,15 +3,22 @@ puts back what it can, and says so.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from ebpf_lb.datapath.libbpf import InterfaceHook, Link, Program
+from ebpf_lb.lab import namespaces
 from ebpf_lb.lab.cluster import Lab
+from tests.capabilities import TCX, needs
+from tests.datapath.pinned import load_program
 from tests.lab.conftest import Room, room_in
-from tests.lab.small_node import NODE, counted, page, restart
+from tests.lab.small_node import NODE, counted, other_settings, page, restart
 from tests.lab.test_outside import until
 from tests.support.checker import Reaches, expect
 from tests.support.manifests import deployment, service
@@ -59,13 +66,95 @@ def interface_of(room: Room, app: str) -> str:
     return str(next(link["ifname"] for link in json.loads(links) if link["ifindex"] == peer))
 
 
-def test_filters_and_clsact(web: Room) -> None:
+def links(lab: Lab, interface: str) -> list[Path]:
+    """Where an interface's links are pinned."""
+    shown = lab.exec(NODE, ["ip", "-j", "link", "show", "dev", interface], check=True).stdout
+    number = json.loads(shown)[0]["ifindex"]
+    return sorted(Path(lab.node(NODE).bpffs, "tcx").glob(f"{number}-*"))
+
+
+def noticed(lab: Lab, before: float) -> bool:
+    return restored(lab, "tc") > before
+
+
+@needs(TCX)
+def test_links_of_interfaces(web: Room) -> None:
     lab, wire = web.lab, interface_of(web, "asker")
-    reached(web)
-    after(lab, "tc", "tc", "filter", "del", "dev", "eth0", "ingress")
-    after(lab, "tc", "tc", "qdisc", "del", "dev", wire, "clsact")
-    reached(web)
+    for name in ("eth0", wire):
+        before = restored(lab, "tc")
+        assert len(links(lab, name)) == 4
+        for pin in links(lab, name):
+            with Link.open(pin) as link:
+                link.detach()
+        until(partial(noticed, lab, before), "the agent does not notice")
+        reached(web)
     assert json.loads(page(lab, "/status"))["interfaceProblems"] == []
+
+
+@needs(TCX)
+@pytest.mark.parametrize("by", ["tcx", "clsact", "ingress"])
+def test_who_ends_the_chain_behind_us_does_no_harm(web: Room, by: str) -> None:
+    """Somebody's program at the uplink and the pods' wires, or a shaper's qdisc."""
+    lab = web.lab
+    names = ["eth0", interface_of(web, "asker")]
+    if by == "tcx":
+        with load_program("passes", 0) as program, ExitStack() as attached:
+            for name in names:
+                attached.enter_context(ahead_of_ours(lab, name, program))
+                for pin in links(lab, name):  # ours come back, in front
+                    with Link.open(pin) as ours:
+                        ours.detach()
+            until(lambda: not hook_problems(lab), "ours do not come in front again")
+            reached(web)
+        return
+    pin = Path(f"/sys/fs/bpf/ebpf-lb-test-passes-{os.getpid()}")
+    with load_program("passes", 0) as program:
+        program.pin(pin)
+    try:
+        for name in names:
+            lab.exec(NODE, ["tc", "qdisc", "add", "dev", name, by], check=True)
+            words = f"tc filter add dev {name} ingress protocol all bpf da object-pinned {pin}"
+            lab.exec(NODE, words.split(), check=True)
+        reached(web)
+        assert hook_problems(lab) == []
+    finally:
+        pin.unlink()
+        for name in names:
+            lab.exec(NODE, ["tc", "qdisc", "del", "dev", name, by], check=True)
+
+
+def hook_problems(lab: Lab) -> list[str]:
+    return list(json.loads(page(lab, "/status"))["hookProblems"])
+
+
+def ahead_of_ours(lab: Lab, interface: str, program: Program) -> Link:
+    number = int(links(lab, interface)[0].name.partition("-")[0])
+    with namespaces.entered(lab.node(NODE).netns):
+        return Link.attach_interface(program, number, InterfaceHook.INGRESS)
+
+
+@needs(TCX)
+def test_who_comes_before_us_is_named_until_he_goes(web: Room) -> None:
+    lab = web.lab
+    with load_program("hands_on", -1) as program, ahead_of_ours(lab, "eth0", program):
+        until(lambda: bool(hook_problems(lab)), "the agent does not name it")
+        (problem,) = hook_problems(lab)
+        assert "eth0, ingress: the program hands_on runs before ours" in problem
+        assert counted(lab, "ebpf_lb_hook_problems") == 1
+        reached(web)
+    until(lambda: not hook_problems(lab), "the agent does not notice that it is gone")
+
+
+def test_filters_and_clsact(web: Room) -> None:
+    """Where the kernel has no tcx; and back, without a gap."""
+    lab, wire = web.lab, interface_of(web, "asker")
+    with other_settings(lab, {"EBPF_LB_TC_HOOKS": "clsact"}):
+        reached(web)
+        after(lab, "tc", "tc", "filter", "del", "dev", "eth0", "ingress")
+        after(lab, "tc", "tc", "qdisc", "del", "dev", wire, "clsact")
+        reached(web)
+        assert json.loads(page(lab, "/status"))["interfaceProblems"] == []
+    reached(web)
 
 
 def test_cgroup_links(web: Room) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ebpf_lb.agent.config import parsers
+from ebpf_lb.datapath.attach.tcx import KINDS
 from ebpf_lb.datapath.pins import DEFAULT_ROOT
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.key import ObjectKey
@@ -47,7 +48,10 @@ class Config:
     namespace_share: how much of each table one namespace can take, in percent; what is critical is
         not counted. 100: no limit.
     masquerade_all: whether connections to ClusterIPs are masqueraded, too.
-    filter_preference: the place of our filter among a hook's TC filters; lower ones run first.
+    tc_hooks: how programs are put on interfaces: `tcx`, ahead of all TC filters (Linux 6.6 and
+        later); `clsact`, as TC filters; `auto`: tcx where the kernel has it.
+    filter_preference: with clsact, the place of our filter among a hook's TC filters; lower ones
+        run first.
     xdp: where programs run on uplinks before TC: `off`; `native`, in the driver; `auto`, native
         where that is possible; `generic`, after the driver: for trying things, not quicker than TC.
     healthz_bind_address: address and port of `/healthz` and `/livez`; empty: not served.
@@ -84,6 +88,7 @@ class Config:
     namespace_share: Annotated[int, parsers.whole(1, 100)] = 50
     masquerade_all: Annotated[bool, parsers.boolean] = False
     compile: Annotated[bool, parsers.boolean] = False
+    tc_hooks: Annotated[str, parsers.choice(*KINDS)] = "auto"
     filter_preference: Annotated[int, parsers.whole(1, 65534)] = 49000
     xdp: Annotated[str, parsers.xdp_mode] = "off"
     healthz_bind_address: Annotated[tuple[str, int] | None, parsers.bind_address] = (

@@ -1,7 +1,7 @@
 """What the agent's parts say of themselves when somebody asks."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -133,10 +133,12 @@ class Restoring(Protocol):
 
 
 class HookCollector(Collector):
-    """Programs that somebody else took off their hooks. `keepers`: by kind of hook."""
+    """Programs that somebody else took off their hooks. `keepers`: by kind of hook. `problems`: how
+    many things others did there that stand."""
 
-    def __init__(self, keepers: Mapping[str, Restoring]) -> None:
+    def __init__(self, keepers: Mapping[str, Restoring], problems: Callable[[], int]) -> None:
         self._keepers = keepers
+        self._problems = problems
 
     def collect(self) -> Iterator[Metric]:
         metric = CounterMetricFamily(
@@ -147,6 +149,11 @@ class HookCollector(Collector):
         for hook, keeper in self._keepers.items():
             metric.add_metric([hook], keeper.restored)
         yield metric
+        yield GaugeMetricFamily(
+            "ebpf_lb_hook_problems",
+            "What others did at our hooks and may keep packets from us; /status names it.",
+            value=self._problems(),
+        )
 
 
 class SocketsClosed(Protocol):

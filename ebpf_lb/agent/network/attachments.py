@@ -12,6 +12,7 @@ from zlib import crc32
 from ebpf_lb.agent.network.roles import Interface, NetworkView, Role
 from ebpf_lb.agent.network.xdp import XdpUplinks
 from ebpf_lb.datapath.attach.errors import AttachError, NotYetError
+from ebpf_lb.datapath.attach.tcx import Foreign
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID, FullError
 from ebpf_lb.model.values import Family, Network, family_of
 
@@ -19,12 +20,13 @@ _NUMBERS = range(NODE_SOURCE_ID + 1, 256)
 
 
 class Control(Protocol):
-    """What is asked of `datapath.attach.tc.TrafficControl`."""
+    """What is asked of `datapath.attach.hooks.HookControl`."""
 
     def attach(self, ifindex: int, role: str = "pod") -> bool: ...
     def missing(self, ifindex: int, role: str = "pod") -> list[str]: ...
     def detach(self, ifindex: int) -> int: ...
-    def ahead_of_us(self, ifindex: int) -> Iterable[Any]: ...
+    def disturbed(self, interfaces: Iterable[int]) -> set[int]: ...
+    def ahead_of_us(self, ifindex: int) -> Iterable[Foreign]: ...
 
 
 class InterfaceTables(Protocol):
@@ -104,6 +106,7 @@ class Attachments:
         self._done: dict[int, Interface] = {}
         self._failed: dict[int, str] = {}
         self._suspects: set[int] = set()
+        self._ahead: dict[int, list[str]] = {}
         self.restored = 0
         """How often programs that somebody had removed were attached again."""
         self._pod_networks: tuple[Network, ...] | None = None
@@ -174,12 +177,14 @@ class Attachments:
         called every second or so, and not at each change: whoever removes them does so one by one,
         and perhaps again and again."""
         suspects, self._suspects = self._suspects, set()
+        suspects |= self._control.disturbed(list(self._done))
         for index in suspects & self._done.keys():
             interface = self._done[index]
             if not interface.role.has_programs:
                 continue
             missing = self._control.missing(index, interface.programs)
             if not missing:
+                self._look_ahead(interface)
                 continue
             del self._done[index]
             self._set_up(interface)
@@ -221,19 +226,38 @@ class Attachments:
         if not self._control.attach(index, interface.programs):
             return  # gone; its disappearance is on the way to us
         self._log.debug("attached", interface=interface.name, role=interface.role.value)
-        for foreign in self._control.ahead_of_us(index):
-            self._log.warning(
-                "a foreign filter runs before ours and may end the chain",
-                interface=interface.name,
-                direction=foreign.direction.name.lower(),
-                preference=foreign.preference,
-                kind=foreign.kind,
-                name=foreign.name,
+        self._look_ahead(interface)
+
+    def _look_ahead(self, interface: Interface) -> None:
+        """Who gets packets before us may keep them from us."""
+        before = self._ahead.pop(interface.index, [])
+        found = []
+        for foreign in self._control.ahead_of_us(interface.index):
+            found.append(
+                f"{interface.name}, {foreign.direction}: the program {foreign.name} runs before "
+                f"ours ({foreign.place}); what it does not hand on, we do not serve. Have it "
+                "attached after ours."
             )
+            if found[-1] not in before:
+                self._log.warning(
+                    "somebody else's program runs before ours and may end the chain",
+                    interface=interface.name,
+                    direction=foreign.direction,
+                    program=foreign.name,
+                    place=foreign.place,
+                )
+        if found:
+            self._ahead[interface.index] = found
+
+    @property
+    def ahead(self) -> list[str]:
+        """Sentences about others' programs that run before ours. Another thread may ask."""
+        return sorted(one for sentences in list(self._ahead.values()) for one in sentences)
 
     def _forget(self, index: int) -> None:
         interface = self._done.pop(index, None)
         self._failed.pop(index, None)
+        self._ahead.pop(index, None)
         if interface is None or interface.role.has_programs:
             self._control.detach(index)  # it may be there still, as something else
         self._xdp.forget(index)

@@ -1,4 +1,5 @@
-"""What somebody does at interfaces' TC hooks, by netlink: which interfaces should be looked at.
+"""What somebody does at interfaces' TC hooks, by netlink: which interfaces should be looked at. Of
+tcx hooks nothing tells (`attach/tcx.py`).
 
 What exactly changed does not matter: who hears of it compares what is there with what should be.
 So of each message only the interface is read, and a queueing discipline of any kind can be on it.

@@ -5,11 +5,11 @@ loaded when there is such a device: most nodes have none, and their agents start
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any
 
 from ebpf_lb.agent.network.attachments import Control
 from ebpf_lb.agent.network.roles import LAYER_3_PROGRAMS, Facts, Framing
 from ebpf_lb.datapath.attach.errors import AttachError, NotYetError
+from ebpf_lb.datapath.attach.tcx import Foreign
 from ebpf_lb.datapath.loader import LoaderError
 
 
@@ -51,7 +51,10 @@ class OnDemand:
     def detach(self, ifindex: int) -> int:
         return self._control.detach(ifindex)
 
-    def ahead_of_us(self, ifindex: int) -> Iterable[Any]:
+    def disturbed(self, interfaces: Iterable[int]) -> set[int]:
+        return self._control.disturbed(interfaces)
+
+    def ahead_of_us(self, ifindex: int) -> Iterable[Foreign]:
         return self._control.ahead_of_us(ifindex)
 
     def _run(self) -> None:

@@ -50,6 +50,10 @@ class State(Protocol):
     def left_out(self) -> Sequence[str]:
         """What is not in the maps, in sentences."""
 
+    @property
+    def hook_problems(self) -> Sequence[str]:
+        """What others did at our hooks, in sentences: it may keep packets from us, or may not."""
+
 
 class Starting:
     """The state of an agent that is still being put together."""
@@ -59,6 +63,7 @@ class Starting:
     eligible = True
     problems: Sequence[str] = ()
     left_out: Sequence[str] = ()
+    hook_problems: Sequence[str] = ()
 
     def __init__(self, *waiting_for: str) -> None:
         self.waiting_for: Sequence[str] = waiting_for
@@ -85,6 +90,8 @@ class Health:
         state = self.state
         prompt = self.prompt()
         body = self._body(prompt) | {"nodeEligible": state.eligible}
+        if state.hook_problems:
+            body["hookProblems"] = _few(state.hook_problems)
         return self._answer("healthz", prompt and state.complete and state.eligible, body)
 
     # rule: HE-6
@@ -107,6 +114,7 @@ class Health:
             "waitingFor": list(state.waiting_for),
             "problems": _few(problems),
             "leftOut": _few(state.left_out),
+            "hookProblems": _few(state.hook_problems),
         }
         return self._answer("readyz", ready, body)
 

@@ -154,6 +154,11 @@ class TrafficControl:
                 self._ip.tc("del", "clsact", ifindex)
         return len(ours)
 
+    def with_clsact(self) -> set[int]:
+        """The ifindexes of those that have clsact, whoever's."""
+        qdiscs = self._ip.get_qdiscs()
+        return {one["index"] for one in qdiscs if one.get_attr("TCA_KIND") == "clsact"}
+
     def interfaces(self) -> list[int]:
         """The ifindexes of all interfaces in this namespace."""
         return [link["index"] for link in self._ip.get_links()]

@@ -4,7 +4,7 @@ Every failure is an OSError with the kernel's errno and a sentence that names th
 own a file descriptor and close it at the end of a `with` block, or when they are collected.
 """
 
-from ebpf_lb.datapath.libbpf.links import CgroupHook, Link, link_ids
+from ebpf_lb.datapath.libbpf.links import CgroupHook, InterfaceHook, Link, link_ids, programs_at
 from ebpf_lb.datapath.libbpf.maps import BatchError, Map, MapInfo, MapType, Update
 from ebpf_lb.datapath.libbpf.object import BpfObject
 from ebpf_lb.datapath.libbpf.programs import Program, ProgramInfo, TestRun
@@ -14,6 +14,7 @@ __all__ = [
     "BatchError",
     "BpfObject",
     "CgroupHook",
+    "InterfaceHook",
     "Link",
     "Map",
     "MapInfo",
@@ -24,4 +25,5 @@ __all__ = [
     "TestRun",
     "Update",
     "link_ids",
+    "programs_at",
 ]

@@ -1,9 +1,11 @@
-"""Links of programs to a cgroup: pinned, they hold without a process; updated, without a gap."""
+"""Links of programs to a cgroup or an interface: pinned, they hold without a process; updated,
+without a gap.
+"""
 
 import ctypes
 import errno
 from collections.abc import Iterator
-from ctypes import c_uint32, c_uint64
+from ctypes import c_size_t, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
@@ -23,6 +25,21 @@ class CgroupHook(IntEnum):
     UDP6_RECVMSG = 20
     INET4_GETPEERNAME = 29
     INET6_GETPEERNAME = 30
+
+
+class InterfaceHook(IntEnum):
+    """tcx: an interface's own list of programs, Linux 6.6 and later; attach types likewise."""
+
+    INGRESS = 46
+    EGRESS = 47
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceLinkInfo:
+    """A tcx link; `ifindex` is 0 once the interface is gone or somebody detached it."""
+
+    program_id: int
+    ifindex: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +64,38 @@ class _Info(ctypes.Structure):
     )
 
 
+class _InterfaceInfo(ctypes.Structure):
+    _fields_ = (
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("program_id", c_uint32),
+        ("", c_uint32),
+        ("ifindex", c_uint32),
+        ("attach_type", c_uint32),
+        ("", c_uint32 * 16),
+    )
+
+
+class _CreateOptions(ctypes.Structure):
+    _fields_ = (("size", c_size_t), ("flags", c_uint32), ("", c_uint32))
+
+
+class _QueryOptions(ctypes.Structure):
+    _fields_ = (
+        ("size", c_size_t),
+        ("query_flags", c_uint32),
+        ("attach_flags", c_uint32),
+        ("program_ids", c_void_p),
+        ("count", c_uint32),
+        ("", c_uint32),
+        ("program_attach_flags", c_void_p),
+    )
+
+
+_BEFORE = 1 << 3  # BPF_F_BEFORE; with nobody named: before all
+_PROGRAMS_MAX = 64  # BPF_MPROG_MAX: as many as the kernel lets one hook of an interface have
+
+
 class Link(BpfObject):
     """An open link."""
 
@@ -58,6 +107,18 @@ class Link(BpfObject):
         result = library().bpf_link_create(program.fd, cgroup_fd, hook, None)
         doing = f"attaching the program {program.name} to the cgroup's {hook.name}"
         return cls(checked(result, doing), program.name)
+
+    @classmethod
+    def attach_interface(cls, program: Program, ifindex: int, hook: InterfaceHook) -> Self:
+        """Runs `program` at an interface before all that are there, until the link is gone."""
+        options = _CreateOptions(ctypes.sizeof(_CreateOptions), _BEFORE, 0)
+        result = library().bpf_link_create(program.fd, ifindex, hook, ctypes.byref(options))
+        doing = f"attaching the program {program.name} to interface {ifindex}'s {hook.name}"
+        return cls(checked(result, doing), program.name)
+
+    def interface_info(self) -> InterfaceLinkInfo:
+        info = self.read_info(_InterfaceInfo())
+        return InterfaceLinkInfo(info.program_id, info.ifindex)
 
     def info(self) -> LinkInfo:
         info = self.read_info(_Info())
@@ -71,6 +132,17 @@ class Link(BpfObject):
     def detach(self) -> None:
         """Ends the link now, whoever else holds it."""
         checked(library().bpf_link_detach(self.fd), f"detaching the link {self.name}")
+
+
+def programs_at(ifindex: int, hook: InterfaceHook) -> list[int]:
+    """The ids of the programs at an interface's tcx hook, in the order in which they run. OSError:
+    ENODEV, or EINVAL of a kernel without tcx."""
+    ids = (c_uint32 * _PROGRAMS_MAX)()
+    options = _QueryOptions(size=ctypes.sizeof(_QueryOptions), count=_PROGRAMS_MAX)
+    options.program_ids = ctypes.addressof(ids)
+    result = library().bpf_prog_query_opts(ifindex, hook, ctypes.byref(options))
+    checked(result, f"listing the programs at interface {ifindex}'s {hook.name}")
+    return list(ids[: options.count])
 
 
 def link_ids() -> Iterator[int]:

@@ -43,6 +43,7 @@ def library() -> ctypes.CDLL:
         "bpf_link_create": (number, number, number, pointer),
         "bpf_link_update": (number, number, pointer),
         "bpf_link_detach": (number,),
+        "bpf_prog_query_opts": (number, number, pointer),
         "bpf_link_get_next_id": (c_uint32, pointer),
         "libbpf_num_possible_cpus": (),
     }.items():

@@ -19,6 +19,7 @@ from ebpf_lb.agent.programming.service_networks import ServiceNetworks
 from ebpf_lb.agent.upkeep.contact import Contact
 from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets, Translated
 from ebpf_lb.datapath.attach.errors import AttachError
+from ebpf_lb.datapath.attach.tcx import Foreign
 from ebpf_lb.datapath.attach.xdp import Mode, XdpRefusedError
 from ebpf_lb.datapath.sock_diag import UdpSocket
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID, NotProgrammed
@@ -182,7 +183,8 @@ class Control:
         self.calls = order
         self.gone: set[int] = set()
         self.refusing: set[int] = set()
-        self.foreign: list[Any] = []
+        self.foreign: list[Foreign] = []
+        self.unheard: set[int] = set()
         self.lost: dict[int, list[str]] = {}
         self.looks: list[int] = []
 
@@ -203,7 +205,11 @@ class Control:
         self.looks.append(ifindex)
         return self.lost.get(ifindex, [])
 
-    def ahead_of_us(self, ifindex: int) -> list[Any]:
+    def disturbed(self, interfaces: Iterable[int]) -> set[int]:
+        found, self.unheard = self.unheard & set(interfaces), set()
+        return found
+
+    def ahead_of_us(self, ifindex: int) -> list[Foreign]:
         return self.foreign
 
 

@@ -1,14 +1,13 @@
 """Interfaces that come, change, fail and go; numbers of SNAT sources."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 from ebpf_lb.agent.inbox import HooksChanged, NetworkChanged
 from ebpf_lb.agent.network.attachments import SourceNumbers
 from ebpf_lb.agent.network.roles import Address, Link
-from ebpf_lb.datapath.attach.tc import Direction
+from ebpf_lb.datapath.attach.tcx import Foreign
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID
 from ebpf_lb.kube import resources
 from ebpf_lb.kube.watch import Changed, Listed
@@ -224,12 +223,38 @@ def test_entries_of_interfaces_that_went_while_no_agent_ran() -> None:
     assert "detach 99" in agent.writer.calls  # it may be there, only not as ours
 
 
-def test_a_foreign_filter_ahead_of_ours_is_reported(agent: Agent) -> None:
-    foreign = SimpleNamespace(direction=Direction.INGRESS, preference=1, kind="bpf", name="other")
-    agent.control.foreign = [foreign]
+AHEAD = "somebody else's program runs before ours and may end the chain"
+
+
+def test_a_foreign_program_ahead_of_ours_is_reported(agent: Agent) -> None:
+    agent.control.foreign = [Foreign("ingress", "other", "preference 1")]
     agent.tell(NetworkChanged(facts(VETH4, VETH5)))
-    (line,) = agent.log.of("a foreign filter runs before ours and may end the chain")
-    assert (line["interface"], line["direction"], line["preference"]) == ("veth5", "ingress", 1)
+    (line,) = agent.log.of(AHEAD)
+    assert (line["interface"], line["direction"], line["program"]) == ("veth5", "ingress", "other")
+    (sentence,) = agent.loop.hook_problems
+    assert sentence.startswith("veth5, ingress: the program other runs before ours (preference 1)")
+    assert agent.loop.status()["hookProblems"] == [sentence]
+    assert agent.loop.problems == []  # it may well hand on what it gets
+
+
+def test_one_that_comes_later_is_reported_once_and_until_it_goes(agent: Agent) -> None:
+    """At hooks of which no event tells, too."""
+    agent.control.foreign = [Foreign("egress", "other", "tcx, 1")]
+    for _ in range(2):
+        agent.control.unheard = {4}
+        agent.second()
+    assert len(agent.log.of(AHEAD)) == 1 and len(agent.loop.hook_problems) == 1
+    agent.control.foreign = []
+    agent.control.unheard = {4}
+    agent.second()
+    assert agent.loop.hook_problems == []
+
+
+def test_what_is_gone_without_an_event_is_attached_again(agent: Agent) -> None:
+    agent.control.lost[4] = ["ipv4/pod_ingress"]
+    agent.control.unheard = {4}
+    agent.second()
+    assert agent.attachments.restored == 1
 
 
 def test_a_second_address_of_the_bridge_changes_nothing(agent: Agent) -> None:

@@ -21,6 +21,7 @@ class Node:
         self.eligible = True
         self.problems: Sequence[str] = ()
         self.left_out: Sequence[str] = ()
+        self.hook_problems: Sequence[str] = ()
         self.health = Health(self, lambda: self.now, lambda: datetime.fromtimestamp(self.now, UTC))
 
     @property
@@ -101,6 +102,15 @@ def test_what_is_left_out_is_said_and_bounded(node: Node) -> None:
     assert node.statuses[2] == 200
     said = node.ready["leftOut"]
     assert len(said) == 21 and said[-1].startswith("And 979 more")
+
+
+def test_what_others_did_at_our_hooks_is_said(node: Node) -> None:
+    """It may do no harm, so it makes no node unready."""
+    assert "hookProblems" not in json.loads(node.health.healthz().body)
+    node.hook_problems = ["eth0, ingress: the program other runs before ours (tcx, 1); …"]
+    assert node.statuses == (200, 200, 200)
+    assert json.loads(node.health.healthz().body)["hookProblems"] == node.hook_problems
+    assert node.ready["hookProblems"] == node.hook_problems
 
 
 def test_answers_are_counted(node: Node) -> None:
