@@ -44,7 +44,7 @@ INLINE int parse_quotation(struct __sk_buff *skb, const struct packet *outer, st
 
 	__be16 *ports = packet_at(data, l4);
 
-	/* padding is no quotation, and no part of the checksum */
+	/* padding is neither quotation nor part of the checksum */
 	if ((void *)(ports + 4) > data_end ||
 	    l4 + 8 > outer->l4_offset + transport_bytes(data, data_end, outer))
 		return 0;

@@ -300,7 +300,7 @@ struct event {
 /* bits of config.flags */
 enum config_flag {
 	CONFIG_MASQUERADE_ALL = 1,     /* every connection to a ClusterIP is masqueraded */
-	CONFIG_POD_NETWORKS_KNOWN = 2, /* pod_networks is complete: who is in none is no pod */
+	CONFIG_POD_NETWORKS_KNOWN = 2, /* pod_networks is complete: an address in none of them is not a pod's */
 };
 
 /* Settings that change without a new build. One entry. */

@@ -3,7 +3,7 @@
  * Every map, and the only place with the compiler's table syntax: the rest of the sources uses the
  * functions below. Each map says who writes it, who reads it, and what happens when it is full.
  * The loader reads these declarations (ebpf_lb/datapath/layout), creates and pins the maps, and
- * hands them to the compiler by path: one a line, sizes named in settings.
+ * hands them to the compiler by path. One declaration on each line, sizes named in settings.
  */
 #pragma once
 

@@ -152,7 +152,7 @@ INLINE int write_fragment_id(context *ctx, const struct packet *packet, __be32 i
 /*
  * A datagram of the node's own, sent by loopback, is too big for the way that it really takes. It may be
  * fragmented, whatever it says: DF was set for the MTU of loopback, about which the kernel learns nothing
- * else for IPv4. With DF there may be no identification yet. Returns 0 where it cannot be.
+ * else for IPv4. With DF the identification may be missing yet. Returns 0 where it cannot be.
  */
 INLINE int let_be_fragmented(context *ctx, const struct packet *packet)
 {

@@ -71,7 +71,7 @@ INLINE int has_ports(__u8 protocol)
 
 /*
  * `declared`: how much follows the IP header by its own account; a frame may be padded beyond that,
- * and padding is no header. 0 in the IP header stands for more than 16 bits can tell (BIG TCP).
+ * and padding is not a header. 0 in the IP header stands for more than 16 bits can tell (BIG TCP).
  */
 #define DECLARED_BIG 0x10000
 

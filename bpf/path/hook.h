@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
 /*
  * What all programs that see packets share: where they run, whom they call, and what they return.
- * A packet that is no Service's leaves byte for byte as it came.
+ * A packet that is not a Service's leaves byte for byte as it came.
  */
 #pragma once
 

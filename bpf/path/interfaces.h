@@ -96,7 +96,7 @@ INLINE int from_client(context *ctx, int hook)
 }
 
 /*
- * Ingress, behind a tail call: a client opens a connection to what is no address of ours. It may be the
+ * Ingress, behind a tail call: a client opens a connection to what is not an address of ours. It may be the
  * backend of a connection that the same port had by a Service. If that one has ended, it is forgotten:
  * the backend's answers are the new one's. If it has not, the backend cannot tell them apart, and takes
  * the new one's SYN for the old one's: who of the two has gone is found out among themselves (RFC 9293,

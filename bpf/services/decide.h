@@ -131,7 +131,7 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 		return verdict_is(verdict, ACTION_PASS, REASON_NONE);
 	/* rule: VE-7 */
 	if (frontend->kind == FRONTEND_UNSERVED)
-		/* an ICMP error about something of ours is no connection */
+		/* an ICMP error about something of ours is not a connection */
 		return packet->flags & PACKET_ICMP_ERROR ?
 			       verdict_is(verdict, ACTION_PASS, REASON_NONE) :
 			       verdict_is(verdict, ACTION_REJECT, REASON_UNSERVED_PORT);

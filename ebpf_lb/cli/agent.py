@@ -7,13 +7,13 @@ import click
 
 
 @click.command()
-@click.option("--kubeconfig", metavar="FILE", help="Credentials; without: those of a pod.")
-@click.option("--node-name", metavar="NAME", help="The Node that we are; without: the host's name.")
+@click.option("--kubeconfig", metavar="FILE", help="Credentials; default: those of a pod.")
+@click.option("--node-name", metavar="NAME", help="Name of this Node; default: the host's name.")
 @click.option("--cluster-cidr", metavar="CIDR,…", help="The pods' networks.")
 @click.option(
     "--node-port-addresses",
     metavar="CIDR,…|primary",
-    help="Where NodePorts answer; without: on all addresses of the node.",
+    help="Where NodePorts answer; default: on all addresses of the node.",
 )
 @click.option(
     "--uplink-interfaces",
@@ -23,7 +23,7 @@ import click
 @click.option(
     "--endpoints-source",
     metavar="auto|slices|endpoints",
-    help="EndpointSlices or Endpoints objects; without: slices where the API server has them.",
+    help="EndpointSlices or Endpoints objects; default: slices where the API server has them.",
 )
 @click.option(
     "--algorithm",
@@ -33,13 +33,13 @@ import click
 @click.option(
     "--xdp",
     metavar="off|generic|native|auto",
-    help="Serve backends on other nodes by XDP on the uplinks; without: off.",
+    help="Serve backends on other nodes by XDP on the uplinks; default: off.",
 )
-@click.option("--bpffs", metavar="DIR", help="Where to pin; without: /sys/fs/bpf/ebpf-lb.")
+@click.option("--bpffs", metavar="DIR", help="Where to pin; default: /sys/fs/bpf/ebpf-lb.")
 @click.option(
     "--cgroup",
     metavar="DIR|none",
-    help="The node's cgroup v2; without: the root; none: serve its own processes at TC only.",
+    help="The node's cgroup v2; default: the root; none: serve its own processes at TC only.",
 )
 @click.option(
     "--config",

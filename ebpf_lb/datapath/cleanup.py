@@ -38,7 +38,7 @@ def cleanup(root: Path, cgroup: Path | None = None) -> Removed:
 
     Other people's filters, programs and files stay. A link whose pin is lost but which somebody
     keeps open is recognised by its program, which is pinned; with `cgroup`, only on that cgroup.
-    UserError if `root` is no folder of bpffs.
+    UserError if `root` is not a folder of bpffs.
     """
     if root.exists() and not _in_bpffs(root):
         raise UserError(f"{root} is not in bpffs, so it holds no pins of ours: check --bpffs.")

@@ -54,7 +54,7 @@ def parse_slice(raw: Json) -> Parsed[EndpointSlice]:
         return read.done(None)
     family = _FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        read.refuse("addressType", kind, "it is none of IPv4, IPv6 and FQDN")
+        read.refuse("addressType", kind, "it is not one of IPv4, IPv6 and FQDN")
         return read.done(None)
     return read.done(
         EndpointSlice.of(
@@ -150,7 +150,7 @@ def _names(items: object) -> tuple[str, ...]:
 
 # rule: EP-1
 def parse_endpoints(raw: Json) -> Parsed[tuple[EndpointSlice, ...]]:
-    """A `v1` Endpoints object as the slices that say the same: one a subset and family.
+    """A `v1` Endpoints object as the slices that say the same: one for each subset and family.
 
     Its key is its Service's. It knows ready and not ready, but neither serving nor terminating:
     addresses that are not ready are never used. There are no hints, and one subset may hold both

@@ -132,7 +132,7 @@ class Reader:
     def protocol(self, path: str, value: object) -> Protocol | None:
         found = _PROTOCOLS.get(value) if value is None or isinstance(value, str) else None
         if found is None:
-            self.refuse(path, value, "it is none of TCP, UDP and SCTP")
+            self.refuse(path, value, "it is not one of TCP, UDP and SCTP")
         return found
 
     def networks(self, items: Iterator[tuple[str, Any]]) -> tuple[Network, ...]:

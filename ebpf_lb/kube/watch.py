@@ -330,7 +330,7 @@ class Watcher:
                 raise ApiError(int(raw.get("code") or 0), str(raw.get("message") or "no reason"))
             version = raw["metadata"]["resourceVersion"]
         except (LookupError, TypeError, AttributeError, ValueError):
-            raise ApiError(0, "the API server sent something that is no watch event") from None
+            raise ApiError(0, "the API server sent something that is not a watch event") from None
         if kind in ("ADDED", "MODIFIED"):
             parsed = self._resource.parse(raw)
             for text in parsed.problems:
@@ -376,4 +376,4 @@ def _page(page: Any) -> tuple[list[Any], str, str]:
         items = page.pop("items") or []
         if isinstance(items, list):
             return items, str(metadata["resourceVersion"]), str(metadata.get("continue") or "")
-    raise ApiError(0, "the API server sent something that is no list")
+    raise ApiError(0, "the API server sent something that is not a list")

@@ -41,7 +41,7 @@ class NotServingError(UserError):
 
 
 def host_place(names: LabNames, host: str) -> Place:
-    """Where a process of a machine that is no node runs."""
+    """Where a process of a machine that is not a node runs."""
     return Place(names.netns(host), names.cgroup / host, {"EBPF_LB_LAB": names.name})
 
 

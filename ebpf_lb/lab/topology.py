@@ -30,7 +30,7 @@ from ebpf_lb.lab.names import (
 from ebpf_lb.lab.options import Options
 from ebpf_lb.model.values import Family
 
-_VXLAN_DEVICE = {4: "flannel.1", 6: "flannel-v6.1"}  # one a family, named as flannel's
+_VXLAN_DEVICE = {4: "flannel.1", 6: "flannel-v6.1"}  # one for each family, named as flannel's
 _VXLAN_NUMBER, _VXLAN_PORT = 1, 8472
 
 # No waiting for duplicate address detection, and no addresses but ours.

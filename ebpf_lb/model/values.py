@@ -91,7 +91,7 @@ def format_endpoint(address: bytes, port: int) -> str:
 
 
 def is_nobodys(address: bytes) -> bool:
-    """Whether it is no machine's towards others: unspecified, loopback, or a group's."""
+    """Whether it is not one machine's towards others: unspecified, loopback, or a group's."""
     if len(address) == 4:
         return address[0] in (0, 127) or address[0] >= 224
     return address[0] == 0xFF or (address[:15] == bytes(15) and address[15] in (0, 1))

@@ -138,7 +138,7 @@ class Cluster:
 
     @property
     def reserved_addresses(self) -> frozenset[bytes]:
-        """Where the API server is, as far as that is no Service's."""
+        """Where the API server is, as far as that is not a Service's."""
         own = self._services.get(KUBERNETES)
         cluster_ips = own.cluster_ips if own is not None else ()
         servers = {one.address for one in self._node.reserved if one.what == API_SERVER}

@@ -63,7 +63,7 @@ class Backend(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A set whose slots are not one a backend, but as in plan/maglev.py.
+    """A set whose slots are not one for each backend, but as in plan/maglev.py.
 
     weights: of the set's backends, in their order; () where they are equal.
     """

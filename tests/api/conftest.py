@@ -13,7 +13,7 @@ from tests.api.connection import kubeconfig, self_signed
 from tests.api.follower import QUICK, Follower
 from tests.api.server import ApiServer, running
 
-# kubectl is no part of what is installed here, so its tests are there only where it is.
+# kubectl is not part of what is installed here, so its tests are there only where it is.
 collect_ignore = [] if shutil.which("kubectl") else ["test_kubectl.py"]
 
 

@@ -1,5 +1,5 @@
 """kubectl itself against the lab's API server. Collected only where there is a kubectl
-(conftest.py): it is no part of what this project installs."""
+(conftest.py): it is not part of what this project installs."""
 
 import json
 import os

@@ -157,7 +157,7 @@ class World:
         yield Path(f"{name}, back", "pod_egress", back, "REPLY", budget)
 
     def foreign(self, flows: int) -> Iterator[Path]:
-        """Packets that are no Service's, of so many different clients."""
+        """Packets that are not a Service's, of so many different clients."""
         there = Traffic(self.client, self.outside, 443, TCP, flows)
         yield Path("no Service's, ingress", "pod_ingress", there, None, FOREIGN_NS)
         back = replace(there, turned=True)

@@ -325,7 +325,7 @@ class Quotation:
 
 
 def read_quotation(frame: bytes, outer: Reading) -> Quotation | None:
-    """None if the packet is no ICMP error, or quotes nothing whose ports can be read."""
+    """None if the packet is not an ICMP error, or quotes nothing whose ports can be read."""
     if outer.transport is None or outer.protocol != (ICMP if outer.version == 4 else ICMPV6):
         return None
     kind, at = frame[outer.transport : outer.transport + 1], outer.transport + 8
@@ -363,7 +363,7 @@ def wrong_error(sent: bytes, got: bytes, change: Change, quoted: Change) -> str:
     before = read(sent)
     quotation = read_quotation(sent, before) if before else None
     if before is None or quotation is None or before.transport is None:
-        return "rewritten although it is no ICMP error that quotes anything"
+        return "rewritten although it is not an ICMP error that quotes anything"
     wanted = _carried_out(sent, before, change)
     _with(wanted, quotation.at, before.version, quotation.transport, quoted)
     icmp = before.transport
@@ -421,7 +421,7 @@ def wrong_answer(sent: bytes, got: bytes, wanted: tuple[bytes, bytes] = PORT_UNR
         if ports != (before.destination_port, before.source_port):
             return "the RST's ports are not the refused packet's turned round"
         if not got[after.transport + 13] & 4:
-            return "an answer by TCP that is no RST"
+            return "an answer by TCP that is not a RST"
         if wanted != PORT_UNREACHABLE:
             return "a RST, which tells something else"
         return "" if transport_is_right(got, after) else "the RST's checksum is wrong"

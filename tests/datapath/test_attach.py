@@ -195,7 +195,7 @@ def test_what_somebody_removed_is_missing(node: Pins, ifindex: int) -> None:
         control.attach(ifindex)
         assert control.missing(ifindex) == []
         subprocess.run(["ip", "link", "del", "d0"], check=True)
-        assert control.missing(ifindex) == [], "its end is no loss"
+        assert control.missing(ifindex) == [], "its end is not a loss"
 
 
 def test_somebody_elses_ingress_qdisc_is_named(node: Pins, ifindex: int) -> None:
@@ -268,7 +268,7 @@ def test_links_that_somebody_removed_are_lost_and_made_again(node: Pins, cgroup:
 
 
 def test_a_folder_that_is_no_cgroup(node: Pins, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no cgroup of version 2"):
+    with pytest.raises(UserError, match="is not a cgroup of version 2"):
         attach_cgroup(pin_cgroup_programs(node, "one"), node.links, tmp_path)
 
 

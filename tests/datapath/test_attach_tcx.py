@@ -113,7 +113,7 @@ def test_what_somebody_detached_is_missing(node: Pins, ifindex: int) -> None:
         assert control.missing(ifindex) == []
         assert at_work(ifindex) == {hook: ours(build, hook) for hook in InterfaceHook}
         subprocess.run(["ip", "link", "del", "d0"], check=True)
-        assert control.missing(ifindex) == [], "its end is no loss"
+        assert control.missing(ifindex) == [], "its end is not a loss"
         assert not control.attach(ifindex)
         assert list(node.tcx.iterdir()) == []
 

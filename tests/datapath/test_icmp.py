@@ -54,7 +54,7 @@ def test_about_a_pods_packet(kernel: Kernel, protocol: int, by: str) -> None:
     assert got.packet.source == (world.vip if by == "the backend" else source)
     assert ends(quotation(got.packet)) == ends(sent)
     assert kernel.count("ICMP_ERROR") == 1
-    assert kernel.flows()[0][0] >> 24 & 7 == 3  # an error is no reply: still NEW
+    assert kernel.flows()[0][0] >> 24 & 7 == 3  # an error is not a reply: still NEW
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP])

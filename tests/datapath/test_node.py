@@ -347,7 +347,7 @@ class TestToItsOwnAddresses:
 
     @pytest.mark.parametrize("packet_bytes", [1500, 1501, 3000])
     def test_too_big_for_the_way(self, node: Node, world: World, packet_bytes: int) -> None:
-        """Loopback's MTU is no link's. IPv4: the kernel may fragment it; IPv6: it hears of it."""
+        """Loopback's MTU is not a link's. IPv4: the kernel may fragment; IPv6: the sender hears."""
         node.kernel.service(
             world.node, 30080, [(world.routed_pod, 80)], protocol=Protocol.UDP, kind=NODE_PORT
         )
@@ -427,7 +427,7 @@ class TestErrors:
     """The node hears of what it asked for, where it expects it."""
 
     def test_from_a_router_in_the_tunnel(self, node: Node, world: World) -> None:
-        """Its own address is no stranger's where it comes in."""
+        """Its own address is not a stranger's where it comes in."""
         sent = to_uplink(Packet(world.node, world.vip, 40000, 80, UDP, payload=b"hello"))
         node.kernel.service(world.vip, 80, [(world.far_pod, 53)], protocol=Protocol.UDP)
         there = node.out(sent).packet

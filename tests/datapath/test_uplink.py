@@ -437,7 +437,7 @@ def test_masquerade_all(hook: Hook, world: World, backend: str) -> None:
 @pytest.mark.parametrize("known", [True, False], ids=["pods-known", "pods-unknown"])
 @pytest.mark.parametrize("client", ["client", "other_pod"])
 def test_cluster_ip_from_outside(hook: Hook, world: World, client: str, known: bool) -> None:
-    """Who is no pod is masqueraded, where that is known, for a backend on this node as well."""
+    """Clients that are not pods are masqueraded, where that is known, also to a backend here."""
     vip = "10.96.0.20" if "." in world.node else "fd00:10:96::20"
     if not known:
         hook.kernel.writer.set_pod_networks([])

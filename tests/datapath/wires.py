@@ -31,7 +31,7 @@ class Namespace:
         self.path = Path("/run/netns") / self.name
 
     def ip(self, *commands: str) -> None:
-        """Runs ip(8) commands in it, one a line."""
+        """Runs ip(8) commands in it, one on each line."""
         subprocess.run(
             ["ip", "-n", self.name, "-batch", "-"],
             input="\n".join(commands),

@@ -144,7 +144,7 @@ def test_hairpin(cluster: Cluster, family: str, protocol: str) -> None:
     assert answer.outcome == "answered"
     listed = lab.exec(cluster.sources["node"], ["ip", "-brief", "address"], check=True).stdout
     seen = answer.text.rpartition(":")[0].strip("[]")
-    assert f" {seen}/" in listed, f"{seen} is no address of the node"
+    assert f" {seen}/" in listed, f"{seen} is not an address of the node"
 
 
 @each_protocol

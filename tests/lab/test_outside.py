@@ -167,7 +167,7 @@ def test_a_route_can_be_pinned(room: Room, cli: Cli) -> None:
     [
         (("203.0.113.99", "node1"), "no Service has the external address 203.0.113.99"),
         (("203.0.113.99", "node9"), "has no node 'node9'"),
-        (("nonsense", "node1"), "'nonsense' is no IP address"),
+        (("nonsense", "node1"), "'nonsense' is not an IP address"),
         (("203.0.113.99",), "say where to"),
     ],
 )

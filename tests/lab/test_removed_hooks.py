@@ -169,7 +169,7 @@ def test_pins(web: Room) -> None:
     """Forwarding goes on, and the next agent, which has to load anew, reaches the API server."""
     lab = web.lab
     folder = lab.exec(NODE, ["sh", "-c", "echo $EBPF_LB_BPFFS"], check=True).stdout.strip()
-    shutil.rmtree(folder, ignore_errors=True)  # the folder itself is none of ours to remove
+    shutil.rmtree(folder, ignore_errors=True)  # the folder itself is not ours to remove
     try:
         reached(web)
         until(

@@ -235,7 +235,7 @@ def test_a_killed_agent_leaves_xdp_at_work(native: Room, family: str) -> None:
         expect(lab, "client", web_at(lab, "node2", family), Reaches(set(native.pods("web"))))
         lab.start_agent("node2")
         lab.wait_for_agents(only="node2")
-    assert program() == number, "a restart without any change is no reason to attach anew"
+    assert program() == number, "a restart without any change is not a reason to attach anew"
     assert eth0(lab, "node2") == {"mode": "native"}
 
 

@@ -1,6 +1,6 @@
 """What a plan says about a client and a destination, in the oracle's terms.
 
-This is what the data path must make of `Forwarding`s; source translation is its own business and
+This is what the data path must make of `Forwarding`s; SNAT is its own business and
 not in a plan, so `masquerade` stays empty.
 """
 

@@ -9,7 +9,7 @@ from tests.oracle.situations import Situation
 
 T = TypeVar("T")
 
-# without these it is no object, or another one
+# without these it is not an object, or another one
 KEPT = {"kind", "metadata", "namespace", "name", "labels", "kubernetes.io/service-name", "spec",
         "type", "clusterIP", "clusterIPs", "status", "loadBalancer", "ingress", "addressType",
         "port", "protocol", "addresses"}  # fmt: skip

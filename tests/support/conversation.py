@@ -1,5 +1,5 @@
 """A conversation from a chosen source address and port: asks a lab's pod over and over, by one
-connection, whom it sees as its client; prints the answers, one a line, as they come.
+connection, whom it sees as its client; prints the answers, one on each line, as they come.
 
     conversation.py tcp|udp SOURCE SOURCE_PORT ADDRESS PORT COUNT
 

@@ -27,7 +27,7 @@ PHRASES = (
     # "there is no" is English, and so are "is no longer", "be no larger than"
     Phrase(
         r"(?<!there )(?<!There )\b(?:is|are|was|were|be) no (?!(?:longer|more|sooner|later|less|"
-        r"worse|better|larger|smaller|slower|faster|quicker|other)\b)",
+        r"worse|better|greater|other)\b|\w+er than)",
         '"is not a …"',
     ),
     Phrase(r"(?<!there )(?<!There )\b(?:is|are) none of\b", '"is not one of …"'),

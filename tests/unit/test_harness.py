@@ -64,7 +64,7 @@ def test_probes_leave_nothing_behind() -> None:
         ("config_get();", True),
         ("confg_get();", False),  # no such function
         ("int unused;", False),
-        ("return config_get() == 1;", False),  # a pointer is no number
+        ("return config_get() == 1;", False),  # a pointer is not a number
     ],
 )
 def test_the_c_programs_are_checked(tmp_path: Path, body: str, fine: bool) -> None:

@@ -15,7 +15,7 @@ XDP_MODES = ("off", "generic", "native", "auto")
 
 def text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{value!r} is no text")
+        raise ValueError(f"{value!r} is not a text")
     return value.strip()
 
 
@@ -47,7 +47,7 @@ def whole(least: int, most: int) -> Callable[[Any], int]:
                 raise ValueError
             number = int(value)
         except (ValueError, TypeError):
-            raise ValueError(f"{value!r} is no whole number") from None
+            raise ValueError(f"{value!r} is not a whole number") from None
         if not least <= number <= most:
             raise ValueError(f"{number} is not between {least} and {most}")
         return number
@@ -59,7 +59,7 @@ def choice(*allowed: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         word = str(value).strip().lower()
         if word not in allowed:
-            raise ValueError(f"{value!r} is none of {', '.join(allowed)}")
+            raise ValueError(f"{value!r} is not one of {', '.join(allowed)}")
         return word
 
     return parse
@@ -74,7 +74,7 @@ def words(value: Any) -> tuple[str, ...]:
     """A list, or words with commas between them."""
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
-        raise ValueError(f"{value!r} is no list")
+        raise ValueError(f"{value!r} is not a list")
     return tuple(text(item) for item in items if item != "")
 
 
@@ -94,7 +94,7 @@ def network(value: str) -> Network:
             raise ValueError
         return parse_network(value)
     except ValueError:
-        raise ValueError(f"{value!r} is no CIDR such as 10.244.0.0/16") from None
+        raise ValueError(f"{value!r} is not a CIDR such as 10.244.0.0/16") from None
 
 
 def networks(value: Any) -> tuple[Network, ...]:
@@ -118,5 +118,5 @@ def bind_address(value: Any) -> tuple[str, int] | None:
     host, colon, port = text(value).rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
     if not colon or not bare or not port.isdecimal() or (":" in bare and bare == host):
-        raise ValueError(f"{value!r} is no address and port such as 0.0.0.0:10256")
+        raise ValueError(f"{value!r} is not an address and port such as 0.0.0.0:10256")
     return bare, whole(0, 65535)(port)

@@ -94,7 +94,9 @@ def load(
         except ValueError as error:
             raise ConfigError(f"{source} is wrong: {error}.") from error
     for section, unknown in sections.items():
-        warnings += [f"{_path(section, key)} in {file} is no key of ours" for key in unknown]
+        warnings += [
+            f"{_path(section, key)} in {file} is not a key of the configuration" for key in unknown
+        ]
     own = values[""]
     own.setdefault("node_name", host_name().lower())  # as the kubelet names its Node
     own.setdefault("cgroup", cgroup_root(mounts))
@@ -127,7 +129,7 @@ def _read(file: Path | None) -> tuple[dict[str, dict[Any, Any]], list[str]]:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         problem = getattr(error, "problem", None) or "it cannot be read"
-        raise ConfigError(f"{file}{line} is no YAML: {problem}.") from error
+        raise ConfigError(f"{file}{line} is not YAML: {problem}.") from error
     if content is None:
         return sections, []
     if not isinstance(content, dict):

@@ -43,7 +43,7 @@ def raise_limits(
     """Sets what is lower than wanted, in this network namespace; what could not be set, in words.
 
     Nothing is done where the kernel tracks no connections. The table's size belongs to the machine:
-    in a namespace of its own a node cannot change it, and that is no fault.
+    in a namespace of its own a node cannot change it, and that is not a fault.
     """
     return [
         f"{file} stays at {now}, {value} is wanted: {error.strerror}"

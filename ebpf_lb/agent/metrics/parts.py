@@ -40,7 +40,7 @@ class ProgrammerCollector(Collector):
         )
         yield GaugeMetricFamily(
             "ebpf_lb_not_programmed",
-            "Service ports that are not in the maps as they should be, a family each.",
+            "Service ports that are not in the maps as they should be, for each family.",
             value=len(programmed.refused),
         )
         lacking = GaugeMetricFamily(

@@ -112,11 +112,12 @@ class XdpPlace:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One that we look after. `bridge`: ifindex of its bridge, or 0. `sources`: at most one a
-    family: what packets that are masqueraded towards it have as their source. `xdp`: None where no
-    XDP program belongs: all but uplinks; tunnels, whose frames are packets before they come; and
-    ports of bridges, since XDP cannot send by a bridge. `layer_3`: its packets have no link header.
-    `mac`: what frames for this node are addressed to there; b"" where there is none."""
+    """One that we look after. `bridge`: ifindex of its bridge, or 0. `sources`: at most one for
+    each family: what packets that are masqueraded towards it have as their source. `xdp`: None
+    where an XDP program does not belong: all but uplinks; tunnels, whose frames are packets before
+    they come; and ports of bridges, since XDP cannot send by a bridge. `layer_3`: its packets have
+    no link header. `mac`: what frames for this node are addressed to there; b"" where there is
+    none."""
 
     index: int
     name: str
@@ -138,7 +139,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class NetworkView:
-    """What follows from the facts. `primary`: the node's preferred address, at most one a family.
+    """What follows from the facts. `primary`: the node's preferred address, at most one in each.
     `addresses`: all of its own, sorted. `pod_networks`: None while they are unknown. `unserved`:
     what has a role and cannot be served, a sentence each."""
 

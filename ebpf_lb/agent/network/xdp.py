@@ -94,7 +94,7 @@ class XdpUplinks:
                 )
 
     def forget(self, index: int) -> None:
-        """One that has gone, or is no uplink any more."""
+        """One that has gone, or is not an uplink any more."""
         if self._served.pop(index, None) is not None:
             self._control.detach(index)  # it may be there still, as something else
 

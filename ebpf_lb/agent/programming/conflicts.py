@@ -29,7 +29,7 @@ class Conflicts:
                 self._report(key, sentence)
 
     def correct(self, key: ObjectKey, sentences: Sequence[str]) -> None:
-        """As much as before, only that another one has it now: that is no news to its owner."""
+        """As much as before, only that another one has it now: which is not news to its owner."""
         if sentences:
             self._known[key] = tuple(sentences)
         else:

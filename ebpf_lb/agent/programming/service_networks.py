@@ -58,7 +58,7 @@ class ServiceNetworks:
                 left_over += writer.set_service_networks(own)
             self._written, self._left_over = networks, tuple(left_over)
         self._report(
-            *(_sentence(mine, f"it holds {other}, which is no Service's")
+            *(_sentence(mine, f"it holds {other}, which is not a Service's")
               for mine, other in clashes.items()),
             *(_sentence(network, "there is room for four a family") for network in self._left_over),
         )  # fmt: skip

@@ -84,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Probes are no events."""
+        """Probes are not events."""
 
 
 class Listening:

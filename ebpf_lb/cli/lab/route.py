@@ -32,7 +32,7 @@ def route(lab: Lab, address: str | None, node: str | None) -> None:
             address = str(ipaddress.ip_address(address))
         except ValueError:
             raise click.BadParameter(
-                f"{address!r} is no IP address", param_hint="ADDRESS"
+                f"{address!r} is not an IP address", param_hint="ADDRESS"
             ) from None
         routes = {address: lab.route(address, None if node == "auto" else node)[address]}
     rows = [

@@ -33,7 +33,7 @@ def attach_cgroup(build: Build, links: Path, cgroup: Path) -> list[str]:
     """Attaches the build's socket programs to a cgroup; the names of the links, which are pinned.
 
     A link to this cgroup is updated, one to another is replaced, and one without a program in this
-    build is removed. UserError if `cgroup` is no cgroup of version 2.
+    build is removed. UserError if `cgroup` is not a cgroup of version 2.
     """
     links.mkdir(parents=True, exist_ok=True)
     try:
@@ -53,7 +53,7 @@ def attach_cgroup(build: Build, links: Path, cgroup: Path) -> list[str]:
                     attached.append(pin.name)
     except OSError as error:
         if error.errno == errno.EBADF:
-            raise UserError(f"{cgroup} is no cgroup of version 2: name one.") from error
+            raise UserError(f"{cgroup} is not a cgroup of version 2: name one.") from error
         raise
     finally:
         os.close(cgroup_fd)

@@ -2,7 +2,7 @@
 
 A change from one to the other, by an upgrade of ours or of the kernel, leaves no packet without:
 the new ones are there before the old ones go. What both see, the second leaves alone, since what
-the first has translated is no Service's any more.
+the first has translated is not a Service's any more.
 """
 
 from collections.abc import Iterable

@@ -273,7 +273,7 @@ def _lines(text: str, file: str) -> Iterator[_Line]:
 
 def _of_family(lines: Iterator[_Line], family: Family) -> Iterator[_Line]:
     """Lines that this family's build keeps. Conditions on other things are passed through."""
-    kept: list[bool | None] = []  # one an open #if; None: not ours to judge
+    kept: list[bool | None] = []  # one for each open #if; None: not ours to judge
     for line in lines:
         if line.code.startswith("#") and (condition := _CONDITION.match(line.code)):
             which = condition[1]

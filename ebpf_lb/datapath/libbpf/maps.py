@@ -260,7 +260,7 @@ class Map(BpfObject):
         self._many("update", keys, values)
 
     def delete_batch(self, keys: bytes) -> None:
-        """Deletes many elements; what is gone already is no error."""
+        """Deletes many elements; what is gone already is not an error."""
         self._many("deletion", keys, None)
 
     def mapped(self, first: int = 0, count: int | None = None, *, writable: bool) -> MappedArray:

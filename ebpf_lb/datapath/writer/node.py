@@ -82,7 +82,7 @@ class NodeTables:
     def set_snat_source(self, source_id: int, address: bytes) -> None:
         """Number 1 … 255 stands for this address of the node from now on."""
         if not 0 < source_id < self._maps.snat_sources.max_entries:
-            raise ValueError(f"{source_id} is no number of an SNAT source")
+            raise ValueError(f"{source_id} is not the number of an SNAT source")
         self._vips.add(address)
         value = self._maps.layout.struct("snat_source").pack(address=address)
         self._put("snat_sources", self._maps.snat_sources, _INDEX.pack(source_id), value)

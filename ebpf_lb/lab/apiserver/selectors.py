@@ -32,7 +32,7 @@ _EXISTS = re.compile(r"^\s*(!?)\s*([^\s!=,()<>]+)\s*$")
 
 
 def parse_labels(text: str) -> LabelMatcher:
-    """`app=web,tier in (a, b),!canary`; StatusError (400) if it is no selector."""
+    """`app=web,tier in (a, b),!canary`; StatusError (400) if it is not a selector."""
     requirements = [_label_requirement(part) for part in _split(text) if part.strip()]
     return lambda labels: all(requirement(labels) for requirement in requirements)
 

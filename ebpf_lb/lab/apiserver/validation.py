@@ -129,7 +129,7 @@ def one_of(field: str, value: str, choices: tuple[str, ...]) -> list[FieldError]
 
 
 def ip_family(value: str) -> str | None:
-    """ "IPv4" or "IPv6"; None if it is no address."""
+    """ "IPv4" or "IPv6"; None if it is not an address."""
     try:
         return f"IPv{ipaddress.ip_address(value).version}"
     except ValueError:

@@ -4,6 +4,6 @@ externalIPs, to the nodes.
 A process of its own on the router, as a cloud's controller is apart from the cluster. It watches
 Services and Nodes, writes addresses into Services' status (`addresses`), asks healthCheckNodePorts
 (`health`), decides which nodes are eligible (`ways`), and keeps the router's routes (`router`): one
-a address, over all eligible nodes, between which the kernel chooses by flow
+for each address, over all eligible nodes, between which the kernel chooses by flow
 (net.ipv4.fib_multipath_hash_policy=1). `ebpf-lb lab route` talks to it by a socket (`requests`).
 """

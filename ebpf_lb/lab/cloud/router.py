@@ -1,4 +1,4 @@
-"""The router's routes to external addresses: one a address, over all nodes that it may go to.
+"""The router's routes to external addresses: one for each, over all nodes that it may go to.
 
 Ours carry a protocol number of their own in the kernel's table, so that they are known again.
 """

@@ -12,7 +12,7 @@ def client_text(address: str, port: int) -> str:
 
 
 def answer(request: bytes, name: str, client: str) -> bytes | None:
-    """The answer to a message; None to one that is no command."""
+    """The answer to a message; None to one that is not a command."""
     command, _, argument = request.partition(b" ")
     match command.strip().lower():
         case b"hostname":

@@ -51,7 +51,7 @@ class Packet:
 
     @classmethod
     def decode(cls, data: bytes) -> "Packet":
-        """ValueError for what is no packet or has a wrong checksum."""
+        """ValueError for what is not a packet or has a wrong checksum."""
         if len(data) < 12:
             raise ValueError("shorter than its header")
         source_port, destination_port, tag = struct.unpack_from("!HHI", data)

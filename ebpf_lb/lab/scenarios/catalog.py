@@ -1,4 +1,4 @@
-"""The scenarios: a folder each in catalog/, with `manifests.yaml` and `scenario.yaml`."""
+"""The scenarios: each a folder in catalog/, with `manifests.yaml` and `scenario.yaml`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -95,7 +95,7 @@ class Packet:
 
     @classmethod
     def parse(cls, data: bytes) -> Self | None:
-        """An IP packet that may be cut short; None for what has no ports and is no ICMP error."""
+        """An IP packet that may be cut short; None for others than ICMP errors without ports."""
         if len(data) >= 20 and data[0] >> 4 == 4:
             header, protocol = (data[0] & 15) * 4, data[9]
             source, destination = data[12:16], data[16:20]

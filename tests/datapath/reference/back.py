@@ -23,7 +23,7 @@ from tests.datapath.reference.ways import BY_LOOPBACK, wrong_by_way, wrong_hairp
 
 def restored(known: Known, hook: str, sent: bytes, found: Reading, got: Observed) -> Ruling:
     candidates = known.candidates(hook, sent, found) + _hidden(known, sent, found, got)
-    fault = "restored, but it is no flow's reply"
+    fault = "restored, but it is not a flow's reply"
     for flow in candidates:
         change = Change(flow.vip, None if flow.seen == flow.client else flow.client)
         fault = _wrong_way_back(known, hook, sent, got, change, flow)

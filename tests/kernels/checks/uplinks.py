@@ -61,7 +61,7 @@ class Place:
         end = time.monotonic() + within_s
         while name not in self.status(host)["uplinks"]:
             if time.monotonic() > end:
-                raise RuntimeError(f"{host}: {name} is no uplink: {self.status(host)}")
+                raise RuntimeError(f"{host}: {name} is not an uplink: {self.status(host)}")
             time.sleep(0.3)
 
 

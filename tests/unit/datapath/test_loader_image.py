@@ -33,7 +33,7 @@ def test_maps_and_constants_are_filled_in_where_they_stood() -> None:
     assert apart(code + EXIT).fill_in(
         {"flows": 70, "calls": 90}, {"FLOW_SEED": seed, "FLOW_SETS": 256, "OTHER": 1}
     ) == (
-        # the plain number 7 is none of a map's descriptors
+        # the plain number 7 is not one of a map's descriptors
         load_64(90, 1)
         + load_64(seed)
         + instruction(0xB7, 0, 7)

@@ -1,4 +1,4 @@
-"""What the node itself lives by is no Service's: the way to the API server above all."""
+"""What the node itself lives by is not a Service's: the way to the API server above all."""
 
 from dataclasses import replace
 

@@ -147,7 +147,7 @@ def test_one_that_goes_while_it_is_looked_at() -> None:
 
 @pytest.mark.parametrize("mode", XDP_MODES)
 def test_what_an_earlier_run_left(mode: str) -> None:
-    """By another mode, on what is no uplink now, on what is not ours to look after at all."""
+    """By another mode, on what is not an uplink now, on what is not ours to look after at all."""
     xdp = Xdp()
     xdp.on = {2: "generic", 4: "native", 8: "native", 77: "native"}
     agent = node(mode, xdp)

@@ -45,7 +45,7 @@ class FakeTable:
         return iter(list(self.content.items()))
 
     def slice(self, first: int, count: int) -> bytes:
-        raise AssertionError(f"{self.name} is no array")
+        raise AssertionError(f"{self.name} is not an array")
 
     def update_batch(self, keys: bytes, values: bytes) -> None:
         key_size, value_size = self._sizes
