@@ -10,8 +10,8 @@ from typing import Any
 from ebpf_lb.agent import logs
 from ebpf_lb.agent.config import Config
 from ebpf_lb.agent.host import process
-from ebpf_lb.agent.host.bpffs import ensure_bpffs
 from ebpf_lb.agent.host.conntrack import Conntrack, raise_limits
+from ebpf_lb.agent.host.preparation import Preparation
 from ebpf_lb.agent.inbox import HooksChanged, Inbox, NetworkChanged, ServerMoved
 from ebpf_lb.agent.loop import Loop, Parts
 from ebpf_lb.agent.metrics import process as process_metrics
@@ -52,7 +52,7 @@ from ebpf_lb.datapath import clock as datapath_clock
 from ebpf_lb.datapath.accept_local import SETTING, accept_local
 from ebpf_lb.datapath.attach.hooks import HookControl
 from ebpf_lb.datapath.attach.xdp import XdpControl
-from ebpf_lb.datapath.loader import Loaded, ensure_layer_3, ensure_loaded, retire_old_builds
+from ebpf_lb.datapath.loader import Loaded, ensure_layer_3, retire_old_builds
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.reader import View, node
 from ebpf_lb.datapath.reader.drops import endings
@@ -79,14 +79,19 @@ _ENDPOINTS = {
 }
 
 
-def run(config: Config, warnings: Sequence[str] = (), probes: pages.Probes | None = None) -> None:
+def run(
+    config: Config,
+    warnings: Sequence[str] = (),
+    probes: pages.Probes | None = None,
+    preparation: Preparation | None = None,
+) -> None:
     """Returns on SIGTERM or SIGINT. Detaches nothing. UserError if it cannot start. `probes`: those
-    that are answered already."""
+    that are answered already; `preparation`: what was begun."""
     probes = probes or pages.Probes(config)
+    preparation = preparation or Preparation(config.bpffs, config.settings, anew=config.compile)
     # until the loop runs there is nothing to end in order
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    process.limit_heaps()
     process.collect_rarely()
     log = logs.configure(config.log_level, config.log_format)
     probes.listening.tell(log)
@@ -94,13 +99,14 @@ def run(config: Config, warnings: Sequence[str] = (), probes: pages.Probes | Non
     for warning in warnings:
         log.warning("configuration", problem=warning)
     client = connect(config.kubeconfig)
-    lock = process.be_the_only_one(config.bpffs)
-    with lock:
-        if ensure_bpffs(config.bpffs):
+    server = reserved.of_server(client.look_up())
+    prepared = preparation.result()
+    loaded = prepared.loaded
+    with prepared.lock:
+        if prepared.mounted:
             log.info("mounted a bpffs", path=str(config.bpffs))
         _raise_conntrack_limits(config, log)
-        loaded = ensure_loaded(config.bpffs, config.settings, anew=config.compile)
-        _vacate(config, reserved.of_server(client.look_up()), log)
+        _vacate(config, server, log)
         writers = _writers(loaded.build)
         _run(config, log, client, loaded, writers, probes)
 

@@ -35,6 +35,17 @@ import click
     metavar="off|generic|native|auto",
     help="Serve backends on other nodes by XDP on the uplinks; default: off.",
 )
+@click.option(
+    "--tc-hooks",
+    metavar="auto|tcx|clsact",
+    help="How programs are put on interfaces; default: by tcx where the kernel has it.",
+)
+@click.option(
+    "--compile",
+    "anew",
+    is_flag=True,
+    help="Compile the programs from their sources, as their developers do.",
+)
 @click.option("--bpffs", metavar="DIR", help="Where to pin; default: /sys/fs/bpf/ebpf-lb.")
 @click.option(
     "--cgroup",
@@ -58,6 +69,8 @@ def agent(
     endpoints_source: str | None,
     algorithm: str | None,
     xdp: str | None,
+    tc_hooks: str | None,
+    anew: bool,
     bpffs: str | None,
     cgroup: str | None,
     file: Path | None,
@@ -78,6 +91,8 @@ def agent(
         "endpoints_source": endpoints_source,
         "algorithm": algorithm,
         "xdp": xdp,
+        "tc_hooks": tc_hooks,
+        "compile": "true" if anew else None,
         "bpffs": bpffs,
         "cgroup": cgroup,
     }
@@ -86,7 +101,10 @@ def agent(
         raise click.ClickException("`ebpf-lb agent` needs root: run it with sudo.")
     from ebpf_lb.agent.servers.pages import Probes
 
-    probes = Probes(config)  # the rest takes half a second to import
-    from ebpf_lb.agent.run import run
+    probes = Probes(config)
+    from ebpf_lb.agent.host.preparation import Preparation
 
-    run(config, warnings, probes)
+    preparation = Preparation(config.bpffs, config.settings, anew=config.compile)
+    from ebpf_lb.agent.run import run  # takes half a second
+
+    run(config, warnings, probes, preparation)

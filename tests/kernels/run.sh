@@ -39,7 +39,7 @@ timeout --foreground "${LIMIT_S:-7200}" nice -n "${NICE:-15}" qemu-system-x86_64
     -accel "${ACCEL:-tcg,thread=multi}" -cpu max -smp "${CPUS:-2}" -m "${MEMORY:-3G}" \
     -nodefaults -no-user-config -display none -no-reboot \
     -kernel "$kernel/vmlinuz" -initrd "$kernel/early.gz" \
-    -append "console=ttyS0 panic=-1 quiet loglevel=5 mitigations=off nowatchdog ${APPEND:-}" \
+    -append "console=ttyS0 panic=-1 quiet loglevel=5 mitigations=off nowatchdog no_timer_check ${APPEND:-}" \
     -drive "$(disk snapshot=on "$store/root.ext4")" \
     -drive "$(disk snapshot=on "$kernel/modules.ext4")" \
     -drive "$(disk cache=unsafe "$work/source.ext4")" \
