@@ -118,8 +118,8 @@ def reasons() -> str:
             raise Missing(f"{reason.name} has no sentence")
         remedy = _sentence(reason.remedy) if reason.remedy else ""
         name, verdict = f"`{reason.name}`", reason.verdict.value
-        rows.append((str(number), name, verdict, _sentence(reason.sentence), remedy))
-    return table(("Number", "Name", "Verdict", "A packet gets it when", "What to do"), rows)
+        rows.append((name, str(number), verdict, _sentence(reason.sentence), remedy))
+    return table(("Name", "Number", "Verdict", "A packet gets it when", "What to do"), rows)
 
 
 def maps() -> str:
@@ -137,9 +137,9 @@ def metrics() -> str:
     rows = []
     folder = ROOT / "ebpf_lb" / "agent"
     for metric in declared_metrics.read(sorted(folder.rglob("*.py"))):
-        labels = f"{{{', '.join(metric.labels)}}}" if metric.labels else ""
-        rows.append((f"`{metric.name}{labels}`", metric.kind, metric.help))
-    return table(("Metric, with its labels", "Type", "Meaning"), rows)
+        labels = f"<br>by {', '.join(metric.labels)}" if metric.labels else ""
+        rows.append((f"`{metric.name}`{labels}", metric.kind, metric.help))
+    return table(("Metric, and its labels", "Type", "Meaning"), rows)
 
 
 _PAGES = {

@@ -51,7 +51,7 @@ def _counted(views: list[View]) -> Iterator[Metric]:
     """Packets, by reason and by Service."""
     labels = ["family", "reason", "verdict"]
     packets = CounterMetricFamily("ebpf_lb_packets", "Packets, by reason.", labels=labels)
-    octets = CounterMetricFamily("ebpf_lb_bytes", "Their bytes.", labels=labels)
+    octets = CounterMetricFamily("ebpf_lb_bytes", "Bytes of packets, by reason.", labels=labels)
     drops = CounterMetricFamily(
         "ebpf_lb_service_drops",
         "Packets dropped or refused on their way to a Service; without a name: to none.",
