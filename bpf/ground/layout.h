@@ -154,6 +154,17 @@ struct snat_source {
 	addr address;
 };
 
+/* A new connection, of which somebody wants to know what would become: see ask.h. */
+struct question {
+	addr source;
+	addr destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 client; /* enum client_kind */
+	__u8 pad[2];
+};
+
 /* Which flow is to end, and its word as it was read: see end.h. */
 struct flow_end {
 	__u64 word;

@@ -34,7 +34,7 @@ enum slow_path {
 	CALL_DIRECT = 24,
 	CALL_BIG_REPLY = 25,
 	CALL_FROM_NODE = 26,
-	CALL_DROP = 27, /* `scratch` has: why the packet ends, and on its way to whom */
+	CALL_DROP = 23, /* `scratch` has: why the packet ends, and on its way to whom */
 };
 
 INLINE __u32 calls_of(int hook)

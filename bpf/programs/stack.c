@@ -16,6 +16,7 @@
 #include "packet/sctp.h"
 #include "sockets/connect_time.h"
 #include "connections/end.h"
+#include "services/ask.h"
 #include "connections/sweep.h"
 
 /* TC, the host's side of a pod's interface */
@@ -235,4 +236,9 @@ int getpeername6(struct bpf_sock_addr *ctx)
 int end_flow(struct __sk_buff *skb)
 {
 	return end_flow_by_request(skb);
+}
+
+int what_if(struct __sk_buff *skb)
+{
+	return answer_question(skb);
 }

@@ -124,7 +124,9 @@ def _maps(bpffs: Path) -> bytes:
 
     contents: dict[str, Any] = {
         view.family.directory: {
-            name: dump(view, name) for name in map_names(view, all_of_them=False) if name != "flows"
+            name: dump(view, name)
+            for name in map_names(view, all_of_them=False)
+            if name not in _LEFT_OUT
         }
         for view in open_views(bpffs, list(Family))
     }

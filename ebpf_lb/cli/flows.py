@@ -47,7 +47,11 @@ _SORTS = ["client", "age", "service", "backend", "state"]
 @client_option
 @click.option("--state", metavar="STATE", shell_complete=_states, help="Only in this state.")
 @click.option("--unanswered", is_flag=True, help="Only those that nobody has answered yet.")
-@click.option("--signposts", is_flag=True, help="Also what leads replies to masqueraded flows.")
+@click.option(
+    "--others",
+    is_flag=True,
+    help="Also entries that are not connections to Services: signposts, and what passes them by.",
+)
 @click.option(
     "--sort",
     type=click.Choice(_SORTS),
@@ -67,7 +71,7 @@ def flows(
     client: Place | None,
     state: str | None,
     unanswered: bool,
-    signposts: bool,
+    others: bool,
     sort: str | None,
     delete: bool,
     yes: bool,
@@ -91,7 +95,7 @@ def flows(
         must_know(service, {one.service for view in views for one in view.names.values()})
         for view in views:
             yield from _matching(
-                view, service, backend, client, state, unanswered, signposts or delete
+                view, service, backend, client, state, unanswered, others or delete
             )
 
     def show() -> None:
@@ -121,9 +125,9 @@ def _matching(
     client: Place | None,
     state: str | None,
     unanswered: bool,
-    signposts: bool,
+    others: bool,
 ) -> Iterator[Found]:
-    from ebpf_lb.datapath.reader.flows import SIGNPOST, entries
+    from ebpf_lb.datapath.reader.flows import FLOW, entries
     from ebpf_lb.datapath.reader.summary import UNANSWERED
 
     width = view.family.address_bytes
@@ -137,7 +141,7 @@ def _matching(
 
     def wanted(word: "Word") -> bool:
         return (
-            (signposts or word.kind != SIGNPOST)
+            (others or word.kind == FLOW)
             and (state is None or word.state == state.upper())
             and (not unanswered or word.state in UNANSWERED)
             and (service is None or is_service(service, view.service(word.service_id)))
@@ -189,7 +193,7 @@ def _row(view: "View", entry: "Entry") -> dict[str, Any]:
 
 
 def _table(rows: list[Found], wide: bool) -> str:
-    from ebpf_lb.datapath.reader.flows import SIGNPOST
+    from ebpf_lb.datapath.reader.flows import PASS, SIGNPOST
     from ebpf_lb.datapath.reader.node import source
 
     lines = []
@@ -201,7 +205,9 @@ def _table(rows: list[Found], wide: bool) -> str:
             service = "signpost"
         else:
             asked = format_endpoint(one.vip, one.vip_port)
-            service = view.service(word.service_id) or "-"
+            service = view.service(word.service_id) or (
+                "no Service's" if word.kind == PASS else "-"
+            )
         address = source(view, word.source_id) if word.kind != SIGNPOST else None
         snat = format_address(address) if address else ""
         if one.snat_port and word.kind != SIGNPOST:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ebpf_lb.datapath.pins import Pins
+from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.reader import View, open_views
 from ebpf_lb.datapath.reader.drops import Ending, endings
 from ebpf_lb.datapath.reader.node import interfaces
@@ -84,7 +84,7 @@ def look(bpffs: Path, address: tuple[str, int]) -> NodeStatus:
         build=pins.current.path.readlink().name,
         services=len({name for view in views for name in view.names.values()}),
         agent=agent,
-        hooks=_hooks(views, status),
+        hooks=_hooks(views, pins.current, status),
         socket_hooks=sorted({path.name.partition("-")[2] for path in _entries(pins.links)}),
         levels={view.family.directory: levels(view) for view in views},
         drops=[(row, row["packets"]) for row in recent]
@@ -148,24 +148,20 @@ def _metric(address: tuple[str, int], name: str) -> float | None:
     return None
 
 
-def _hooks(views: list[View], status: dict[str, Any]) -> list[Hooks]:
+def _hooks(views: list[View], build: Build, status: dict[str, Any]) -> list[Hooks]:
     from pyroute2 import IPRoute
 
-    from ebpf_lb.datapath.attach.tc import TrafficControl
+    from ebpf_lb.datapath.attach.listing import Listing
 
     with IPRoute() as ip:
         bridges = {link["index"] for link in ip.get_links(kind="bridge")}
     xdp = status.get("xdp", {})
     found = []
-    with TrafficControl() as control:
+    with Listing(build) as listing:
         for one in interfaces(views[0]):
             if one.name is None:
                 continue
-            programs = sorted(
-                f"{hook.direction.name.lower()} {hook.name.removeprefix('ebpf-lb/')}"
-                for hook in control.filters(one.ifindex)
-                if hook.ours
-            )
+            programs = listing.programs(one.ifindex)
             if not programs and one.ifindex in bridges:
                 continue  # its ports have them
             mode = xdp.get(one.name, {})

@@ -134,10 +134,7 @@ def _bullets(sentences: list[str]) -> list[str]:
 def _interfaces(found: "NodeStatus") -> str:
     if not found.hooks:
         return "  none is served"
-    rows = [
-        [one.name, one.way, ", ".join(sorted({p.partition(" ")[2] for p in one.programs})) or "-"]
-        for one in found.hooks[:_SHOWN]
-    ]
+    rows = [[one.name, one.way, ", ".join(one.programs) or "-"] for one in found.hooks[:_SHOWN]]
     text = output.table(["INTERFACE", "WAY", "PROGRAMS"], rows, indent="  ")
     if len(found.hooks) > _SHOWN:
         text += f"\n  … and {len(found.hooks) - _SHOWN} more: -o json has them all"

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import tarfile
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,3 +103,31 @@ def test_a_refusal_is_counted_where_it_is_asked_for(web: Room, family: str) -> N
     assert shown[0]["verdict"] == "reject"
     listed = run(web, "services", f"{web.namespace}/empty").stdout
     assert "No endpoint is usable: every connection is refused." in listed
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_explain_says_what_the_client_gets(web: Room, family: str) -> None:
+    client = web.pods("client")[web.pod("client").partition("/")[2]]
+    [address] = [one for one in client.addresses if (":" in one) == (family == "ipv6")]
+    name = f"{web.namespace}/web"
+    found = told(web, "explain", address, name, "--family", family)
+    assert (found["verdict"], found["reason"]) == ("forward", "NEW"), found
+    assert len(found["candidates"]) == 2
+    assert any(text.startswith("The way to") for text in found["beyond"]), found
+    found = told(web, "explain", address, f"{web.namespace}/empty", "--family", family)
+    assert (found["verdict"], found["reason"]) == ("reject", "NO_ENDPOINTS")
+
+
+def test_a_bundle_holds_what_is_needed_and_no_secret(web: Room, tmp_path: Path) -> None:
+    file = tmp_path / "bundle.tar.gz"
+    done = run(web, "bundle", str(file))
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(file) as archive:
+        parts = {Path(one.name).name: archive.extractfile(one) for one in archive}
+        content = {name: part.read().decode() for name, part in parts.items() if part}
+    assert content["status.txt"].startswith("This node is well.")
+    assert f"{web.namespace}/web" in content["services.json"]
+    assert "ebpf_lb_packets_total" in content["metrics.txt"]
+    assert "flow_seed" not in content["maps.json"]
+    for secret in ("client-key-data", "Bearer ", "PRIVATE KEY"):
+        assert not any(secret in text for text in content.values())

@@ -176,7 +176,6 @@ def _fragments(view: View) -> Iterator[Row]:
             "source_port": one.source_port,
             "destination_port": one.destination_port,
             "new_id": one.new_id,
-            "by_stack": "BY_STACK" in one.flags,
         }
 
 

@@ -62,6 +62,7 @@ _TC_PROGRAMS = (
     "empty",
     "sweep",
     "end_flow",
+    "what_if",
 )
 _TC_SLOW_PATHS = {
     0: "pod_new_flow",
@@ -86,7 +87,7 @@ _TC_SLOW_PATHS = {
     24: "opens_direct",
     25: "big_reply",
     26: "node_egress",
-    27: "dropped",
+    23: "dropped",
 }
 _CGROUP_PROGRAMS = {
     "connect4": CgroupHook.INET4_CONNECT,
@@ -102,7 +103,7 @@ _XDP_SLOW_PATHS = {
     4: "xdp_new_flow",
     5: "xdp_new_snat",
     6: "xdp_first",
-    27: "xdp_dropped",
+    23: "xdp_dropped",
 }
 _LAYER_3_SLOW_PATHS = {
     4: "l3_new_flow",
@@ -121,7 +122,7 @@ _LAYER_3_SLOW_PATHS = {
     24: "l3_direct",
     25: "l3_big_reply",
     26: "l3_node",
-    27: "l3_dropped",
+    23: "l3_dropped",
 }
 
 

@@ -4,19 +4,21 @@ Half a million entries are looked through by their words alone, numbers in a row
 wanted is taken apart.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ebpf_lb.datapath.clock import time_bits
 from ebpf_lb.datapath.reader.view import View
 
-FLOW, SIGNPOST = "flow", "signpost"
+FLOW, SIGNPOST, PASS = "flow", "signpost", "pass"
+"""A connection to a Service; what leads replies to one; a connection past the Services, kept so
+that it is not taken for one."""
 
 
 class Word(NamedTuple):
     """What an entry's word says (bpf/connections/flow.h)."""
 
-    kind: str  # FLOW or SIGNPOST
+    kind: str  # FLOW, SIGNPOST or PASS
     state: str
     protocol: str
     tick: int
@@ -55,31 +57,52 @@ class Words:
         self._protocol = defines["FLOW_PROTOCOL_SHIFT"]
         self._service = defines["FLOW_SERVICE_SHIFT"]
         self._source = defines["FLOW_SOURCE_SHIFT"]
-        self._signpost = defines["FLOW_TURNED"]
-        generation = (1 << self._source) - (1 << defines["FLOW_GENERATION_SHIFT"])
-        self.lasting = ~(self._time_mask | generation)
-        """The bits that do not change from packet to packet, nor from tenant to tenant."""
-        self._flags = {name: defines[f"FLOW_{name}"] for name in ("SNAT", "BRIDGED")}
+        generation = defines["FLOW_GENERATION_SHIFT"]
+        # the state's bits end where the protocol's begin
+        self._state_mask = (1 << self._protocol - self._state) - 1
+        if "FLOW_KIND_SHIFT" in defines:
+            self._kinds = {defines["FLOW_SIGNPOST"]: SIGNPOST, defines["FLOW_PASS"]: PASS}
+            self._kind_mask = defines["FLOW_KIND_MASK"]
+            generation_mask = defines["FLOW_GENERATION_MASK"]
+            self._flags = {
+                FLOW: _bits(defines, "FLOW_", "PORTED", "BRIDGED"),
+                PASS: {},
+                SIGNPOST: _bits(defines, "SIGNPOST_", "OF_NODE", "HELD"),
+            }
+        else:
+            self._kinds = {defines["FLOW_TURNED"]: SIGNPOST}
+            self._kind_mask = defines["FLOW_TURNED"]
+            generation_mask = (1 << self._source) - (1 << generation)
+            flags = _bits(defines, "FLOW_", "SNAT", "BRIDGED")
+            self._flags = {FLOW: flags, SIGNPOST: flags}
         self._protocols = {number: name for name, number in view.short("flow_protocol").items()}
         states = view.short("flow_state")
         self._states = {number: name for name, number in states.items()}
         self._unused = {states["FREE"], states["CLAIMED"]}
+        self.lasting = ~(self._time_mask | generation_mask)
+        """The bits that do not change from packet to packet, nor from tenant to tenant."""
 
     def used(self, word: int) -> bool:
         """Not free, and not just being written."""
-        return (word >> self._state & 7) not in self._unused
+        return (word >> self._state & self._state_mask) not in self._unused
 
     def read(self, word: int) -> Word:
-        state, protocol = word >> self._state & 7, word >> self._protocol & 3
+        state, protocol = word >> self._state & self._state_mask, word >> self._protocol & 3
+        kind = self._kinds.get(word & self._kind_mask, FLOW)
+        signpost = kind == SIGNPOST  # in place of both numbers it has the place of its flow
         return Word(
-            SIGNPOST if word & self._signpost else FLOW,
+            kind,
             self._states.get(state, str(state)),
             self._protocols.get(protocol, str(protocol)),
             word & self._time_mask,
-            word >> self._service & 0xFFFF,
-            word >> self._source & 0xFF,
-            tuple(name for name, bit in self._flags.items() if word & bit),
+            0 if signpost else word >> self._service & 0xFFFF,
+            0 if signpost else word >> self._source & 0xFF,
+            tuple(name for name, bit in self._flags[kind].items() if word & bit),
         )
+
+
+def _bits(defines: Mapping[str, int], prefix: str, *names: str) -> dict[str, int]:
+    return {name: defines[prefix + name] for name in names}
 
 
 def entries(

@@ -60,7 +60,6 @@ class Fragment(NamedTuple):
     source_port: int
     destination_port: int
     new_id: int
-    flags: tuple[str, ...]
 
 
 def interfaces(view: View) -> Iterator[Interface]:
@@ -134,7 +133,6 @@ def fragments(view: View) -> Iterator[Fragment]:
             value.source_port,
             value.destination_port,
             value.new_id,
-            view.flags("fragment_flag", value.flags),
         )
 
 

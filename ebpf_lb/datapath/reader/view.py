@@ -51,7 +51,7 @@ class View:
     def __init__(self, build: Build, family: Family) -> None:
         self.family = family
         self.layout: Layout = load(family)
-        self._build = build
+        self.build = build
         self._open: dict[str, Map | None] = {}
 
     def map(self, name: str) -> Map | None:
@@ -62,7 +62,7 @@ class View:
 
     def program(self, name: str) -> Program:
         """One of the family's programs; FileNotFoundError if this build has none of that name."""
-        return Program.open(self._build.programs(self.family) / name)
+        return Program.open(self.build.programs(self.family) / name)
 
     def used_elements(self, name: str) -> Iterator[tuple[int, bytes]]:
         """Index and value of the elements of a mappable array that are not all zero.
@@ -102,7 +102,7 @@ class View:
         """A map of its own for the caller to close; None if this build has none of that name."""
         spec = self.layout.maps.get(name)
         node = spec is not None and spec.scope is Scope.NODE
-        path = self._build.maps(None if node else self.family) / name
+        path = self.build.maps(None if node else self.family) / name
         try:
             opened = Map.open(path, read_only=read_only)
         except FileNotFoundError:

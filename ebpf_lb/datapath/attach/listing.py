@@ -1,0 +1,43 @@
+"""Which of our programs run at an interface, whoever put them there and by which kind of hook."""
+
+from contextlib import suppress
+from typing import Self
+
+from ebpf_lb.datapath.attach.tc import TrafficControl
+from ebpf_lb.datapath.libbpf import InterfaceHook, Program, programs_at
+from ebpf_lb.datapath.pins import Build
+from ebpf_lb.model.values import Family
+
+_ROLES = ("pod", "uplink", "loopback", "l3")
+
+
+class Listing:
+    """Of the current build, for `with`; reads only."""
+
+    def __init__(self, build: Build) -> None:
+        self._filters = TrafficControl()
+        self._ids = {}
+        for family in Family:
+            for role in _ROLES:
+                for hook in InterfaceHook:
+                    name = f"{role}_{hook.name.lower()}"
+                    path = build.programs(family) / name
+                    with suppress(FileNotFoundError), Program.open(path) as program:
+                        self._ids[program.info().id] = name
+
+    def programs(self, ifindex: int) -> list[str]:
+        """Their names, sorted; none if the interface has gone."""
+        found = {
+            one.name.removeprefix("ebpf-lb/") for one in self._filters.filters(ifindex) if one.ours
+        }
+        for hook in InterfaceHook:
+            with suppress(OSError):  # before Linux 6.6 there is no such hook
+                there = programs_at(ifindex, hook)
+                found |= {self._ids[number] for number in there if number in self._ids}
+        return sorted(found)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._filters.close()

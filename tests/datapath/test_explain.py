@@ -1,0 +1,175 @@
+"""What `explain` says is what a packet then gets, and asking changes nothing."""
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ebpf_lb.cli.main import main
+from ebpf_lb.datapath.question import Client, Decision, Question
+from ebpf_lb.datapath.reader import View
+from ebpf_lb.model.values import Family, Network, Protocol, parse_address
+from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
+from tests.datapath.kernel import Kernel
+from tests.support.packets import Packet
+
+CLIENTS = {
+    Family.IPV4: ("198.51.100.7", "203.0.113.9"),
+    Family.IPV6: ("2001:db8::7", "2001:db8:9::9"),
+}
+VIPS = {
+    Family.IPV4: ("10.96.0.1", "192.0.2.1", "192.0.2.2", "10.96.0.9"),
+    Family.IPV6: ("fd00:96::1", "2001:db8:2::1", "2001:db8:2::2", "fd00:96::9"),
+}
+BACKENDS = {
+    Family.IPV4: ("10.1.0.1", "10.1.0.2", "10.2.0.1"),
+    Family.IPV6: ("fd00:1::1", "fd00:1::2", "fd00:2::1"),
+}
+RANGES = {Family.IPV4: ("198.51.100.0", 24), Family.IPV6: ("2001:db8::", 48)}
+
+
+def services(kernel: Kernel) -> None:
+    """One that everybody may ask, one for some clients alone, one whose policy is Local and that
+    has nobody here, and one without endpoints."""
+    first, second, third, fourth = VIPS[kernel.family]
+    here, also_here, far = (
+        (BACKENDS[kernel.family][0], 8080),
+        (BACKENDS[kernel.family][1], 8080),
+        (BACKENDS[kernel.family][2], 8080),
+    )
+    text, length = RANGES[kernel.family]
+    kernel.service(first, 80, [], local=[here, also_here], name="all")
+    kernel.service(
+        second,
+        80,
+        [],
+        local=[here],
+        kind=FrontendKind.LOAD_BALANCER,
+        flags=FrontendFlag.SOURCE_RANGES,
+        source_ranges=[Network(parse_address(text), length)],
+        name="some",
+    )
+    kernel.service(
+        third,
+        80,
+        [far],
+        kind=FrontendKind.LOAD_BALANCER,
+        flags=FrontendFlag.LOCAL,
+        name="elsewhere",
+    )
+    kernel.service(fourth, 80, [], name="empty")
+
+
+def ask(kernel: Kernel, packet: Packet) -> Decision:
+    with Question(View(kernel.build, kernel.family)) as question:
+        return question.ask(
+            Client.REMOTE,
+            (parse_address(packet.source), packet.source_port),
+            (parse_address(packet.destination), packet.destination_port),
+            Protocol.TCP,
+        )
+
+
+def contents(kernel: Kernel) -> dict[str, list[tuple[bytes, bytes]]]:
+    """All maps of the family, as bytes."""
+    found = {}
+    for path in sorted(kernel.build.maps(kernel.family).iterdir()):
+        if path.name not in ("calls", "scratch"):
+            with kernel.open(path.name) as table:
+                found[path.name] = sorted(table.items())
+    return found
+
+
+def test_what_is_said_is_what_a_packet_gets(kernel: Kernel) -> None:
+    services(kernel)
+    rng = random.Random(os.getpid())
+    for number in range(60):
+        packet = Packet(
+            rng.choice(CLIENTS[kernel.family]),
+            rng.choice(VIPS[kernel.family]),
+            40000 + number,
+            rng.choice((80, 80, 80, 81)),
+        )
+        decision = ask(kernel, packet)
+        before = kernel.counters()
+        kernel.run("uplink_ingress", packet)
+        added = kernel.counters() - before
+        made = {
+            (entry.backend, entry.backend_port)  # type: ignore[attr-defined]
+            for _, entry in kernel.flows()
+            if entry.client_port == packet.source_port  # type: ignore[attr-defined]
+        }
+        if decision.action == "TRANSLATE":
+            assert added["NEW"] == 1, (packet, decision)
+            assert made == {(decision.backend, decision.backend_port)}
+        elif decision.action == "PASS":
+            assert not added
+        else:
+            assert added[decision.reason.name] == 1, (packet, decision)
+            assert not made
+
+
+def test_asking_changes_nothing(kernel: Kernel) -> None:
+    services(kernel)
+    before = contents(kernel)
+    for vip in VIPS[kernel.family]:
+        for client in CLIENTS[kernel.family]:
+            ask(kernel, Packet(client, vip, 40000, 80))
+    assert contents(kernel) == before
+
+
+@pytest.fixture
+def explain(kernel: Kernel, loaded_root: Path) -> Any:
+    services(kernel)
+
+    def run(*arguments: str) -> dict[str, Any]:
+        where = ["--bpffs", str(loaded_root), "--family", kernel.family.directory]
+        result = CliRunner().invoke(main, ["explain", *arguments, *where, "-o", "json"])
+        assert result.exit_code == 0, result.output
+        found: dict[str, Any] = json.loads(result.output)
+        return found
+
+    return run
+
+
+def test_each_verdict_with_its_cause(kernel: Kernel, explain: Any) -> None:
+    client = CLIENTS[kernel.family][1]
+    found = explain(client, "test/all")
+    assert (found["verdict"], found["reason"], found["service"]) == ("forward", "NEW", "test/all")
+    assert found["backend"] in {one["address"] for one in found["candidates"]}
+    assert [one["share"] for one in found["candidates"]] == [0.5, 0.5]
+    assert (found["source"] or "").startswith(("[" if kernel.family == 6 else "") + client)
+    assert explain(client, "some")["reason"] == "SOURCE_RANGE"
+    assert explain(CLIENTS[kernel.family][0], "some")["verdict"] == "forward"
+    found = explain(client, "elsewhere")
+    assert (found["verdict"], found["reason"]) == ("drop", "NO_LOCAL_ENDPOINTS")
+    assert [one["why"] for one in found["excluded"]] == [
+        "it runs on another node, and the policy is Local"
+    ]
+    assert explain("node", "elsewhere")["verdict"] == "forward"
+    found = explain(client, "empty")
+    assert (found["verdict"], found["reason"], found["backend"]) == ("reject", "NO_ENDPOINTS", None)
+
+
+def test_what_is_near(kernel: Kernel, explain: Any) -> None:
+    vip = VIPS[kernel.family][1]
+    bracketed = f"[{vip}]" if kernel.family == 6 else vip
+    found = explain(f"{bracketed}:443")
+    assert found["verdict"] == "pass"
+    assert "The same address serves 80/TCP (test/some)." in found["steps"]
+
+
+def test_the_text(kernel: Kernel, loaded_root: Path) -> None:
+    services(kernel)
+    where = ["--bpffs", str(loaded_root), "--family", kernel.family.directory]
+    shown = CliRunner().invoke(main, ["explain", "node", "empty", *where]).output
+    assert "reject" in shown.splitlines()[1]
+    assert "NO_ENDPOINTS: the Service has no usable endpoint" in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    result = CliRunner().invoke(main, ["explain", "nobody", *where])
+    assert result.exit_code == 1
+    assert "This node serves no 'nobody' by TCP." in result.output
