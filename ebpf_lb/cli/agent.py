@@ -38,7 +38,7 @@ import click
 @click.option(
     "--tc-hooks",
     metavar="auto|tcx|clsact",
-    help="How programs are put on interfaces; default: by tcx where the kernel has it.",
+    help="How programs are attached to interfaces; default: by tcx where the kernel has it.",
 )
 @click.option(
     "--compile",

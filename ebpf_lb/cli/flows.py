@@ -55,7 +55,7 @@ _SORTS = ["client", "age", "service", "backend", "state"]
 @click.option(
     "--sort",
     type=click.Choice(_SORTS),
-    help="In this order (all must be read for it); default: as they stand in the table.",
+    help="Sort by this, which reads the whole table; default: the table's own order.",
 )
 @click.option("--delete", is_flag=True, help="End these connections, after asking.")
 @click.option("--yes", is_flag=True, help="With --delete: do not ask.")
@@ -84,7 +84,7 @@ def flows(
 ) -> None:
     """List the connections that this node translates: client, address asked, backend.
 
-    Whoever is translated at the socket (the node's own processes) has no flow here.
+    Connections of the node's own processes are translated at the socket and have no flow.
     """
     from ebpf_lb.datapath.reader import open_views
 

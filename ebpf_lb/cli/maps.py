@@ -51,10 +51,11 @@ def dump(
     family: str | None,
     bpffs: Path,
 ) -> None:
-    """Print the contents of the maps that are named. Reads only, and needs no running agent.
+    """Print the contents of the maps that are named. It only reads, and needs no running agent.
 
-    Without a name: how much is in which map, and as JSON all of it but mere numbers (slots, ways,
-    events, crc32c_shifts). With a filter: the maps that have such a column.
+    Without a name it prints how full each map is; as JSON, it prints the contents of all maps but
+    those of mere numbers (slots, ways, events, crc32c_shifts). With a filter, it prints the maps
+    that have such a column.
     """
     from ebpf_lb.cli.rows import as_tables, overview
     from ebpf_lb.datapath.reader import open_views

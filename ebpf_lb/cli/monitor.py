@@ -76,7 +76,7 @@ def monitor(
 
     An event is told by the packet at which it happened; later packets of a connection are not
     events. Whoever reads too slowly is told how many were lost; nothing waits for a reader. JSON
-    comes one event a line.
+    has one event on each line.
     """
     from ebpf_lb.datapath.layout import load
     from ebpf_lb.datapath.reader import open_views

@@ -21,7 +21,7 @@ _COLOURS = {"forward": "green", "reject": "red", "drop": "red", "pass": "yellow"
 @output.output_option
 @bpffs_option
 def reasons(wanted: tuple[str, ...], form: str, bpffs: Path) -> None:
-    """List all reasons with what they mean, what to do, and how many packets they ended here.
+    """List all reasons with what they mean, what to do, and how often each occurred here.
 
     Counters and events are named by them. Without a data path on this node nothing is counted.
     """

@@ -9,7 +9,7 @@ from ebpf_lb.lab.cluster import Lab, all_labs
 @click.command()
 @with_lab
 def down(lab: Lab) -> None:
-    """Remove a lab and everything in it; also one that was built only half."""
+    """Remove a lab and everything in it, also if it was only partly built."""
     if not lab.exists:
         others = ", ".join(other.name for other in all_labs())
         click.echo(

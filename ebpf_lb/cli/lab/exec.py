@@ -19,7 +19,7 @@ from ebpf_lb.lab.cluster import Lab
 def exec_(lab: Lab, host: str, command: tuple[str, ...]) -> None:
     """Run a command on a host: client, nodeN, router, control, a pod's name, or NAMESPACE/POD.
 
-    The command takes this one's place, so its exit status, input and output are as without it.
+    The command replaces this process, so exit status, input and output are the command's own.
     """
     place = lab.place(host)
     # `lab exec HOST -- CMD`: click drops the first "--" only in front of everything

@@ -77,7 +77,7 @@ def _names(words: Sequence[str]) -> list[tuple[Kind, str | None]]:
 @_NAMESPACE
 @_with_client
 def apply(client: Client, files: tuple[str, ...], namespace: str) -> None:
-    """Make the cluster have what manifests say, as `kubectl apply` does."""
+    """Create or change what manifests describe, as `kubectl apply` does."""
     if not files:
         raise click.UsageError("name the manifests: -f FILE (or -f - for standard input)")
     for result in apply_each(client, read_manifests(files), namespace):

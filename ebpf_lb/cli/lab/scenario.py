@@ -44,7 +44,7 @@ def show(name: str) -> None:
     "--output",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     metavar="FILE.svg",
-    help="Draw it, too.",
+    help="Also write the drawing to this file.",
 )
 @click.option("--family", type=click.Choice(FAMILIES[:2]), help="[default: the lab's first]")
 @click.option("--keep", is_flag=True, help="Leave the namespace with the scenario's objects.")

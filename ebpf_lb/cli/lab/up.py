@@ -38,8 +38,8 @@ def _option(name: str, kind: Sequence[str] | type, help: str) -> _Decorator:
     "Who implements Services; none: nobody, so that another proxy can be started.",
 )
 @_option("network", NETWORKS, "How packets travel between nodes.")
-@_option("pods", POD_NETWORKS, "How pods hang on their node.")
-@_option("clients", int, "Machines outside.")
+@_option("pods", POD_NETWORKS, "How pods are connected to their node.")
+@_option("clients", int, "How many machines outside the cluster.")
 @_option(
     "xdp",
     XDP_MODES,
