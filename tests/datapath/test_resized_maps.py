@@ -12,7 +12,7 @@ from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.loader.maps import provide
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
-from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
+from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter, move_services
 from ebpf_lb.model.values import Family, Network, Protocol
 from ebpf_lb.plan.forwarding import (
     Backend,
@@ -50,7 +50,8 @@ class Node:
 
     def build(self, name: str, settings: Settings, old: Build | None = None) -> Build:
         made = self.where.build(name)
-        provide(self.family, settings, old or self.where.build("none"), made)
+        before = old or self.where.build("none")
+        provide(self.family, settings, before, made, move=move_services)
         return made
 
     def writer(self, build: Build) -> FamilyWriter:

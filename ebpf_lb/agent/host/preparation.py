@@ -14,6 +14,7 @@ from ebpf_lb.agent.host.bpffs import ensure_bpffs
 from ebpf_lb.agent.host.process import be_the_only_one, limit_heaps
 from ebpf_lb.datapath.loader import Loaded, ensure_loaded
 from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.datapath.writer import move_services
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Preparation:
         lock = be_the_only_one(self._bpffs)
         try:
             mounted = ensure_bpffs(self._bpffs)
-            loaded = ensure_loaded(self._bpffs, self._settings, anew=self._anew)
+            loaded = ensure_loaded(self._bpffs, self._settings, anew=self._anew, move=move_services)
         except BaseException:
             lock.close()
             raise

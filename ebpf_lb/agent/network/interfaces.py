@@ -41,7 +41,7 @@ _FAMILIES = {int(socket.AF_INET): Family.IPV4, int(socket.AF_INET6): Family.IPV6
 _PASSING = 0x01 | 0x08 | 0x20 | 0x40
 
 
-class Network:
+class NodeNetwork:
     """This thread's network namespace. `facts` is right when the object is made; `follow` tells
     of every later change, from a thread of its own."""
 

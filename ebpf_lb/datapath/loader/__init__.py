@@ -59,14 +59,20 @@ class Loaded:
 
 
 def ensure_loaded(
-    bpffs: Path, settings: Settings, sources: Path | None = None, *, anew: bool = False
+    bpffs: Path,
+    settings: Settings,
+    sources: Path | None = None,
+    *,
+    anew: bool = False,
+    move: maps.Move | None = None,
 ) -> Loaded:
     """Makes the build that belongs to the sources and `settings` the current one.
 
     bpffs: the node's folder, on a mounted bpffs; made if missing. sources: the folder of the C
     sources, by default the package's own. anew: what was compiled when ebpf-lb was built is not
-    used. One caller at a time for each bpffs folder. LoaderError: the build could not be made; the
-    current one is untouched.
+    used. move: how Services come into maps of another size; default: they do not. One caller at a
+    time for each bpffs folder. LoaderError: the build could not be made; the current one is
+    untouched.
     """
     pins = Pins(bpffs)
     sources = sources or layout.sources()
@@ -85,7 +91,7 @@ def ensure_loaded(
     compiled = False
     if not whole:
         try:
-            compiled = _make(pins, settings, sources, name, anew)
+            compiled = _make(pins, settings, sources, name, anew, move)
         except OSError as error:
             raise LoaderError(f"the programs cannot be loaded: {error}") from error
     following = bpffs / "next"
@@ -184,7 +190,14 @@ def _specs(family: Family, sources: Path) -> list[layout.MapSpec]:
     return list(layout.load(family, sources).maps.values())
 
 
-def _make(pins: Pins, settings: Settings, sources: Path, name: str, anew: bool) -> bool:
+def _make(
+    pins: Pins,
+    settings: Settings,
+    sources: Path,
+    name: str,
+    anew: bool,
+    move: maps.Move | None,
+) -> bool:
     """Makes the build under a temporary name, then gives it its own in one rename. Returns whether
     the compiler ran."""
     images, compiled = _images(pins, units(settings), sources, anew)
@@ -196,7 +209,7 @@ def _make(pins: Pins, settings: Settings, sources: Path, name: str, anew: bool) 
             new.programs(family).mkdir(parents=True)
         new.maps(None).mkdir(parents=True)
         for family in Family:
-            maps.provide(family, settings, pins.current, new, sources)
+            maps.provide(family, settings, pins.current, new, sources, move)
         _load(images, settings, new, sources)
         final = pins.build(name).path
         if final.exists():

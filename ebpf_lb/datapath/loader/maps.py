@@ -10,7 +10,7 @@ own description is what counts.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -21,8 +21,6 @@ from ebpf_lb.datapath.loader.programs import STACK, Unit, units
 from ebpf_lb.datapath.loader.source import capacities
 from ebpf_lb.datapath.pins import Build
 from ebpf_lb.datapath.settings import Settings
-from ebpf_lb.datapath.writer.family_maps import FamilyMaps
-from ebpf_lb.datapath.writer.move import move
 from ebpf_lb.model.values import Family
 
 _TYPES = {
@@ -48,6 +46,8 @@ _ZERO = (0).to_bytes(4, "little")
 
 
 Shape = tuple[int, int, int, int, int]
+Move = Callable[[Build, Build, Family], None]
+"""Copies Services from the maps of one build into those of another, as far as they fit."""
 
 
 def shape(spec: MapSpec, sizes: dict[str, int]) -> Shape:
@@ -74,7 +74,12 @@ def _without_entries(shape: Shape) -> tuple[int, ...]:
 
 
 def provide(
-    family: Family, settings: Settings, old: Build, new: Build, sources: Path | None = None
+    family: Family,
+    settings: Settings,
+    old: Build,
+    new: Build,
+    sources: Path | None = None,
+    move: Move | None = None,
 ) -> None:
     """Pins every map of a family under `new`, and sees that its flow table has a seed.
 
@@ -95,7 +100,7 @@ def provide(
         kept = _pin(family, settings, specs, wanted, found, new)
         if "flows" in kept and "repliers" not in kept:
             _set_all_bits(new.maps(family) / "repliers")
-        _copy(family, wanted, found, old, new)
+        _copy(family, wanted, found, old, new, move)
     if not seed(family, new):
         fresh = random.SystemRandom().getrandbits(64) | 1
         with Map.open(new.maps(family) / "flow_seed") as seed_map:
@@ -144,7 +149,12 @@ def _make(name: str, wanted: Shape, path: Path) -> None:
 
 
 def _copy(
-    family: Family, wanted: Mapping[str, Shape], found: Mapping[str, Map], old: Build, new: Build
+    family: Family,
+    wanted: Mapping[str, Shape],
+    found: Mapping[str, Map],
+    old: Build,
+    new: Build,
+    move: Move | None,
 ) -> None:
     """Into those maps that are new only because they have another size."""
     alike = {
@@ -153,8 +163,8 @@ def _copy(
         if _without_entries(kernel_shape(one)) == _without_entries(wanted[name])
     }
     resized = {name for name in alike if kernel_shape(found[name]) != wanted[name]}
-    if alike.issuperset(_SERVICES) and not resized.isdisjoint(_SERVICES):
-        move(FamilyMaps.open(old, family), FamilyMaps.open(new, family))
+    if move and alike.issuperset(_SERVICES) and not resized.isdisjoint(_SERVICES):
+        move(old, new, family)
     for name in resized.intersection(_REMEMBERED):
         with Map.open(new.maps(family) / name) as table:
             for keys, values in found[name].chunks():

@@ -2,6 +2,7 @@
 
 from ebpf_lb.datapath.writer.family import FamilyWriter
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
+from ebpf_lb.datapath.writer.move import move_services
 from ebpf_lb.datapath.writer.names import NotHashed, NotProgrammed, format_name, parse_name
 from ebpf_lb.datapath.writer.node import NODE_SOURCE_ID, FullError
 from ebpf_lb.datapath.writer.pools import full
@@ -15,5 +16,6 @@ __all__ = [
     "NotProgrammed",
     "format_name",
     "full",
+    "move_services",
     "parse_name",
 ]

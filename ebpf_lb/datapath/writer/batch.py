@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ebpf_lb.datapath.libbpf import BatchError
 from ebpf_lb.datapath.writer.change import Change
-from ebpf_lb.datapath.writer.family_maps import Table
+from ebpf_lb.datapath.writer.family_maps import KernelMap
 
 
 class Rows(NamedTuple):
@@ -17,7 +17,7 @@ class Rows(NamedTuple):
     values: bytes
 
 
-def write(table: Table, rows: Sequence[Rows], written: Callable[[Change, int], None]) -> None:
+def write(table: KernelMap, rows: Sequence[Rows], written: Callable[[Change, int], None]) -> None:
     """Writes all rows. `written` is told of each change how many of its elements are there.
 
     Where the kernel refuses an element its change has failed, with nothing more of it written; the

@@ -11,7 +11,7 @@ from ebpf_lb.datapath.pins import Build
 from ebpf_lb.model.values import Family
 
 
-class Table(Protocol):
+class KernelMap(Protocol):
     """What the writer asks of a map; `libbpf.Map` says what each method does."""
 
     name: str
@@ -40,20 +40,20 @@ class FamilyMaps:
     """One family's maps of one build."""
 
     layout: Layout
-    frontends: Table
+    frontends: KernelMap
     services: Words
     vip_filter: Words
-    slots: Table
-    backends: Table
-    names: Table
-    source_ranges: Table
-    service_counters: Table
-    pod_networks: Table
-    service_networks: Table
-    interfaces: Table
-    snat_sources: Table
-    config: Table
-    crc32c_shifts: Table
+    slots: KernelMap
+    backends: KernelMap
+    names: KernelMap
+    source_ranges: KernelMap
+    service_counters: KernelMap
+    pod_networks: KernelMap
+    service_networks: KernelMap
+    interfaces: KernelMap
+    snat_sources: KernelMap
+    config: KernelMap
+    crc32c_shifts: KernelMap
 
     @classmethod
     def open(cls, build: Build, family: Family) -> Self:
@@ -61,7 +61,7 @@ class FamilyMaps:
         folder = build.maps(family)
         layout = layouts.load(family)
 
-        def table(name: str) -> Table:
+        def table(name: str) -> KernelMap:
             return Map.open(folder / name)
 
         def words(name: str) -> Words:

@@ -8,6 +8,7 @@ anew, or reports what is full.
 import struct
 from collections.abc import Iterator
 
+from ebpf_lb.datapath.pins import Build
 from ebpf_lb.datapath.writer.adopt import Found, read_back
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.records import (
@@ -17,10 +18,16 @@ from ebpf_lb.datapath.writer.records import (
     region_of,
     unpack_ids,
 )
+from ebpf_lb.model.values import Family
 from ebpf_lb.plan.forwarding import FrontendKind
 
 _INDEX = struct.Struct("=I")
 _PRESENT = b"\1"
+
+
+def move_services(old: Build, new: Build, family: Family) -> None:
+    """From the maps of one build into those of another: see `move`."""
+    move(FamilyMaps.open(old, family), FamilyMaps.open(new, family))
 
 
 def move(old: FamilyMaps, new: FamilyMaps) -> None:

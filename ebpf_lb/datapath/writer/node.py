@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ebpf_lb.datapath.crc32c import shift_columns
 from ebpf_lb.datapath.layout import load
-from ebpf_lb.datapath.writer.family_maps import FamilyMaps, Table
+from ebpf_lb.datapath.writer.family_maps import FamilyMaps, KernelMap
 from ebpf_lb.datapath.writer.filter import VipFilter
 from ebpf_lb.datapath.writer.pools import full
 from ebpf_lb.errors import UserError
@@ -135,7 +135,7 @@ class NodeTables:
         value = self._maps.layout.struct("config").pack(**fields)
         self._put("config", self._maps.config, _INDEX.pack(0), value)
 
-    def _put(self, kind: str, table: Table, key: bytes, value: bytes) -> None:
+    def _put(self, kind: str, table: KernelMap, key: bytes, value: bytes) -> None:
         if table.lookup(key) == value:
             return
         try:

@@ -231,7 +231,7 @@ def test_services_in_maps_of_another_size_are_apart_until_the_old_build_is_retir
     assert changed == {
         f"{family.directory}/{name}"
         for family in Family
-        for name in (*together, "service_counters")
+        for name in (*together, "service_counters", "service_drops")
     }
     retire_old_builds(root)
     assert not ensure_loaded(root, other, sources).apart

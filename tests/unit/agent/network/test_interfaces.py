@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pyroute2 import IPRoute
 
-from ebpf_lb.agent.network.interfaces import Network
+from ebpf_lb.agent.network.interfaces import NodeNetwork
 from ebpf_lb.agent.network.roles import Facts, Framing, Link
 from ebpf_lb.lab import namespaces, topology
 from ebpf_lb.model.values import Family, parse_address
@@ -31,13 +31,13 @@ def ip(*words: str) -> None:
 
 
 @pytest.fixture
-def network() -> Iterator[Network]:
+def network() -> Iterator[NodeNetwork]:
     """Looks at a namespace; pods' ends of pairs are in another."""
     for name in (HERE, THERE):
         topology.make_namespace(Path("/run/netns") / name)
     try:
         with namespaces.entered(Path("/run/netns") / HERE):
-            made = Network()
+            made = NodeNetwork()
         yield made
         made.close()
     finally:
@@ -48,7 +48,7 @@ def network() -> Iterator[Network]:
 class Told:
     """What a network tells of itself, as it changes."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: NodeNetwork) -> None:
         self._facts: queue.Queue[Facts] = queue.Queue()
         with namespaces.entered(Path("/run/netns") / HERE):  # a thread is where its maker is
             network.follow(self._facts.put)
@@ -65,7 +65,7 @@ def named(facts: Facts, name: str) -> Link | None:
     return next((link for link in facts.links.values() if link.name == name), None)
 
 
-def test_a_pods_interface_comes_moves_and_goes(network: Network) -> None:
+def test_a_pods_interface_comes_moves_and_goes(network: NodeNetwork) -> None:
     told = Told(network)
     ip(f"link add vetha type veth peer name eth0 netns {THERE}")
     link = named(told.until(lambda facts: named(facts, "vetha")), "vetha")
@@ -90,7 +90,7 @@ def test_a_pods_interface_comes_moves_and_goes(network: Network) -> None:
     told.until(lambda facts: not named(facts, "vetha"))
 
 
-def test_mtu_and_xdp_programs_are_followed(network: Network) -> None:
+def test_mtu_and_xdp_programs_are_followed(network: NodeNetwork) -> None:
     told = Told(network)
     ip(f"link add eth0 mtu 1400 up type veth peer name eth0 netns {THERE}")
     link = named(told.until(lambda facts: named(facts, "eth0")), "eth0")
@@ -112,7 +112,7 @@ def test_mtu_and_xdp_programs_are_followed(network: Network) -> None:
 
 
 @pytest.mark.skipif(bool(missing(TUN)), reason=missing(TUN))
-def test_a_device_without_ethernet_header(network: Network) -> None:
+def test_a_device_without_ethernet_header(network: NodeNetwork) -> None:
     told = Told(network)
     ip("tuntap add tun9 mode tun")
     link = named(told.until(lambda facts: named(facts, "tun9")), "tun9")
@@ -126,7 +126,7 @@ def test_a_device_without_ethernet_header(network: Network) -> None:
     assert (link.kind, link.framing) == ("tun", Framing.ETHERNET)
 
 
-def test_both_ends_here(network: Network) -> None:
+def test_both_ends_here(network: NodeNetwork) -> None:
     told = Told(network)
     ip("link add vetha type veth peer name vethb")
     link = named(told.until(lambda facts: named(facts, "vetha")), "vetha")
@@ -134,7 +134,7 @@ def test_both_ends_here(network: Network) -> None:
     assert not link.peer_elsewhere
 
 
-def test_addresses_and_default_routes(network: Network) -> None:
+def test_addresses_and_default_routes(network: NodeNetwork) -> None:
     told = Told(network)
     ip("link add br0 type bridge")
     ip("addr add 192.0.2.1/24 dev br0")
@@ -168,7 +168,7 @@ def test_addresses_and_default_routes(network: Network) -> None:
     assert not [own for own in facts.addresses if own.index == link.index]
 
 
-def test_lost_events_are_made_up_for(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_events_are_made_up_for(network: NodeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
         """A socket that overran: its events are gone."""
 

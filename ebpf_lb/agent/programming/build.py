@@ -1,0 +1,61 @@
+"""Builds what brings Services into the maps: the plan, both families' writers, and the accounts."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ebpf_lb.agent.config import Config
+from ebpf_lb.agent.host import process
+from ebpf_lb.agent.programming.conflicts import Conflicts
+from ebpf_lb.agent.programming.programmer import Programmer
+from ebpf_lb.agent.programming.service_networks import ServiceNetworks
+from ebpf_lb.datapath import clock
+from ebpf_lb.datapath.pins import Build
+from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
+from ebpf_lb.model.key import ObjectKey
+from ebpf_lb.model.service import Algorithm
+from ebpf_lb.model.values import Family
+from ebpf_lb.plan.cluster import Cluster
+from ebpf_lb.plan.node import NodeView
+
+Writers = Mapping[Family, FamilyWriter]
+Report = Callable[[ObjectKey, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Programming:
+    cluster: Cluster
+    programmer: Programmer
+    conflicts: Conflicts
+    service_networks: ServiceNetworks
+
+
+def adopt(build: Build, config: Config) -> Writers:
+    """Writers of both families, in step with what the kernel holds; the node's settings are
+    written."""
+    ticks_per_second, cookie = clock.ticks_per_second(), process.netns_cookie()
+    writers = {}
+    for family in Family:
+        writer = FamilyWriter(FamilyMaps.open(build, family), time.monotonic, ticks_per_second)
+        writer.adopt()
+        writer.set_config(cookie, config.masquerade_all, config.reject_per_second)
+        writer.set_crc32c_shifts()
+        writers[family] = writer
+    return writers
+
+
+def build(
+    config: Config, writers: Writers, log: Any, not_programmed: Report, conflict: Report
+) -> Programming:
+    """`not_programmed`, `conflict`: told of Services that these befall."""
+    return Programming(
+        Cluster(
+            NodeView(config.node_name, "", ()),
+            Algorithm(config.algorithm),
+            config.critical_services,
+        ),
+        Programmer(writers, time.monotonic, log, not_programmed, config.namespace_share),
+        Conflicts(log, conflict),
+        ServiceNetworks(writers, log),
+    )
