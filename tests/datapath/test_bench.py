@@ -7,9 +7,9 @@ import math
 import pytest
 
 from ebpf_lb.model.values import Family
-from tests.bench import dump, writer
+from tests.bench import dump, startup, writer
 from tests.bench.__main__ import QUICK, run
-from tests.capabilities import DATAPATH, needs
+from tests.capabilities import DATAPATH, LAB, needs
 
 pytestmark = needs(*DATAPATH)
 
@@ -32,4 +32,11 @@ def test_every_line_measures_what_it_names(
 def test_the_other_figures() -> None:
     told = [*writer.lines(services=20, changes=5), *dump.lines(rounds=1)]
     assert len(told) == 3 * len(Family) + 1
+    assert all(" ms  budget " in line for line in told)
+
+
+@needs(*LAB)
+def test_the_start_of_an_agent() -> None:
+    told = list(startup.lines(rounds=1, services=2))
+    assert len(told) == 6
     assert all(" ms  budget " in line for line in told)
