@@ -14,7 +14,7 @@ Used from Python as the command line uses it (`from ebpf_lb.lab.cluster import L
 `from ebpf_lb.lab.options import Options`):
 
     Options(nodes=3, family="dual", proxy="ebpf-lb", bridge_netfilter=True, hairpin_mode=False,
-            network="routes", pods="bridge", clients=1, xdp="off", socket_hooks=True)
+            network="routes", pods="bridge", clients=1, xdp="off", socket_hooks=True, dns=True)
                                                see options.py
 
     lab = Lab("lab")                           nothing happens yet; also for a lab that runs already

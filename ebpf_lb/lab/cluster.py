@@ -26,6 +26,7 @@ from ebpf_lb.lab import (
     topology,
 )
 from ebpf_lb.lab.cloud import requests as cloud
+from ebpf_lb.lab.dns.install import install as install_dns
 from ebpf_lb.lab.names import (
     API_PORT,
     BPFFS,
@@ -128,6 +129,8 @@ class Lab:
                 services.start_udp_tunnel(node, self._recorder(kept, node.tunnel))
         services.start_kubelet(names, self._recorder(kept, services.KUBELET))
         services.start_cloud(names, self._recorder(kept, services.CLOUD))
+        if options.dns:
+            install_dns(client, options)
         if options.proxy == "ebpf-lb":
             progress("starting an agent on each node")
             for node in self._nodes(options):
@@ -268,8 +271,8 @@ class Lab:
             return services.host_place(self.names, "client1" if host == "client" else host)
         if host in ("control", "router"):
             return services.host_place(self.names, host)
-        pod = pods.find(self.names, host)
-        return Place(pod.netns, pod.cgroup, {"EBPF_LB_LAB": self.names.name})
+        place = pods.find(self.names, host).place
+        return replace(place, environment={**place.environment, "EBPF_LB_LAB": self.names.name})
 
     def exec(self, host: str, argv: Sequence[str], **run: Any) -> subprocess.CompletedProcess[str]:
         """Runs a command on a host; keywords as subprocess.run's."""

@@ -49,6 +49,8 @@ SERVICES = _segment("10.96.0.0/16", "fd00:10:96::/112")
 LOAD_BALANCERS = _segment("172.29.0.0/24", "fd29::/112")  # the cloud's to give
 ROUTER_HOST, CONTROL_HOST, NODE_HOST, CLIENT_HOST = 1, 10, 10, 1  # node1 is .11, client1 is .2
 API_PORT = 6443
+DNS_HOST = 10  # in SERVICES: 10.96.0.10 and fd00:10:96::a
+CLUSTER_DOMAIN = "cluster.local"
 UNDERLAY_BRIDGE = "underlay"
 OUTSIDE_BRIDGE = "outside"
 POD_BRIDGE = "cni0"
@@ -158,6 +160,10 @@ class LabNames:
     def pod_records(self) -> Path:
         return self.dir / "pods"
 
+    def pod_files(self, namespace: str, pod: str) -> Path:
+        """What a pod has in place of the machine's own /etc/resolv.conf and the like."""
+        return self.dir / "etc" / f"{namespace}_{pod}"
+
     def log(self, process: str) -> Path:
         return self.dir / "logs" / f"{process}.log"
 
@@ -211,6 +217,11 @@ def clients(options: Options) -> list[str]:
 
 def client_interfaces(number: int, families: tuple[Family, ...]) -> tuple[Interface, ...]:
     return OUTSIDE.host(CLIENT_HOST + number, families)
+
+
+def dns_addresses(options: Options) -> tuple[str, ...]:
+    """Cluster DNS, as Services' clusterIPs."""
+    return tuple(str(i.ip) for i in SERVICES.host(DNS_HOST, options.families))
 
 
 def control_addresses(options: Options) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ class Options:
         Proxies that leave a pod's connection to itself to the bridge (kube-proxy) need it on.
     clients: machines outside the cluster.
     xdp: the agents' --xdp.
+    dns: whether there is cluster DNS, and pods resolve names by it.
     socket_hooks: whether the nodes' own processes are served at their sockets; else as on nodes
         without cgroup v2.
     """
@@ -54,6 +55,7 @@ class Options:
     clients: int = 1
     xdp: str = "off"
     socket_hooks: bool = True
+    dns: bool = True
 
     def __post_init__(self) -> None:
         _in_range("nodes", self.nodes, NODES_MAX)

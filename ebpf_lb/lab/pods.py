@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab.names import LabNames
-from ebpf_lb.lab.processes import Process
+from ebpf_lb.lab.processes import Place, Process
 from ebpf_lb.lab.state import write_whole
 
 
@@ -19,7 +19,8 @@ class NoSuchPodError(UserError):
 class Pod:
     """A pod on its node. host_network: it has no namespace of its own, `netns` is the node's.
 
-    pid, start: its server's process (processes.Process)."""
+    environment: of its processes. files: theirs in place of the machine's. pid, start: its server's
+    process (processes.Process)."""
 
     namespace: str
     name: str
@@ -29,8 +30,15 @@ class Pod:
     host_network: bool
     netns: Path
     cgroup: Path
+    environment: dict[str, str]
+    files: dict[str, str]
     pid: int
     start: int
+
+    @property
+    def place(self) -> Place:
+        """Where a command in it runs."""
+        return Place(self.netns, self.cgroup, self.environment, self.files)
 
     @property
     def process(self) -> Process:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ebpf_lb.lab import cgroups, namespaces
@@ -67,17 +67,21 @@ def start_time(pid: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a process runs: a network namespace, a cgroup, and what its environment says."""
+    """Where a process runs: a network namespace, a cgroup, what its environment says, and files
+    of its own in the places of the machine's (/etc/resolv.conf -> where it lies)."""
 
     netns: Path | None
     cgroup: Path
     environment: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def enter(self) -> None:
         """Moves this process there; of its threads, only the calling one changes namespace."""
         cgroups.join(self.cgroup)
         if self.netns is not None:
             namespaces.enter(self.netns)
+        if self.files:
+            namespaces.replace_files(self.files)
 
     def full_environment(self) -> dict[str, str]:
         """This process's, the place's, and a path on which `ebpf-lb` itself is found."""

@@ -11,6 +11,7 @@ from ebpf_lb.cli.lab.objects import COMMANDS
 from ebpf_lb.cli.lab.route import route
 from ebpf_lb.cli.lab.scenario import scenario
 from ebpf_lb.cli.lab.status import status
+from ebpf_lb.cli.lab.tutorial import tutorial
 from ebpf_lb.cli.lab.up import up
 
 
@@ -22,5 +23,17 @@ def lab() -> None:
     """
 
 
-for command in (up, down, list_, exec_, status, agent, route, scenario, kubeconfig, *COMMANDS):
+for command in (
+    up,
+    down,
+    list_,
+    exec_,
+    status,
+    agent,
+    route,
+    scenario,
+    tutorial,
+    kubeconfig,
+    *COMMANDS,
+):
     lab.add_command(command)

@@ -50,6 +50,7 @@ def _option(name: str, kind: Sequence[str] | type, help: str) -> _Decorator:
     bool,
     "Serve nodes' own processes at their sockets, or as on nodes without cgroup v2.",
 )
+@_option("dns", bool, "Cluster DNS in kube-system, by which pods resolve names.")
 @_option("bridge-netfilter", bool, "Whether nftables sees what a node's bridge forwards.")
 @_option(
     "hairpin-mode",

@@ -104,12 +104,18 @@ class Kubelet:
         if uid in self._running or uid in self._timed:  # runs, or is to be tried again
             return None
         try:
-            started = node.start(manifest_)
+            started = node.start(manifest_, self._services(metadata["namespace"]))
         except _Failures as error:
             self._report_failure(manifest_, error)
             return None
         self._running[uid] = started.pod
         return started
+
+    def _services(self, namespace: str) -> list[Object]:
+        """Those that a new pod's environment tells of, the namespace's own last: they win."""
+        kubernetes = self._client.get("/api/v1/namespaces/default/services/kubernetes")
+        listed = self._client.get(f"/api/v1/namespaces/{namespace}/services")["items"]
+        return [kubernetes, *listed]
 
     def _finish_start(self, manifest_: Object, starting: sandbox.Starting) -> None:
         pod = starting.pod

@@ -82,6 +82,12 @@ def serves_on_s(pod: dict[str, Any]) -> float:
     return float(min(granted, max((hook.get("seconds", 0) for hook in hooks), default=0)))
 
 
+def is_dns_server(pod: dict[str, Any]) -> bool:
+    """Whether it runs CoreDNS, by its image's name: then the lab's own runs in its place."""
+    image = str(pod["spec"]["containers"][0].get("image", ""))
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0] == "coredns"
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """A readinessProbe: succeeds when the pod accepts a connection on a port; over HTTP, when it

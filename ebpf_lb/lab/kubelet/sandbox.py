@@ -4,6 +4,7 @@ import hashlib
 import ipaddress
 import os
 import select
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +13,15 @@ from typing import Any
 import ebpf_lb
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab import cgroups, namespaces, pods, topology
-from ebpf_lb.lab.kubelet import manifest
+from ebpf_lb.lab.kubelet import environment, etc, manifest
 from ebpf_lb.lab.kubelet.ipam import AddressPool
 from ebpf_lb.lab.links import Links
-from ebpf_lb.lab.names import POD_BRIDGE, UPLINK, Interface, LabNames, NodeNames
+from ebpf_lb.lab.names import POD_BRIDGE, UPLINK, Interface, LabNames, NodeNames, dns_addresses
 from ebpf_lb.lab.options import Options
 from ebpf_lb.lab.pods import Pod
 from ebpf_lb.lab.processes import Place, spawn
+
+Json = dict[str, Any]
 
 _READY_WITHIN_S = 30  # on a busy machine; a server that cannot start ends at once
 
@@ -57,8 +60,9 @@ class Node:
     def _lab(self) -> LabNames:
         return self._names.lab
 
-    def start(self, manifest_: dict[str, Any]) -> Starting:
+    def start(self, manifest_: Json, services: list[Json]) -> Starting:
         """Makes a pod; what a start of the same pod that failed half-way left is replaced.
+        services: those that its environment tells of.
 
         Raises UserError, or OSError and pyroute2's NetlinkError where the kernel refuses."""
         metadata = manifest_["metadata"]
@@ -82,14 +86,33 @@ class Node:
                 host_network=host_network,
                 netns=netns,
                 cgroup=cgroup,
+                environment=environment.variables(manifest_, services, addresses),
+                files=self._files(manifest_, addresses),
                 pid=0,
                 start=0,
             ),
         )
 
+    def _files(self, manifest_: Json, addresses: tuple[str, ...]) -> dict[str, str]:
+        """What the pod has in place of the machine's."""
+        servers = dns_addresses(self._options) if self._options.dns else ()
+        texts = {"/etc/resolv.conf": etc.resolv_conf(manifest_, servers)}
+        if not manifest_["spec"].get("hostNetwork"):
+            texts["/etc/hosts"] = etc.hosts(manifest_, addresses)
+        metadata = manifest_["metadata"]
+        folder = self._lab.pod_files(metadata["namespace"], metadata["name"])
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {}
+        for place, text in texts.items():
+            if text is not None:
+                found[place] = str(folder / Path(place).name)
+                Path(found[place]).write_text(text)
+        return found
+
     def stop(self, pod: Pod) -> None:
         """Ends a pod: its processes, then its network. Gone already is fine."""
         cgroups.kill(pod.cgroup)
+        shutil.rmtree(self._lab.pod_files(pod.namespace, pod.name), ignore_errors=True)
         if not pod.host_network:
             self._links.delete(host_link(pod.namespace, pod.name))
             namespaces.remove(pod.netns)
@@ -144,22 +167,13 @@ class Node:
         for interface in own:
             self._links.route(interface.network, device=link)
 
-    def _serve(self, manifest_: dict[str, Any], pod: Pod) -> Starting:
-        ports = manifest.ports(manifest_)
-        arguments = [
-            f"--{protocol}={port}"
-            for protocol in ("tcp", "udp", "sctp")
-            for port in sorted(getattr(ports, protocol))
-        ]
+    def _serve(self, manifest_: Json, pod: Pod) -> Starting:
         readable, writable = os.pipe()
+        server = self._dns_server if manifest.is_dns_server(manifest_) else _pod_server
         try:
             process = spawn(
-                # Without the site packages: they are what makes an interpreter slow to start.
                 Place(pod.netns, pod.cgroup, {"PYTHONPATH": str(_package_parent())}),
-                [
-                    *(sys.executable, "-S", "-s", "-m", "ebpf_lb.lab.podserver"),
-                    *(f"--name={pod.name}", f"--ready-fd={writable}", *arguments),
-                ],
+                [sys.executable, *server(manifest_), f"--ready-fd={writable}"],
                 self._lab.log(f"pods/{pod.namespace}_{pod.name}"),
                 pass_fds=[writable],
             )
@@ -171,6 +185,23 @@ class Node:
         pod = replace(pod, pid=process.pid, start=process.start)
         pod.save(self._lab)
         return Starting(pod, readable)
+
+    def _dns_server(self, manifest_: Json) -> list[str]:
+        ports = manifest.ports(manifest_)
+        port = min(ports.udp | ports.tcp)
+        return ["-m", "ebpf_lb.lab.dns", f"--api={self._lab.api_socket}", f"--port={port}"]
+
+
+def _pod_server(manifest_: Json) -> list[str]:
+    """Without the site packages: they are what makes an interpreter slow to start."""
+    ports = manifest.ports(manifest_)
+    arguments = [
+        f"--{protocol}={port}"
+        for protocol in ("tcp", "udp", "sctp")
+        for port in sorted(getattr(ports, protocol))
+    ]
+    name = manifest_["metadata"]["name"]
+    return ["-S", "-s", "-m", "ebpf_lb.lab.podserver", f"--name={name}", *arguments]
 
 
 def wait_until_serving(starting: Starting) -> None:

@@ -18,6 +18,8 @@ def running(manifest: Object, pod: Pod, host_addresses: tuple[str, ...], ready: 
     return {
         "status": {
             "phase": "Running",
+            "reason": None,  # of an earlier failure
+            "message": None,
             "startTime": since,
             "hostIP": host_addresses[0],
             "hostIPs": [{"ip": address} for address in host_addresses],

@@ -1,0 +1,29 @@
+"""`ebpf-lb lab tutorial`."""
+
+import sys
+
+import click
+
+from ebpf_lb.cli.lab.common import with_lab
+from ebpf_lb.lab.cluster import Lab
+
+
+@click.command()
+@click.argument("steps", metavar="[STEP…]", nargs=-1)
+@click.option("--list", "only_list", is_flag=True, help="Name the steps and do nothing.")
+@with_lab
+def tutorial(lab: Lab, steps: tuple[str, ...], only_list: bool) -> None:
+    """Services from a Deployment on, step by step: each says what it shows, and shows it.
+
+    STEP is a name or a number; without one, all are gone through. The exit status is 1 if something
+    else is seen than the step is about.
+    """
+    from ebpf_lb.lab.objects.text import align
+    from ebpf_lb.lab.tutorial import course
+
+    if only_list:
+        rows = [[str(n), step.name, step.title] for n, step in enumerate(course.STEPS, start=1)]
+        click.echo(align(["", "STEP", "WHAT IT SHOWS"], rows))
+        return
+    for step in [course.find(name) for name in steps] or course.STEPS:
+        course.run(lab, step, sys.stdout)
