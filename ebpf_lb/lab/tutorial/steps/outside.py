@@ -12,8 +12,8 @@ TEXT = (
     "A NodePort answers on every node, and where the pod is on another, the node puts its own "
     "address in the client's place so that the answer comes back to it; externalTrafficPolicy "
     "Local keeps the client's address and uses pods of the same node only. A LoadBalancer has an "
-    "address of its own outside, session affinity keeps a client with its pod, and a Service without "
-    "selector may lead to a database anywhere."
+    "address of its own outside, session affinity keeps a client with its pod, and a Service "
+    "without selector may lead to a database anywhere."
 )
 _WEB = """
 apiVersion: v1
