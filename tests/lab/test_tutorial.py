@@ -24,7 +24,7 @@ SEEN = {
 
 
 def steps(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("step", map(find, names), ids=names)
+    return pytest.mark.parametrize("step", [find(name) for name in names], ids=names)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)

@@ -18,7 +18,7 @@ import dns.rdatatype
 import dns.reversename
 import dns.rrset
 
-from ebpf_lb.lab.dns.zone import Alias, Record, Zone
+from ebpf_lb.lab.dns.zone import NO_PORT, Alias, Record, Zone
 
 log = logging.getLogger("dns")
 
@@ -28,7 +28,7 @@ _UPSTREAM_S = 2.0
 _SMALLEST_UDP = 512  # without EDNS
 _CHAIN = 8  # CNAMEs one after the other
 _REVERSE = (dns.reversename.ipv4_reverse_domain, dns.reversename.ipv6_reverse_domain)
-_VERSION = "1.1.0"  # of the specification
+_VERSION, _VERSION_TTL_S = "1.1.0", 28_800  # of the specification
 
 _ADDRESSES = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
 
@@ -78,62 +78,71 @@ class Resolver:
     async def _from_zone(
         self, response: dns.message.Message, name: dns.name.Name, kind: dns.rdatatype.RdataType
     ) -> None:
-        for _ in range(_CHAIN):
-            labels = name.relativize(self._origin).labels
-            found = self._zone.find(tuple(label.decode("latin-1").lower() for label in labels))
-            if not isinstance(found, Alias):
-                break
-            target = dns.name.from_text(found.target)
-            response.answer.append(_rrset(name, dns.rdatatype.CNAME, [target.to_text()]))
-            if kind == dns.rdatatype.CNAME:
-                return
-            if not target.is_subdomain(self._origin):
-                if beyond := await self._ask(target, kind):
-                    response.answer += beyond.answer
-                return
-            name = target
-        if labels == (b"dns-version",):
-            found = []
-            if kind == dns.rdatatype.TXT:
-                response.answer.append(_rrset(name, kind, [f'"{_VERSION}"']))
-                return
-        if found is None:
-            response.set_rcode(dns.rcode.NXDOMAIN)
-        elif isinstance(found, list):
-            self._add_records(response, name, kind, found)
+        labels = name.relativize(self._origin).labels
         if not labels and kind == dns.rdatatype.SOA:
             response.answer.append(self._soa())
-        elif not response.answer:
+        elif labels == (b"dns-version",):
+            if kind == dns.rdatatype.TXT:
+                version = dns.rrset.from_text(name, _VERSION_TTL_S, "IN", kind, f'"{_VERSION}"')
+                response.answer.append(version)
+        else:
+            found = await self._look_up(response, name, kind, _CHAIN)
+            if found is None:
+                response.set_rcode(dns.rcode.NXDOMAIN)
+            response.answer = found or []
+        if not response.answer:
             response.authority.append(self._soa())
+
+    async def _look_up(
+        self,
+        response: dns.message.Message,
+        name: dns.name.Name,
+        kind: dns.rdatatype.RdataType,
+        chain: int,
+    ) -> list[dns.rrset.RRset] | None:
+        """The answer's records; None where there is no such name. As with CoreDNS, a CNAME is there
+        only with what it leads to, and for addresses alone."""
+        labels = name.relativize(self._origin).labels
+        found = self._zone.find(tuple(label.decode("latin-1").lower() for label in labels))
+        if not isinstance(found, Alias):
+            return None if found is None else self._records(response, name, kind, found)
+        target = dns.name.from_text(found.target)
+        alias = _rrset(name, dns.rdatatype.CNAME, [target.to_text()])
+        if kind == dns.rdatatype.CNAME:
+            return [alias]
+        if kind not in _ADDRESSES.values() or not chain:
+            return []
+        if target.is_subdomain(self._origin):
+            more = await self._look_up(response, target, kind, chain - 1)
+            return [alias, *more] if more else []
+        beyond = await self._ask(target, kind)
+        return [alias, *(beyond.answer if beyond else ())]
 
     def _soa(self) -> dns.rrset.RRset:
         text = _SOA.format(zone=self._origin.to_text())
         return _rrset(self._origin, dns.rdatatype.SOA, [text])
 
-    def _add_records(
+    def _records(
         self,
         response: dns.message.Message,
         name: dns.name.Name,
         kind: dns.rdatatype.RdataType,
         records: list[Record],
-    ) -> None:
+    ) -> list[dns.rrset.RRset]:
+        texts: list[str] = []
         if kind in _ADDRESSES.values():
             found = [record.address for record in records if _kind_of(record.address) == kind]
-            addresses = list(dict.fromkeys(found))
-            random.shuffle(addresses)  # whoever takes the first one spreads
-            if addresses:
-                response.answer.append(_rrset(name, kind, addresses))
+            texts = list(dict.fromkeys(found))
+            random.shuffle(texts)  # whoever takes the first one spreads
         elif kind == dns.rdatatype.SRV:
-            served = [record for record in records if record.port.number]
+            served = [record for record in records if record.port.number != NO_PORT]
             places = dict.fromkeys((record.host, record.port.number) for record in served)
-            weight = 100 // max(1, len(places))
+            weight = 100 // max(1, len(served))
             texts = [f"0 {weight} {port} {self._name(host)}" for host, port in places]
-            if texts:
-                response.answer.append(_rrset(name, kind, texts))
-            more = dict.fromkeys((record.host, record.address) for record in served)
-            for host, address in more:
+            for host, address in dict.fromkeys((record.host, record.address) for record in served):
                 owner = dns.name.from_text(self._name(host))
                 response.additional.append(_rrset(owner, _kind_of(address), [address]))
+        return [_rrset(name, kind, texts)] if texts else []
 
     def _name(self, labels: tuple[str, ...]) -> str:
         return f"{'.'.join(labels)}.{self._origin.to_text()}"

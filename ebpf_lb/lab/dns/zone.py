@@ -21,10 +21,13 @@ COLLECTIONS = (SERVICES, NAMESPACES, SLICES)
 _SERVICE_OF_SLICE = "kubernetes.io/service-name"
 
 Key = tuple[str, str]
+NO_PORT = -1
+NO_PORT = -1
 
 
 class Port(NamedTuple):
-    """A Service's port; number 0: a headless Service without ports."""
+    """A Service's port. number: 0 for a pod by its dashed name, NO_PORT for a headless Service
+    without ports, which has no SRV records."""
 
     name: str
     protocol: str
@@ -174,7 +177,7 @@ class Zone:
             ports = [
                 Port(port.get("name") or "", port.get("protocol", "TCP"), port.get("port") or 0)
                 for port in slice_.get("ports") or ()
-            ] or [Port("", "", 0)]
+            ] or [Port("", "", NO_PORT)]
             for endpoint in _ready(slice_):
                 for address in endpoint["addresses"]:
                     name = endpoint.get("hostname") or _dashed(address)

@@ -21,12 +21,14 @@ from tests.support.leftovers import leftovers
 pytestmark = needs(*LAB)
 
 LAYOUTS = {
-    "dual-routes-bridge": Options(nodes=2, proxy="none"),
-    "dual-vxlan-ptp": Options(nodes=2, proxy="none", network="vxlan", pods="ptp", clients=2),
-    "ipv4-vxlan-bridge": Options(nodes=2, proxy="none", network="vxlan", family="ipv4"),
-    "dual-udp-ptp": Options(nodes=2, proxy="none", network="udp", pods="ptp"),
-    "ipv6-udp-bridge": Options(nodes=2, proxy="none", network="udp", family="ipv6"),
-    "ipv6-routes-ptp": Options(nodes=2, proxy="none", pods="ptp", family="ipv6"),
+    "dual-routes-bridge": Options(nodes=2, proxy="none", dns=False),
+    "dual-vxlan-ptp": Options(
+        nodes=2, proxy="none", dns=False, network="vxlan", pods="ptp", clients=2
+    ),
+    "ipv4-vxlan-bridge": Options(nodes=2, proxy="none", dns=False, network="vxlan", family="ipv4"),
+    "dual-udp-ptp": Options(nodes=2, proxy="none", dns=False, network="udp", pods="ptp"),
+    "ipv6-udp-bridge": Options(nodes=2, proxy="none", dns=False, network="udp", family="ipv6"),
+    "ipv6-routes-ptp": Options(nodes=2, proxy="none", dns=False, pods="ptp", family="ipv6"),
 }
 
 
