@@ -42,7 +42,7 @@ class Resolver:
         self._upstreams = upstreams
 
     async def respond(self, wire: bytes, *, udp: bool) -> bytes | None:
-        """The answer to a message; None to what is no question."""
+        """The answer to a message; None to what is not a question."""
         try:
             query = dns.message.from_wire(wire)
         except dns.exception.DNSException:

@@ -4,7 +4,7 @@ Rules, where the specification leaves room as CoreDNS has them:
 - a Service has its clusterIPs, a headless one the addresses of all endpoints that are ready;
 - an endpoint is HOSTNAME.SERVICE…, or its address with dashes where it has no hostname;
 - a headless Service without ready endpoints, and whatever else is not there, is NXDOMAIN; a name
-  that exists but not with this type of record is no error and has no answer;
+  that exists, but not with this type of record, has an empty answer without an error;
 - pods' dashed names are not checked: each address in a namespace that exists has one.
 """
 

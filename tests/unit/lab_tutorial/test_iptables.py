@@ -23,4 +23,4 @@ def test_every_endpoint_gets_an_equal_share() -> None:
         "--to-destination 10.244.1.4:9376"
     )
     masquerade = [line for line in found if line.endswith("-j KUBE-MARK-MASQ")]
-    assert len(masquerade) == 4, "clients that are no pods, and each pod that asks itself"
+    assert len(masquerade) == 4, "clients that are not pods, and each pod that asks itself"
