@@ -221,6 +221,8 @@ def test_metrics(kernel: Kernel, world: World) -> None:
     assert samples["ebpf_lb_conntrack_entries", *sorted((mine, "established"))] == 0
     assert samples["ebpf_lb_conntrack_evictions_total", *sorted((mine, "new"))] == 0
     assert samples["ebpf_lb_snat_port_retries_total", mine] == 0
+    of_services = [key for key in samples if key[0] == "ebpf_lb_service_packets_total"]
+    assert sum(samples[key] for key in of_services if mine in key) == 1
     assert samples["ebpf_lb_packets_total", *sorted((mine, "ESTABLISHED", "forward"))] == 1
     for name, used, room in (
         ("flows", 1, SETTINGS.flows),
