@@ -26,13 +26,19 @@ enum frontend_flag {
 	FRONTEND_CONSISTENT = 4,    /* consistent hashing, on every node for a minute or longer */
 };
 
-/* Address, port and protocol that we accept on. Port 0 and protocol 0: all others of a ClusterIP. */
+/*
+ * Address, port and protocol that we accept on. Port 0 and protocol 0: all others of a ClusterIP.
+ * `pad` is FRONTEND_PAD_LOCALHOST where a node port is asked for at a loopback address: no packet has
+ * such a key, so that none from the network gets there; only the socket hooks ask with it.
+ */
 struct frontend_key {
 	addr address;
 	__be16 port;
 	__u8 protocol;
 	__u8 pad;
 };
+
+#define FRONTEND_PAD_LOCALHOST 1
 
 struct frontend {
 	__u16 service_id;

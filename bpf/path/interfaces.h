@@ -235,7 +235,8 @@ INLINE int over_loopback(context *ctx)
 	} else if (packet.protocol == IPPROTO_TCP && !(packet.flags & PACKET_SYN)) {
 		return NEXT;
 	}
-	return frontend_of(&packet) ? call_new_flow(ctx, &packet, HOOK_FROM_NODE) : NEXT;
+	return frontend_of(&packet, CLIENT_NODE) ? call_new_flow(ctx, &packet, HOOK_FROM_NODE) :
+						   NEXT;
 }
 
 /*

@@ -56,7 +56,7 @@ INLINE int later_fragment_alone(context *ctx, struct packet *packet)
 {
 	/* as if for no port: finds what stands for all of a ClusterIP */
 	packet->source_port = packet->destination_port = 0;
-	return frontend_of(packet) ? drop(ctx, REASON_LATER_FRAGMENT) : NEXT;
+	return frontend_of(packet, CLIENT_REMOTE) ? drop(ctx, REASON_LATER_FRAGMENT) : NEXT;
 }
 
 /*

@@ -11,8 +11,9 @@
 #include "packet/parse.h"
 
 enum client_kind {
-	CLIENT_POD,    /* a pod of this node */
-	CLIENT_NODE,   /* a process of this node */
+	CLIENT_POD,	  /* a pod of this node */
+	CLIENT_NODE,	  /* a process of this node */
+	CLIENT_LOCALHOST, /* the same, asking a loopback address */
 	CLIENT_REMOTE, /* anyone else, in by an uplink or tunnel: outside, or a pod of another node */
 };
 
@@ -81,12 +82,38 @@ INLINE __u32 affine_backend(const struct packet *packet, __u16 service_id, __u32
 	return 0;
 }
 
+/* 127.0.0.0/8 and ::1. */
+INLINE int is_loopback(const addr *address)
+{
+#if FAMILY == 4
+	return (address->word[0] & htonl32(0xff000000)) == htonl32(0x7f000000);
+#else
+	return !address->word[0] && !address->word[1] && !address->word[2] &&
+	       address->word[3] == htonl32(1);
+#endif
+}
+
+/* One stands for all of them. */
+INLINE void loopback(addr *address)
+{
+#if FAMILY == 4
+	address->word[0] = htonl32(0x7f000001);
+#else
+	address->word[0] = address->word[1] = address->word[2] = 0;
+	address->word[3] = htonl32(1);
+#endif
+}
+
 /* The frontend of a packet; the entry for all other ports of a ClusterIP is second choice. */
-INLINE struct frontend *frontend_of(const struct packet *packet)
+INLINE struct frontend *frontend_of(const struct packet *packet, int client)
 {
 	struct frontend_key key = {};
 
 	key.address = packet->destination;
+	if (client == CLIENT_LOCALHOST) {
+		loopback(&key.address);
+		key.pad = FRONTEND_PAD_LOCALHOST;
+	}
 	if (has_ports(packet->protocol)) {
 		key.port = packet->destination_port;
 		key.protocol = packet->protocol;
@@ -125,7 +152,7 @@ INLINE int masquerade_for_cluster_ip(const struct packet *packet, int client)
 
 INLINE int decide(const struct packet *packet, int client, __u32 now, struct verdict *verdict)
 {
-	struct frontend *frontend = frontend_of(packet);
+	struct frontend *frontend = frontend_of(packet, client);
 
 	if (!frontend)
 		return verdict_is(verdict, ACTION_PASS, REASON_NONE);

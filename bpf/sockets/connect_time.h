@@ -157,10 +157,10 @@ INLINE int keeps_to_backend(__u64 cookie, const struct packet *packet, __u32 now
 #define OTHER_BACKENDS 3
 
 /* A verdict's action; ACTION_PASS also where packets must be translated instead. */
-INLINE int decide_for_socket(__u64 cookie, struct packet *packet, __u32 now, int connecting,
-			     struct verdict *verdict)
+INLINE int decide_for_socket(__u64 cookie, struct packet *packet, int client, __u32 now,
+			     int connecting, struct verdict *verdict)
 {
-	int action = decide(packet, CLIENT_NODE, now, verdict);
+	int action = decide(packet, client, now, verdict);
 
 	if (action != ACTION_TRANSLATE)
 		return action;
@@ -170,7 +170,7 @@ INLINE int decide_for_socket(__u64 cookie, struct packet *packet, __u32 now, int
 	for (int i = 1; i <= OTHER_BACKENDS; i++) {
 		packet->source_port ^= cookie >> 7 * i;
 		packet->source_port++;
-		action = decide(packet, CLIENT_NODE, now, verdict);
+		action = decide(packet, client, now, verdict);
 		if (action != ACTION_TRANSLATE)
 			return action;
 		if (notes_frontend(cookie, packet, verdict, now, 0))
@@ -180,19 +180,71 @@ INLINE int decide_for_socket(__u64 cookie, struct packet *packet, __u32 now, int
 	return ACTION_PASS;
 }
 
+/*
+ * A process of the node that listens on that very loopback address and port goes first: it was there
+ * for others of the node before there were node ports, or is another way to the same Service.
+ */
+/* rule: KI-15 */
+INLINE int somebody_listens(struct bpf_sock_addr *ctx, const struct packet *packet)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *socket;
+	int found;
+
+#if FAMILY == 4
+	tuple.ipv4.saddr = packet->destination.word[0];
+	tuple.ipv4.daddr = packet->destination.word[0];
+	tuple.ipv4.dport = packet->destination_port;
+#define LISTENER_BYTES sizeof(tuple.ipv4)
+#else
+	__builtin_memcpy(tuple.ipv6.saddr, &packet->destination, sizeof(addr));
+	__builtin_memcpy(tuple.ipv6.daddr, &packet->destination, sizeof(addr));
+	tuple.ipv6.dport = packet->destination_port;
+#define LISTENER_BYTES sizeof(tuple.ipv6)
+#endif
+	if (packet->protocol == IPPROTO_TCP)
+		socket = bpf_sk_lookup_tcp(ctx, &tuple, LISTENER_BYTES, BPF_F_CURRENT_NETNS, 0);
+	else if (packet->protocol == IPPROTO_UDP)
+		socket = bpf_sk_lookup_udp(ctx, &tuple, LISTENER_BYTES, BPF_F_CURRENT_NETNS, 0);
+	else
+		return 0;
+	if (!socket)
+		return 0;
+		/* not one that listens on all addresses */
+#if FAMILY == 4
+	found = socket->src_ip4 == packet->destination.word[0];
+#else
+	found = socket->src_ip6[3] == packet->destination.word[3];
+#endif
+	bpf_sk_release(socket);
+	return found;
+}
+
 INLINE int socket_names_peer(struct bpf_sock_addr *ctx, int form, int connecting)
 {
 	struct packet packet = {};
 	struct verdict verdict;
 	struct snat_source *source;
+	int client = CLIENT_NODE;
 	__u64 cookie;
 	__u32 now;
+	addr asked;
 
-	if (!read_peer(ctx, form, &packet.destination) || !may_be_ours(&packet.destination) ||
-	    !of_node(ctx))
+	if (!read_peer(ctx, form, &packet.destination))
+		return SOCKET_ALLOW;
+	asked = packet.destination;
+	/* rule: KI-14 */
+	if (is_loopback(&asked)) {
+		client = CLIENT_LOCALHOST;
+		loopback(&asked);
+	}
+	if (!may_be_ours(&asked) || !of_node(ctx))
 		return SOCKET_ALLOW;
 	cookie = socket_cookie(ctx);
 	packet.destination_port = ctx->user_port;
+	packet.protocol = ctx->protocol;
+	if (client == CLIENT_LOCALHOST && somebody_listens(ctx, &packet))
+		return SOCKET_ALLOW;
 	now = TICK();
 	if (!connecting && keeps_to_backend(cookie, &packet, now, &verdict))
 		goto known;
@@ -201,8 +253,7 @@ INLINE int socket_names_peer(struct bpf_sock_addr *ctx, int form, int connecting
 		packet.source = source->address;
 	/* No port is bound yet; the cookie spreads sockets over backends. */
 	packet.source_port = cookie ^ cookie >> 16;
-	packet.protocol = ctx->protocol;
-	switch (decide_for_socket(cookie, &packet, now, connecting, &verdict)) {
+	switch (decide_for_socket(cookie, &packet, client, now, connecting, &verdict)) {
 	case ACTION_TRANSLATE:
 		break;
 	case ACTION_REJECT:

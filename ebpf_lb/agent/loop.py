@@ -314,7 +314,7 @@ class Loop:
                     view.addresses,
                     primary=view.primary,
                     networks=networks,
-                    only_primary="primary" in config.node_port_addresses,
+                    words=[one for one in config.node_port_addresses if isinstance(one, str)],
                 ),
                 view.addresses,
                 self._server | self._reserved(view.addresses),

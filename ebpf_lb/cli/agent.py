@@ -12,8 +12,8 @@ import click
 @click.option("--cluster-cidr", metavar="CIDR,…", help="The pods' networks.")
 @click.option(
     "--node-port-addresses",
-    metavar="CIDR,…|primary",
-    help="Where NodePorts answer; default: on all addresses of the node.",
+    metavar="CIDR|primary|localhost|all,…",
+    help="Where NodePorts answer; default: on all addresses of the node, and localhost.",
 )
 @click.option(
     "--uplink-interfaces",

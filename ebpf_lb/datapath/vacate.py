@@ -13,6 +13,7 @@ from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Family, family_of, format_endpoint
+from ebpf_lb.plan.node import LOOPBACK
 from ebpf_lb.plan.reserved import API_SERVER, Reserved
 
 # A pod is told the API server's own Service as its address: who uses that goes by its frontend.
@@ -79,7 +80,10 @@ def _has_its_own(view: View, address: bytes) -> bool:
 
 
 def _key(view: View, address: bytes, port: int, protocol: int) -> bytes:
-    return view.layout.struct("frontend_key").pack(address=address, port=port, protocol=protocol)
+    key = view.layout.struct("frontend_key").pack(address=address, port=port, protocol=protocol)
+    if address in LOOPBACK:
+        return key[:-1] + bytes([view.layout.defines["FRONTEND_PAD_LOCALHOST"]])
+    return key
 
 
 def _delete(build: Build, view: View, key: bytes) -> bool:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ebpf_lb.model.service import IPMode, Service, ServicePort, ServiceType, TrafficPolicy
-from ebpf_lb.model.values import Family, Network, family_of
+from ebpf_lb.model.values import Family, Network, Protocol, family_of
 from ebpf_lb.plan.forwarding import NO_FLAGS, Frontend, FrontendFlag, FrontendKind
-from ebpf_lb.plan.node import NodeView
+from ebpf_lb.plan.node import LOOPBACK, NodeView
 from ebpf_lb.plan.reserved import Reserved
 
 _BOTH = FrontendFlag.LOCAL | FrontendFlag.SOURCE_RANGES
@@ -110,6 +110,9 @@ def frontends(port: ServicePort, addresses: Iterable[Listener]) -> Iterator[Fron
     """Those that ask for this port."""
     for address, kind, flags in addresses:
         number = port.node_port if kind is FrontendKind.NODE_PORT else port.port
+        # rule: KI-14
+        if address in LOOPBACK and port.protocol is Protocol.SCTP:
+            continue  # the socket hooks, which alone serve these, translate TCP and UDP
         # rule: KI-4
         if number:
             yield Frontend(address, number, kind, flags)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from ebpf_lb.agent.config import parsers
 from ebpf_lb.datapath.attach.tcx import KINDS
@@ -37,8 +37,9 @@ class Config:
     uplink_interfaces: shell patterns of interfaces by which outside clients or other nodes come,
         where that does not show by a default route, an address or the kind of device.
     ignored_interfaces: shell patterns of interfaces that are left alone.
-    node_port_addresses: the addresses on which NodePorts answer: networks, or the word `primary`;
-        default: all addresses of the node.
+    node_port_addresses: the addresses on which NodePorts answer: networks, and the words
+        `primary` (those of the Node object), `localhost` (the node's own processes ask 127.0.0.0/8
+        and ::1) and `all`, in any mixture; default: `all`.
     endpoints_source: `slices` for EndpointSlices, `endpoints` for Endpoints objects, `auto` for
         slices where the API server has them.
     algorithm: how connections are spread over the backends of Services that do not say so
@@ -79,9 +80,7 @@ class Config:
     pod_interfaces: Annotated[tuple[str, ...], parsers.words] = POD_INTERFACES
     uplink_interfaces: Annotated[tuple[str, ...], parsers.words] = ()
     ignored_interfaces: Annotated[tuple[str, ...], parsers.words] = ()
-    node_port_addresses: Annotated[
-        tuple[Network | Literal["primary"], ...], parsers.node_port_addresses
-    ] = ()
+    node_port_addresses: Annotated[tuple[Network | str, ...], parsers.node_port_addresses] = ()
     endpoints_source: Annotated[str, parsers.choice(*ENDPOINTS_SOURCES)] = "auto"
     algorithm: Annotated[str, parsers.choice(*(one.value for one in Algorithm))] = "random"
     critical_services: Annotated[tuple[ObjectKey, ...], parsers.object_keys] = DEFAULT_CRITICAL

@@ -5,11 +5,12 @@ Each takes text or the YAML value of the kind; the sentence continues "KEY is wr
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Network, parse_network
 
+NODE_PORT_WORDS = ("primary", "localhost", "all")
 XDP_MODES = ("off", "generic", "native", "auto")
 
 
@@ -101,14 +102,9 @@ def networks(value: Any) -> tuple[Network, ...]:
     return tuple(network(word) for word in words(value))
 
 
-def node_port_addresses(value: Any) -> tuple[Network | Literal["primary"], ...]:
-    """As kube-proxy's nodePortAddresses; `primary` stands alone there and here."""
-    items = words(value)
-    if "primary" not in items:
-        return tuple(network(word) for word in items)
-    if items != ("primary",):
-        raise ValueError("`primary` cannot stand beside CIDRs")
-    return ("primary",)
+def node_port_addresses(value: Any) -> tuple[Network | str, ...]:
+    """As kube-proxy's nodePortAddresses: CIDRs and NODE_PORT_WORDS, in any mixture."""
+    return tuple(word if word in NODE_PORT_WORDS else network(word) for word in words(value))
 
 
 def bind_address(value: Any) -> tuple[str, int] | None:

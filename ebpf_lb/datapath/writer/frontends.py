@@ -18,6 +18,7 @@ from ebpf_lb.datapath.writer.filter import VipFilter
 from ebpf_lb.datapath.writer.pools import Exhausted, full
 from ebpf_lb.datapath.writer.records import FrontendPacking, Record
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
+from ebpf_lb.plan.node import LOOPBACK
 
 CONSISTENT_AFTER_S = 60.0
 
@@ -47,6 +48,7 @@ class FrontendTable:
         self._value = value.raw("service_id", "kind", "flags")
         unserved = layout.enum("frontend_kind")["FRONTEND_UNSERVED"]
         self._unserved_value = self._value.pack(0, unserved, 0)
+        self._localhost = bytes([layout.defines["FRONTEND_PAD_LOCALHOST"]])
         self._address_bytes = layout.family.address_bytes
         self._entries = 0
         self._promised = 0  # entries of changes that are not written as yet
@@ -85,6 +87,8 @@ class FrontendTable:
         pack_key, pack_value = self._pack_key, self._value.pack
         for address, port, kind, flags in forwarding.frontends:
             key = pack_key(address, port.to_bytes(2), protocol)
+            if address in LOOPBACK:
+                key = key[:-1] + self._localhost
             if key in entries:
                 continue
             if kind is FrontendKind.CLUSTER_IP:

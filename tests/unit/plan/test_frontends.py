@@ -212,22 +212,34 @@ ALL = addresses(
 )  # fmt: skip
 
 
+BOTH = ["127.0.0.1", "::1"]
+
+
+@pytest.mark.rule("KI-12", "KI-16")
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, ["10.0.0.1", "192.168.0.1", "fd00::1"]),
-        ({"networks": (parse_network("10.0.0.0/8"),)}, ["10.0.0.1"]),
-        ({"networks": (parse_network("127.0.0.0/8"), parse_network("fe80::/10"))}, []),
-        ({"networks": (parse_network("0.0.0.0/0"),)}, ["10.0.0.1", "192.168.0.1"]),
-        ({"only_primary": True, "primary": addresses("192.168.0.1")}, ["192.168.0.1"]),
-        ({"only_primary": True, "primary": addresses("192.0.2.1")}, []),
+        ({}, ["10.0.0.1", "192.168.0.1", "fd00::1", *BOTH]),
+        ({"words": ["all"]}, ["10.0.0.1", "192.168.0.1", "fd00::1", *BOTH]),
+        ({"networks": [parse_network("10.0.0.0/8")]}, ["10.0.0.1"]),
+        ({"networks": [parse_network("169.254.0.0/16"), parse_network("fe80::/10")]}, []),
+        ({"networks": [parse_network("127.0.0.0/8"), parse_network("fe80::/10")]}, ["127.0.0.1"]),
+        ({"networks": [parse_network("127.0.0.5/32")]}, ["127.0.0.1"]),
+        ({"networks": [parse_network("::1/128")]}, ["::1"]),
+        (
+            {"networks": [parse_network("0.0.0.0/0")]},
+            ["10.0.0.1", "192.168.0.1", "127.0.0.1"],
+        ),
+        ({"words": ["primary"], "primary": addresses("192.168.0.1")}, ["192.168.0.1"]),
+        ({"words": ["primary"], "primary": addresses("192.0.2.1")}, []),
+        ({"words": ["localhost"]}, BOTH),
         (
             {
-                "only_primary": True,
+                "words": ["primary", "localhost"],
                 "primary": addresses("192.168.0.1"),
-                "networks": (parse_network("fd00::/8"),),
+                "networks": [parse_network("fd00::/8")],
             },
-            ["192.168.0.1", "fd00::1"],
+            ["192.168.0.1", "fd00::1", *BOTH],
         ),
     ],
 )
@@ -235,6 +247,26 @@ def test_node_port_addresses(options: dict[str, Any], expected: list[str]) -> No
     assert [format_address(a) for a in nodeport_addresses(ALL, **options)] == sorted(
         expected, key=address
     )
+
+
+@pytest.mark.rule("KI-14")
+def test_on_loopback_there_is_no_sctp() -> None:
+    """Only the socket hooks serve it, and these translate TCP and UDP."""
+    ports = tuple(ServicePort(protocol.name.lower(), protocol, 80, 30080) for protocol in Protocol)
+    node = NodeView("node1", "", addresses("127.0.0.1", "192.168.0.1"))
+    cluster = Cluster(node)
+    cluster.set_service(service(ports=ports))
+    found = {
+        (forwarding.name.protocol, format_address(frontend.address))
+        for forwarding in cluster.plan(service().key)
+        for frontend in forwarding.frontends
+        if frontend.kind is FrontendKind.NODE_PORT
+    }
+    assert found == {
+        *((protocol, "192.168.0.1") for protocol in Protocol),
+        (Protocol.TCP, "127.0.0.1"),
+        (Protocol.UDP, "127.0.0.1"),
+    }
 
 
 # clashes

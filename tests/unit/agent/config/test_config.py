@@ -157,7 +157,7 @@ def test_unknown_keys_are_told_and_tolerated(read: Any) -> None:
         (None, {}, {"xdp": "driver"}, ["--xdp", "'driver'"]),
         ("logLevel: loud", {}, {}, ["logLevel", "debug, info, warning, error"]),
         ("healthzBindAddress: ::1:80", {}, {}, ["healthzBindAddress", "'::1:80'"]),
-        ("nodePortAddresses: [primary, 10.0.0.0/8]", {}, {}, ["nodePortAddresses", "primary"]),
+        ("nodePortAddresses: [primary, eth0]", {}, {}, ["nodePortAddresses", "eth0"]),
         ("dataPath: {services: 70000}", {}, {}, ["dataPath.services", "65536"]),
         ("dataPath: {closingS: 0}", {}, {}, ["dataPath.closingS", "between 1 and 604800"]),
         ("dataPath: {udpS: 1.5}", {}, {}, ["dataPath.udpS", "not a whole number"]),
@@ -206,3 +206,11 @@ def test_where_cgroup_version_2_is(tmp_path: Path, mounts: str, expected: Path |
     file = tmp_path / "mounts"
     file.write_text(mounts)
     assert cgroup_root(file) == expected
+
+
+@pytest.mark.rule("KI-12")
+def test_node_port_addresses_are_networks_and_words_in_any_mixture(read: Any) -> None:
+    config, _ = read("nodePortAddresses: [primary, localhost, 10.0.0.0/8]")
+    assert config.node_port_addresses == ("primary", "localhost", parse_network("10.0.0.0/8"))
+    config, _ = read(node_port_addresses="all")
+    assert config.node_port_addresses == ("all",)
