@@ -36,6 +36,7 @@ from ebpf_lb.agent.servers import pages, zpages
 from ebpf_lb.agent.servers.health_checks import HealthCheckServers
 from ebpf_lb.agent.upkeep import build as upkeep_room
 from ebpf_lb.agent.upkeep import neighbours
+from ebpf_lb.agent.upkeep.overshadowed import Overshadowed, frontend_owner, listeners
 from ebpf_lb.datapath.loader import Loaded, retire_old_builds
 from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.datapath.vacate import vacate
@@ -113,6 +114,14 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pa
         for build_id in retire_old_builds(config.bpffs):
             log.info("retired", build=build_id)
 
+    overshadowed = Overshadowed(
+        lambda: [own.address for own in interfaces.network.facts.addresses],
+        listeners,
+        frontend_owner(loaded.build),
+        report("ProcessOvershadowed"),
+        log,
+        time.monotonic,
+    )
     parts = Parts(
         cluster=programming.cluster,
         programmer=programming.programmer,
@@ -131,6 +140,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pa
         checks=(
             upkeep.build_pins,
             upkeep.sockets,
+            overshadowed,
             upkeep.recent_drops,
             *upkeep.drop_counts,
             upkeep.heartbeat,
