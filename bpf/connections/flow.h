@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
 /*
  * The connection table: flow_lookup, flow_touch, flow_close; flow_create is flow_create.h's. Nothing
- * else knows its shape.
+ * else knows its shape. What an entry's word says is flow_state.h's.
  *
  * A set-associative table in an array map. The set is chosen by a seeded hash of the client's
  * address, port and protocol; these stand in both directions of a translated flow, so one entry
@@ -13,60 +13,14 @@
  * is SNATed, if only to another port of the client's own address, and found by its signpost like all
  * of these. `overflows` tells whether a tuple may have any, so that nobody else searches there.
  *
- * `word` is an entry's state and its lock; it changes by compare-and-swap only:
- *
- *   bits  0..23 time      tick of the last packet
- *        24..26 state     below
- *        27..28 protocol  1 TCP, 2 UDP, 3 SCTP
- *        29     SNAT      the backend sees another source: snat_port, and the source numbered below
- *        30     TURNED    a signpost for replies to an SNATed flow, see below
- *        31     BRIDGED   backend on the client's own bridge: the way to it is in `ways`
- *        32..47 service_id
- *        48..55 generation, one more at each claim, so that a reader notices a change of tenant
- *        56..63 source    number in snat_sources
- *
- *   FREE -> CLAIMED (being written) -> TENTATIVE (complete, contenders may still withdraw it)
- *        -> NEW (no reply yet) -> ESTABLISHED -> ORIGINAL_FIN | REPLY_FIN -> CLOSING
- *
  * A reply to an SNATed packet does not name the client. Its signpost is an entry of its own, found by
  * what the reply does name: client = SNAT address and port, backend = backend, and in place of the
  * VIP the real client. Its `way` says at which place the flow is; its state follows the flow's.
  */
 #pragma once
 
+#include "connections/flow_state.h"
 #include "ground/hash.h"
-#include "ground/maps.h"
-#include "packet/parse.h"
-
-#define FLOW_TIME_MASK 0xffffffULL
-#define FLOW_STATE_SHIFT 24
-#define FLOW_PROTOCOL_SHIFT 27
-#define FLOW_SNAT (1ULL << 29)
-#define FLOW_TURNED (1ULL << 30)
-#define FLOW_BRIDGED (1ULL << 31)
-#define FLOW_SERVICE_SHIFT 32
-#define FLOW_GENERATION_SHIFT 48
-#define FLOW_SOURCE_SHIFT 56
-
-enum flow_state {
-	FLOW_FREE = 0,
-	FLOW_CLAIMED = 1,
-	FLOW_TENTATIVE = 2,
-	FLOW_NEW = 3,
-	FLOW_ESTABLISHED = 4,
-	FLOW_ORIGINAL_FIN = 5,
-	FLOW_REPLY_FIN = 6,
-	FLOW_CLOSING = 7,
-};
-
-/* the states a packet may use, in one comparison */
-#define FLOW_LIVE FLOW_NEW
-
-/* An entry that is given up: free, and still counting its tenants. */
-INLINE __u64 flow_freed(__u64 word)
-{
-	return word & 0xffULL << FLOW_GENERATION_SHIFT;
-}
 
 /* A place in the table, and the word it had when it was found. */
 struct flow_ref {
@@ -88,60 +42,6 @@ INLINE struct way *way_of(__u32 set, __u32 slot)
 	struct way_set *ways = way_set_get(set);
 
 	return ways ? &ways->entry[slot & 3] : 0;
-}
-
-INLINE __u32 flow_state(__u64 word)
-{
-	return word >> FLOW_STATE_SHIFT & 7;
-}
-
-INLINE __u64 flow_protocol_bits(__u8 protocol)
-{
-	__u64 number = protocol == IPPROTO_TCP ? FLOW_TCP :
-		       protocol == IPPROTO_UDP ? FLOW_UDP :
-						 FLOW_SCTP;
-
-	return number << FLOW_PROTOCOL_SHIFT;
-}
-
-INLINE __u32 flow_service_id(__u64 word)
-{
-	return word >> FLOW_SERVICE_SHIFT & 0xffff;
-}
-
-INLINE __u32 flow_source_id(__u64 word)
-{
-	return word >> FLOW_SOURCE_SHIFT;
-}
-
-INLINE __u32 flow_age(__u64 word, __u32 now)
-{
-	return (now - (__u32)word) & FLOW_TIME_MASK;
-}
-
-/* Idle time-out in ticks. */
-/* rule: CO-14 */
-INLINE __u32 flow_timeout(__u64 word)
-{
-	__u32 state = flow_state(word);
-	__u32 protocol = word >> FLOW_PROTOCOL_SHIFT & 3;
-
-	if (state == FLOW_CLOSING || state <= FLOW_TENTATIVE)
-		return TIMEOUT_CLOSING;
-	if (protocol == FLOW_TCP)
-		return state == FLOW_NEW ? TIMEOUT_TCP_SYN : TIMEOUT_TCP_ESTABLISHED;
-	return protocol == FLOW_UDP ? TIMEOUT_UDP : TIMEOUT_SCTP;
-}
-
-/*
- * Another CPU may have noted a packet a tick later than `now`, which this one read before: that is
- * not the longest possible age. So many ticks count as the future.
- */
-#define FLOW_FUTURE 64
-
-INLINE int flow_expired(__u64 word, __u32 now)
-{
-	return flow_age(word, now + FLOW_FUTURE) > flow_timeout(word) + FLOW_FUTURE;
 }
 
 /* Decides where the flows of a client's tuple live. */
@@ -305,38 +205,28 @@ INLINE int flow_unchanged(const struct flow_ref *ref)
 	       flow_state(word) >= FLOW_LIVE;
 }
 
-INLINE __u32 flow_next_state(__u32 state, __u8 packet_flags, int towards_backend)
+/*
+ * What a packet says of its flow. Of one that simply goes on, and of a later fragment, its flags are
+ * all there is to say.
+ */
+INLINE __u32 flow_segment(context *ctx, const struct packet *packet, const struct flow_ref *ref,
+			  int towards_backend)
 {
-	if (packet_flags & PACKET_RST)
-		return FLOW_CLOSING;
-	if (!towards_backend && state == FLOW_NEW)
-		state = FLOW_ESTABLISHED;
-	if (UNLIKELY(packet_flags & PACKET_FIN)) {
-		if (towards_backend)
-			return state == FLOW_ESTABLISHED || state == FLOW_NEW ? FLOW_ORIGINAL_FIN :
-			       state == FLOW_REPLY_FIN			      ? FLOW_CLOSING :
-										state;
-		return state == FLOW_ESTABLISHED  ? FLOW_REPLY_FIN :
-		       state == FLOW_ORIGINAL_FIN ? FLOW_CLOSING :
-						    state;
-	}
-	return state;
-}
+	__u32 segment = packet->flags;
 
-/* A client's SYN that cannot belong to the connection it had: the tuple is used again. */
-/* rule: CO-12 */
-INLINE int flow_reused(__u64 word, __u8 packet_flags)
-{
-	__u32 state = flow_state(word);
-
-	return (packet_flags & PACKET_SYN) && (state == FLOW_CLOSING || state == FLOW_ORIGINAL_FIN);
+	if (LIKELY(flow_state(ref->word) == FLOW_ESTABLISHED) || packet->protocol == IPPROTO_UDP ||
+	    segment & PACKET_LATER_FRAGMENT)
+		return forget(segment, ref->word);
+	segment |= segment_evidence(ctx, packet, flow_handshake(flow_place(ref->set, ref->slot)),
+				    towards_backend);
+	return forget(segment, ref->word);
 }
 
 /*
- * Notes a packet: time and state. Returns 1 if a tick began since the flow's last packet, which is
- * the occasion for whatever need not be done for every packet.
+ * Notes a packet: time and state. `segment`: flow_segment()'s. Returns 1 if a tick began since the
+ * flow's last packet, which is the occasion for whatever need not be done for every packet.
  */
-INLINE int flow_touch(const struct flow_ref *ref, __u8 packet_flags, int towards_backend, __u32 now)
+INLINE int flow_touch(const struct flow_ref *ref, __u32 segment, int towards_backend, __u32 now)
 {
 	__u64 word = ref->word;
 	int tick = 0;
@@ -344,9 +234,8 @@ INLINE int flow_touch(const struct flow_ref *ref, __u8 packet_flags, int towards
 	/* once more if another CPU noted something at the same time: a FIN must not get lost */
 #pragma unroll
 	for (int i = 0; i < 2; i++) {
-		__u32 state = flow_next_state(flow_state(word), packet_flags, towards_backend);
-		__u64 next = (word & ~(FLOW_TIME_MASK | 7ULL << FLOW_STATE_SHIFT)) |
-			     (now & FLOW_TIME_MASK) | (__u64)state << FLOW_STATE_SHIFT;
+		__u64 next =
+			flow_word_at(word, flow_next_state(word, segment, towards_backend), now);
 
 		if (LIKELY(next == word))
 			return tick;
@@ -366,8 +255,7 @@ INLINE int flow_touch(const struct flow_ref *ref, __u8 packet_flags, int towards
 INLINE void flow_mirror(const struct flow_ref *signpost, __u32 state, __u32 now)
 {
 	__u64 word = signpost->word;
-	__u64 next = (word & ~(FLOW_TIME_MASK | 7ULL << FLOW_STATE_SHIFT)) |
-		     (now & FLOW_TIME_MASK) | (__u64)state << FLOW_STATE_SHIFT;
+	__u64 next = flow_word_at(word, state, now);
 
 	if (next != word)
 		__sync_val_compare_and_swap(&signpost->flow->word, word, next);

@@ -11,9 +11,13 @@
  * at home after; one that stays at home is published first and asks `overflows` then. So of two CPUs
  * that disagree about the room at home at least one sees the other.
  *
- * Who makes room for a new flow: a free entry, an expired one, the one that has been closing or has
- * waited for its first reply longest. Never an established one: then the new flow fails. A client's
+ * Who makes room for a new flow: a free entry, an expired one, what was never confirmed, what is closing
+ * or was reset (flow_dispensable()). Never an established one: then the new flow fails. A client's
  * unanswered flows do not give room to its next one: that goes to the overflow.
+ *
+ * Ports for masquerading are given up in the same order: a signpost that looks like the new one makes
+ * room for it, where no free port was found in some tries. Its flow notices by the next packet that
+ * changes anything about it (keep_signpost()).
  */
 #pragma once
 
@@ -26,8 +30,15 @@ struct new_flow {
 	const addr *backend;
 	__be16 backend_port;
 	__be16 snat_port;
-	__u64 bits; /* service_id, source, SNAT, BRIDGED, as in word */
+	__u64 bits;	/* service_id, source, SNAT, BRIDGED, as in word */
+	int takes_over; /* a signpost: the place of one that looks alike, if it is dispensable */
+	__u32 spared;	/* a flow: the place of its signpost, which must not make room for it */
 };
+
+/* Above FLOW_VACANT: this very place, since two signposts that look alike must never stand. */
+#define FLOW_TAKEN_OVER 0xffffffffU
+
+#define NO_PLACE 0xffffffffU
 
 /* flow_create() returns one of them. Bits: what several entries have to say is put together. */
 enum flow_created {
@@ -47,23 +58,6 @@ enum flow_homes {
 	FLOW_ANYWHERE = 1,
 };
 
-/* Dispensability of an entry that holds nothing any more. */
-#define FLOW_VACANT 0xffffffffU
-
-/* How readily an entry is given up: 0 never, the highest first. */
-INLINE __u32 flow_dispensable(__u64 word, __u32 now)
-{
-	__u32 state = flow_state(word);
-	__u32 age = flow_age(word, now);
-
-	/* a program writes for microseconds; one that was cut off must not keep its place */
-	if (state == FLOW_FREE || flow_expired(word, now))
-		return FLOW_VACANT;
-	if (state == FLOW_NEW || state == FLOW_CLOSING)
-		return age < FLOW_TIME_MASK - FLOW_FUTURE ? age + 1 : 1;
-	return 0;
-}
-
 /*
  * Places compared: dispensability, how many of its set are vacant, and place. So that of two sets with
  * room the emptier one is filled, and both are full as late as can be (Azar et al., Balanced
@@ -75,7 +69,7 @@ INLINE __u64 flow_candidate(__u32 dispensable, __u32 choice, int slot)
 }
 
 /* Best place in a set, if it is better than `best`. */
-INLINE __u64 flow_room(__u32 set, __u32 choice, __u32 now, __u64 best)
+INLINE __u64 flow_room(__u32 set, __u32 choice, __u32 spared, __u32 now, __u64 best)
 {
 	struct flow_set *entries = flow_set_get(set);
 	__u64 found = 0;
@@ -86,7 +80,8 @@ INLINE __u64 flow_room(__u32 set, __u32 choice, __u32 now, __u64 best)
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
 		__u32 dispensable = flow_dispensable(READ_ONCE(entries->entry[i].word), now);
-		__u64 candidate = flow_candidate(dispensable, choice, i);
+		__u64 candidate =
+			flow_place(set, i) == spared ? 0 : flow_candidate(dispensable, choice, i);
 
 		found = forget(candidate > found ? candidate : found, now);
 		vacant = forget(vacant + (dispensable == FLOW_VACANT), now);
@@ -142,6 +137,7 @@ INLINE __u64 flow_survey(__u32 set, __u32 choice, const struct new_flow *new, __
 			 __u32 now, __u64 *seen, __u64 *best)
 {
 	struct flow_set *entries = flow_set_get(set);
+	int takes_over = new->takes_over;
 	__u64 result = FLOW_CREATED;
 	__u64 found = 0;
 	__u64 vacant = 0;
@@ -155,9 +151,19 @@ INLINE __u64 flow_survey(__u32 set, __u32 choice, const struct new_flow *new, __
 		__u32 dispensable = forget(flow_dispensable(word, now), now);
 		__u64 candidate = flow_candidate(dispensable, choice, i);
 
+		if (flow_place(set, i) == new->spared)
+			dispensable = candidate = 0;
 		seen[choice * 4 + i] = word;
-		if (dispensable != FLOW_VACANT)
-			result = forget(result | flow_oppose(flow, word, new, protocol), now);
+		if (dispensable != FLOW_VACANT) {
+			__u64 said = forget(flow_oppose(flow, word, new, protocol), now);
+
+			if (UNLIKELY(takes_over && said == FLOW_CLASH && dispensable)) {
+				dispensable = FLOW_TAKEN_OVER;
+				candidate = flow_candidate(dispensable, choice, i);
+			} else {
+				result = forget(result | said, now);
+			}
+		}
 		found = forget(candidate > found ? candidate : found, now);
 		vacant = forget(vacant + (dispensable == FLOW_VACANT), now);
 	}
@@ -216,7 +222,7 @@ INLINE __u64 flow_contend(__u32 set, __u32 place, const struct new_flow *new, __
 INLINE __u64 flow_publish(struct flow *flow, __u64 old, const struct new_flow *new, __u32 now)
 {
 	const struct packet *packet = new->packet;
-	__u64 generation = ((old >> FLOW_GENERATION_SHIFT) + 1) & 0xff;
+	__u64 generation = ((old >> FLOW_GENERATION_SHIFT) + 1) & FLOW_GENERATION_MASK;
 	__u64 claimed = (now & FLOW_TIME_MASK) | (__u64)FLOW_CLAIMED << FLOW_STATE_SHIFT |
 			generation << FLOW_GENERATION_SHIFT;
 
@@ -271,12 +277,13 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 
 	__u32 set = best & 4 ? first : second;
 
-	if (UNLIKELY(result & FLOW_OVERFLOWS && best >> 8 != FLOW_VACANT)) {
+	if (UNLIKELY(result & FLOW_OVERFLOWS && best >> 8 < FLOW_VACANT)) {
 		if (homes == FLOW_AT_HOME)
 			return FLOW_OVERFLOWS;
 		flow_sets(flow_overflow(packet), &over_first, &over_second);
 
-		__u64 room = flow_room(over_second, 1, now, flow_room(over_first, 0, now, 0));
+		__u64 room = flow_room(over_second, 1, new->spared, now,
+				       flow_room(over_first, 0, new->spared, now, 0));
 
 		if (room > best) {
 			best = room;
@@ -317,9 +324,10 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 
 	if (!tentative)
 		return FLOW_CONTENDED;
-	if (UNLIKELY(best >> 8 != FLOW_VACANT))
-		count_flow_event(flow_state(old) == FLOW_NEW ? FLOW_EVENT_EVICTED_NEW :
-							       FLOW_EVENT_EVICTED_CLOSING);
+	if (UNLIKELY(best >> 8 < FLOW_VACANT))
+		count_flow_event(flow_state(old) < FLOW_ESTABLISHED ? FLOW_EVENT_EVICTED_NEW :
+				 flow_state(old) == FLOW_CLOSING    ? FLOW_EVENT_EVICTED_CLOSING :
+								      FLOW_EVENT_EVICTED_RESET);
 	if (!over)
 		*judged = tentative;
 	result &= FLOW_UNDECIDED;

@@ -53,24 +53,24 @@ INLINE int follow_signpost(const struct packet *packet, struct flow_ref *ref,
 
 /*
  * A packet towards the backend of an SNATed flow, whose signpost must know: that time passes, since
- * replies may be rare; and that the client ends the connection, since no reply may come any more to
- * tell it. Returns 0 if there is no signpost any more.
+ * replies may be rare; and the flow's state, since no reply may come any more to tell it. Returns 0 if
+ * the flow has no signpost any more: another has its place, and perhaps its port.
  */
 INLINE int keep_signpost(const struct packet *packet, const struct flow_ref *ref,
 			 const struct endpoint_change *source,
-			 const struct endpoint_change *destination, __u32 now)
+			 const struct endpoint_change *destination, __u32 state, __u32 now)
 {
 	struct packet reply;
 	struct flow_ref signpost;
-	__u32 state;
+	struct way *way;
 
 	packet_between(&reply, &destination->address, destination->port, &source->address,
 		       source->port, packet->protocol);
 	if (!flow_lookup(&reply, 0, now, &signpost) || !(signpost.word & FLOW_TURNED))
 		return 0;
-	state = packet->flags & (PACKET_FIN | PACKET_RST) ?
-			flow_next_state(flow_state(ref->word), packet->flags, 1) :
-			flow_state(signpost.word);
+	way = way_of(signpost.set, signpost.slot);
+	if (!way || READ_ONCE(way->backend_id) != flow_place(ref->set, ref->slot))
+		return 0;
 	flow_mirror(&signpost, state, now);
 	return 1;
 }

@@ -4,24 +4,26 @@
  * times at once as it likes (ebpf_lb/datapath/sweep.py).
  *
  * Nobody needs it for room: expired entries are no longer found, and are the first to be given to a
- * new flow. But an entry's time is cut to 24 bits. After 25 days what had long expired would look as
- * if it were of today, and be some unlucky connection's; so it is taken out before that. And somebody
- * has to count. Here, and not in the agent, because only a program changes a word in one step.
+ * new flow. But an entry's time is cut to 26 bits. After a year what had long expired would look as if it
+ * were of today, and be some unlucky connection's; so it is taken out before that. And somebody has to
+ * count. Here, and not in the agent, because only a program changes a word in one step.
  */
 #pragma once
 
 #include "ground/count.h"
 #include "connections/flow.h"
 
-#define CENSUS_KINDS 16
-#define CENSUS_SIGNPOSTS 8
+#define CENSUS_KINDS 32
+#define CENSUS_SIGNPOSTS 16
 
 INLINE void sweep_entry(struct flow *flow, struct census *census, __u32 now)
 {
 	__u64 word = READ_ONCE(flow->word);
-	__u32 kind = flow_state(word) + (word & FLOW_TURNED ? CENSUS_SIGNPOSTS : 0);
+	__u32 state = flow_state(word);
+	__u32 kind = (state > FLOW_RESET ? FLOW_RESET : state) +
+		     (word & FLOW_TURNED ? CENSUS_SIGNPOSTS : 0);
 
-	if (flow_state(word) != FLOW_FREE && flow_expired(word, now)) {
+	if (state != FLOW_FREE && flow_expired(word, now)) {
 		if (__sync_val_compare_and_swap(&flow->word, word, flow_freed(word)) == word)
 			count_flow_event(FLOW_EVENT_EXPIRED);
 		kind = FLOW_FREE;

@@ -134,22 +134,23 @@ struct way_set {
 
 /*
  * How far the sweep of the connection table has come, and what it finds: see sweep.h. Entries by their
- * state; signposts 8 further on.
+ * state; signposts 16 further on.
  */
 struct census {
 	__u32 next_set;
 	__u32 passes;	    /* over the whole table, so far */
-	__u32 counting[16]; /* in this pass */
-	__u32 counted[16];  /* in the last complete one */
+	__u32 counting[32]; /* in this pass */
+	__u32 counted[32];  /* in the last complete one */
 };
 
 /* What happens to flows without being any packet's fate. Numbers are never given to another. */
 enum flow_event {
-	FLOW_EVENT_EVICTED_NEW = 0,	/* an unanswered flow gave its place to a new one */
+	FLOW_EVENT_EVICTED_NEW = 0,	/* a flow that was never confirmed gave its place to a new one */
 	FLOW_EVENT_EVICTED_CLOSING = 1, /* one that was closing did */
 	FLOW_EVENT_OVERFLOW = 2,	/* a flow found no room beside its client's others: see flow.h */
 	FLOW_EVENT_SNAT_RETRY = 3,	/* a source port for masquerading was taken: another was tried */
 	FLOW_EVENT_EXPIRED = 4,		/* the sweep took out a flow that had been idle for too long */
+	FLOW_EVENT_EVICTED_RESET = 5,	/* one that had been reset gave its place to a new one */
 };
 
 /*

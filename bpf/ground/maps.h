@@ -41,6 +41,9 @@ BPF_F_TABLE("array:" PIN "/flows", u32, struct flow_set, flows, FLOW_SETS_MAX, A
 /* When flows of a client's tuple were last seen beyond its own sets, by a hash of it: ticks, 0 never.
  * Programs write and read; see flow.h. */
 BPF_F_TABLE("array:" PIN "/overflows", u32, u32, overflows, OVERFLOWS, 0);
+/* By which number the SYN-ACK is acknowledged that a flow at this place, or at one of several, has seen
+ * last (flow_state.h). Programs write and read; what is overwritten is told by later packets. */
+BPF_F_TABLE("array:" PIN "/handshakes", u32, u32, handshakes, HANDSHAKES, 0);
 /* The seed of its hash, which is put into the programs: kept for the next build. The loader writes and reads. */
 BPF_F_TABLE("array:" PIN "/flow_seed", u32, u64, flow_seed, 1, 0);
 /* Beside it, by the same index: how to reach the backend, and which it was. Programs write and read. */
@@ -144,6 +147,11 @@ INLINE struct flow_set *flow_set_get(__u32 index)
 INLINE __u32 *overflow_get(__u32 index)
 {
 	return overflows.lookup(&index);
+}
+
+INLINE __u32 *handshake_get(__u32 index)
+{
+	return handshakes.lookup(&index);
 }
 
 INLINE struct way_set *way_set_get(__u32 index)

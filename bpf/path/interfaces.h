@@ -84,7 +84,7 @@ INLINE int from_client(context *ctx, int hook)
 
 	forget_kind(&packet, now);
 	/* rule: CO-10, CO-11 */
-	if (LIKELY(flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags)))
+	if (LIKELY(flow_lookup(&packet, 1, now, &ref) && !flow_reused(&ref, &packet)))
 		return translate_to_backend(ctx, &packet, &ref, now, hook);
 	/* half of what XDP sees; at TC rare from pods (hairpins), and too long for an uplink's */
 	if (AT_XDP)
@@ -112,7 +112,7 @@ INLINE int opens_directly(context *ctx)
 		return NEXT;
 	turn_round(&packet, &reply);
 	if (flow_lookup(&reply, 0, TICK(), &ref) && !(ref.word & FLOW_TURNED) &&
-	    flow_reused(ref.word, packet.flags))
+	    flow_may_be_over(ref.word))
 		flow_close(&ref);
 	return NEXT;
 }
@@ -254,7 +254,7 @@ INLINE int from_node(context *ctx)
 		return unreadable(ctx, parsed);
 	if (parsed == PARSE_OK && knows_ports(&packet)) {
 		forget_kind(&packet, now);
-		if (flow_lookup(&packet, 1, now, &ref) && !flow_reused(ref.word, packet.flags))
+		if (flow_lookup(&packet, 1, now, &ref) && !flow_reused(&ref, &packet))
 			return translate_to_backend(ctx, &packet, &ref, now, HOOK_FROM_NODE);
 		/* to a client that only shares its filter bit with an address of ours */
 		if (flow_lookup(&packet, 0, now, &ref))

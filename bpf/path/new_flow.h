@@ -27,6 +27,15 @@
 #define SNAT_PORT_FIRST 32768
 #define SNAT_PORTS 28232
 
+/* So many free ones are looked for; then one is as good that a dispensable flow has (flow_create.h). */
+#define FREE_PORT_CALLS 12
+
+INLINE int takes_used_ports(context *ctx)
+{
+	return forget((ctx_note(ctx, NOTE_ATTEMPT) & (ANOTHER_PORT - 1)) > FREE_PORT_CALLS,
+		      ctx_interface(ctx));
+}
+
 INLINE __be16 snat_candidate(context *ctx, const struct packet *packet)
 {
 	return ctx_note(ctx, NOTE_ATTEMPT) & ANOTHER_PORT ?
@@ -36,7 +45,8 @@ INLINE __be16 snat_candidate(context *ctx, const struct packet *packet)
 
 /* Puts up the signpost for replies to `source`:`port`. */
 INLINE int create_signpost(const struct packet *packet, const struct verdict *verdict,
-			   const addr *source, __be16 port, __u32 now, struct flow_ref *ref)
+			   const addr *source, __be16 port, int takes_over, __u32 now,
+			   struct flow_ref *ref)
 {
 	struct packet turned;
 	struct new_flow new;
@@ -48,6 +58,8 @@ INLINE int create_signpost(const struct packet *packet, const struct verdict *ve
 	new.backend_port = verdict->port;
 	new.snat_port = port;
 	new.bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT | FLOW_TURNED;
+	new.takes_over = takes_over;
+	new.spared = NO_PLACE;
 	return flow_create(&new, FLOW_AT_HOME, now, ref);
 }
 
@@ -132,6 +144,8 @@ INLINE void flow_from_verdict(const struct packet *packet, const struct verdict 
 	new->backend_port = verdict->port;
 	new->snat_port = 0;
 	new->bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT;
+	new->takes_over = 0;
+	new->spared = NO_PLACE;
 }
 
 /* The flow is there: its packet is translated like all later ones. */
@@ -180,7 +194,7 @@ INLINE int new_flow(context *ctx, int hook)
 		return later_fragment_alone(ctx, packet);
 	/* at the first attempt, whoever called had looked */
 	if (ctx_note(ctx, NOTE_ATTEMPT) && named && flow_lookup(packet, 1, now, &ref)) {
-		if (!flow_reused(ref.word, packet->flags))
+		if (!flow_reused(&ref, packet))
 			/* another CPU was faster */
 			return translate_by(ctx, scratch, &ref, hook);
 		flow_close(&ref);
@@ -307,13 +321,15 @@ INLINE int new_snat_flow(context *ctx, int hook)
 	BARRIER();
 	new.bits |= FLOW_SNAT | (__u64)source_id << FLOW_SOURCE_SHIFT;
 
-	int created = create_signpost(packet, verdict, &source, new.snat_port, now, &signpost);
+	int created = create_signpost(packet, verdict, &source, new.snat_port,
+				      takes_used_ports(ctx), now, &signpost);
 
 	if (created != FLOW_CREATED)
 		/* another port has another home */
 		return try_another_port(ctx, hook,
 					created == FLOW_TABLE_FULL ? REASON_FLOW_TABLE_FULL :
 								     REASON_SNAT_PORTS);
+	new.spared = flow_place(signpost.set, signpost.slot);
 	created = flow_create(&new, FLOW_ANYWHERE, now, &ref);
 	if (created != FLOW_CREATED) {
 		flow_close(&signpost);

@@ -6,6 +6,7 @@
 #include "packet/fragment.h"
 #include "packet/rewrite.h"
 #include "connections/signpost.h"
+#include "services/still_serves.h"
 #include "path/hook.h"
 #include "path/way.h"
 #include "path/xdp.h"
@@ -42,24 +43,6 @@ INLINE int snat_change(const struct flow_ref *ref, struct endpoint_change *chang
 		change->address = source->address;
 	}
 	return 1;
-}
-
-/*
- * Does the flow's backend still take new connections? UDP has no end that could be waited for: a
- * client with a fixed source port must be moved on when its backend leaves (or changes its port).
- */
-/* rule: CO-15, CO-16, CO-18 */
-INLINE int still_serves(const struct flow_ref *ref)
-{
-	struct way *way = way_of(ref->set, ref->slot);
-	struct backend *backend = way ? backend_get(way->backend_id) : 0;
-
-	if (way && way->backend_id == BACKEND_ITSELF)
-		return 1;
-	return backend && backend->flags & (BACKEND_IN_CLUSTER_SET | BACKEND_IN_LOCAL_SET) &&
-	       backend->service_id == flow_service_id(ref->word) &&
-	       backend->port == ref->flow->backend_port &&
-	       same_address(&backend->address, &ref->flow->backend);
 }
 
 /*
@@ -115,10 +98,11 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 	struct endpoint_change source = {};
 	struct endpoint_change destination;
 	__u32 service_id = flow_service_id(ref->word);
-	__u32 where = 0;
-	int tick = flow_age(ref->word, now) != 0;
+	__u32 where = 0, segment, state;
+	int tick = forget(flow_age(ref->word, now) != 0, now);
 
-	if (packet->protocol == IPPROTO_UDP && tick && !still_serves(ref)) {
+	/* UDP has no end that could be waited for: a client with a fixed source port is moved on */
+	if (packet->protocol == IPPROTO_UDP && tick && !flow_serves(ref, packet->protocol)) {
 		flow_close(ref);
 		return call_new_flow(ctx, packet, hook);
 	}
@@ -136,14 +120,16 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 		if (!finishes_here(ctx, packet, &source, &destination, where))
 			return NEXT;
 	}
-	if (UNLIKELY(source.wanted && (tick || packet->flags & (PACKET_FIN | PACKET_RST))) &&
-	    !keep_signpost(packet, ref, &source, &destination, now) &&
-	    flow_state(ref->word) == FLOW_NEW) {
+	segment = flow_segment(ctx, packet, ref, 1);
+	state = flow_next_state(ref->word, segment, 1);
+	if (UNLIKELY(source.wanted && (tick || state != flow_state(ref->word))) &&
+	    !keep_signpost(packet, ref, &source, &destination, state, now) &&
+	    flow_gives_way(ref->word)) {
 		/* other flows took its place: no reply can come, but a new attempt may hear one */
 		flow_close(ref);
 		return call_new_flow(ctx, packet, hook);
 	}
-	flow_touch(ref, packet->flags, 1, now);
+	flow_touch(ref, segment, 1, now);
 	if (hook == HOOK_FROM_POD && UNLIKELY(source.wanted) &&
 	    same_address(&destination.address, &packet->source)) {
 		/* hairpin: its source is the node's now */
@@ -214,10 +200,11 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 		if (!finishes_here(ctx, packet, &source, &destination, where))
 			return NEXT;
 	}
+	__u32 segment = flow_segment(ctx, packet, ref, 0);
+
 	if (UNLIKELY(turned))
-		flow_mirror(&signpost, flow_next_state(flow_state(ref->word), packet->flags, 0),
-			    now);
-	flow_touch(ref, packet->flags, 0, now);
+		flow_mirror(&signpost, flow_next_state(ref->word, segment, 0), now);
+	flow_touch(ref, segment, 0, now);
 	if (hook == HOOK_FROM_POD && same_address(&destination.address, &packet->source)) {
 		swap_macs(ctx);
 		where = ctx_interface(ctx);

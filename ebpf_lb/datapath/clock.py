@@ -1,7 +1,8 @@
-"""The data path's clock: ticks, a few a second, out of the kernel's jiffies.
+"""The data path's clock: ticks of about half a second, out of the kernel's jiffies.
 
 A flow keeps some bits of its last packet's tick, and times are compared by difference; so half of
-what they span must exceed the longest time-out that can be configured.
+what they span must exceed the longest time-out that can be configured. Once in a tick a flow looks
+at what may have changed: half a second is how late it notices.
 """
 
 import functools
@@ -12,6 +13,7 @@ from ebpf_lb.datapath.libbpf import Program
 from ebpf_lb.model.values import Family
 
 LONGEST_TIMEOUT_S = 7 * 86_400
+_LONGEST_TICK_S = 0.55
 
 _CLOCK_MONOTONIC_COARSE = 6
 _SHORTEST_PACKET = bytes(64)
@@ -30,9 +32,9 @@ def time_bits() -> int:
 
 @functools.cache
 def tick_shift() -> int:
-    """A tick is jiffies >> this."""
+    """A tick is jiffies >> this: the longest that is about half a second."""
     shift = 0
-    while jiffies_per_second() * 2 * LONGEST_TIMEOUT_S >> shift > 1 << time_bits():
+    while 2 << shift <= jiffies_per_second() * _LONGEST_TICK_S:
         shift += 1
     return shift
 

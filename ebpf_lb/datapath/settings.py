@@ -22,9 +22,12 @@ class Settings:
     source_ranges: loadBalancerSourceRanges of all Services.
     networks: the pods' networks.
     interfaces: the node's interfaces.
-    tcp_syn_s: TCP, until the first answer.
-    tcp_established_s: TCP, open.
-    closing_s: TCP and SCTP, after a FIN, RST, SHUTDOWN or ABORT.
+    tcp_syn_s: TCP and SCTP, until both ends have shown that they talk to each other.
+    tcp_established_s: TCP, open, also where one side has closed.
+    closing_s: after so long without a packet, what was closed or reset gives way to others.
+    time_wait_s: TCP, closed by both sides; what is sent again until then is translated.
+    reset_s: after a RST or ABORT, which may be forged, and that neither end contradicts.
+    udp_new_s: UDP, until there has been a second round trip.
     udp_s: UDP.
     sctp_s: SCTP, open.
     xdp: whether there are XDP programs; whoever wants none does not wait for their verification.
@@ -45,6 +48,9 @@ class Settings:
     tcp_syn_s: int = 60
     tcp_established_s: int = 8000
     closing_s: int = 10
+    time_wait_s: int = 120
+    reset_s: int = 3600
+    udp_new_s: int = 30
     udp_s: int = 60
     sctp_s: int = 8000
     xdp: bool = False
@@ -53,4 +59,13 @@ class Settings:
     @property
     def longest_timeout_s(self) -> int:
         """After that long no flow is left that saw no packet."""
-        return max(self.tcp_syn_s, self.tcp_established_s, self.closing_s, self.udp_s, self.sctp_s)
+        return max(
+            self.tcp_syn_s,
+            self.tcp_established_s,
+            self.closing_s,
+            self.time_wait_s,
+            self.reset_s,
+            self.udp_new_s,
+            self.udp_s,
+            self.sctp_s,
+        )

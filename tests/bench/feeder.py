@@ -45,7 +45,14 @@ class Traffic:
     def frame(self) -> bytes:
         payload = b"\0\3\0\x10" + bytes(PAYLOAD_BYTES) if self.protocol == SCTP else bytes(64)
         return Packet(
-            self.client, self.peer, 1, 2, self.protocol, flags=self.flags, payload=payload
+            self.client,
+            self.peer,
+            1,
+            2,
+            self.protocol,
+            flags=self.flags,
+            acknowledged=1001,  # the other side's first number is 1000, by default
+            payload=payload,
         ).frame()
 
 

@@ -136,10 +136,11 @@ class World:
                 table.update_batch(keys, bytes(size * count))
 
     def establish(self, there: Traffic, back: Traffic) -> None:
-        """All flows, each with its first reply seen."""
+        """All flows, each with two round trips seen."""
         opening = replace(there, flags=SYN) if there.protocol == TCP else there
-        self.feeder.run(self.program("pod_ingress"), opening, there.flows)
-        self.feeder.run(self.program("pod_egress"), back, back.flows)
+        for towards in (opening, there):
+            self.feeder.run(self.program("pod_ingress"), towards, there.flows)
+            self.feeder.run(self.program("pod_egress"), back, back.flows)
 
     def established(self, kind: str, flows: int) -> Iterator[Path]:
         """Both directions of `flows` flows, which are there before the first is measured."""
@@ -180,7 +181,8 @@ class World:
             self.forget_flows()
             feeder = self.uplinks[xdp]
             feeder.run(self.program(program), replace(there, flags=SYN), flows)
-            feeder.run(self.program(program), back, flows)
+            for _ in range(2):
+                feeder.run(self.program(program), back, flows)
 
         reasons = ("XDP", "XDP") if xdp else ("ESTABLISHED", "REPLY")
         budget = XDP_ESTABLISHED_NS if xdp and flows <= FEW_FLOWS else None
@@ -246,6 +248,8 @@ class World:
             for first in range(0, 3 * capacity, step):
                 self.feeder.run(self.program("pod_ingress"), there, step, first)
                 self.feeder.run(self.program("pod_egress"), back, step, first)
+                confirm = replace(there, flags=ACK)
+                self.feeder.run(self.program("pod_ingress"), confirm, step, first)
 
         yield Path(
             "new flow, refused by a full table",

@@ -38,6 +38,7 @@ from ebpf_lb.plan.forwarding import (
     ServicePortName,
     Table,
 )
+from tests.datapath.words import earlier, state_of
 from tests.support.packets import Packet, parse
 
 only_ipv4 = pytest.mark.parametrize("kernel", [Family.IPV4], indirect=True, ids=["ipv4"])
@@ -260,13 +261,11 @@ class Kernel:
         """As if whatever programs remember had been seen last so much longer ago. So a test says
         how much time has passed, and not the machine that it runs on."""
         ticks = math.ceil(seconds * clock.ticks_per_second())
-        time_bits = (1 << clock.time_bits()) - 1
         with self.open("flows") as table, table.mapped(writable=True) as mapped:
             step = table.value_size // 4 // 8  # words an entry, of which the first has the time
             for number, word in enumerate(mapped.words[::step].tolist()):
-                if word >> 24 & 7:
-                    then = word - ticks & time_bits
-                    mapped.words[number * step] = word & ~time_bits | then
+                if state_of(word):
+                    mapped.words[number * step] = earlier(word, ticks)
         with self.open("overflows") as table:
             for key, value in table.items():
                 if any(value):
@@ -285,7 +284,7 @@ class Kernel:
         with self.open("flows") as table:
             for _, value in table.items():
                 if value.strip(b"\0"):
-                    found += [(e.word, e) for e in unpack(value).entry if e.word >> 24 & 7]
+                    found += [(e.word, e) for e in unpack(value).entry if state_of(e.word)]
         return found
 
     def counters(self) -> Counter[str]:

@@ -28,6 +28,7 @@ from tests.capabilities import DATAPATH, Capability, needs
 from tests.datapath.kernel import Kernel, kernels
 from tests.datapath.test_pod import WORLDS, World
 from tests.datapath.test_sweep import events
+from tests.datapath.words import CLOSING, SNAT, TURNED, state_of
 from tests.support.packets import ACK, FIN, SYN, TCP, UDP
 
 TWO_PROCESSORS = Capability(
@@ -40,7 +41,6 @@ HOME = 8  # flows of one client, protocol and port
 TAKEN_AWAY = 5  # as often may a processor be taken away during a race, and not for each flow
 # the product's own: so many entries that no flow is pushed out by others
 SETTINGS = Settings(services=1024, backends=4096)
-CLOSING, SNAT, TURNED = 7, 1 << 29, 1 << 30
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ def test_choices_that_change_during_the_race(race: Race) -> None:
         changing.join()
     held = Counter(entry.client_port for entry in race.entries())
     assert len(held) == FLOWS and set(held.values()) == {1}
-    assert kernel.count("NEW") == FLOWS
+    # the later SYN opens anew where the first one's backend has left by then
+    assert kernel.count("NEW") >= FLOWS
     assert race.counted() == {"NEW", "ESTABLISHED"}
 
 
@@ -260,9 +261,10 @@ def test_both_ends_close_at_once(race: Race) -> None:
     back = Traffic(world.client, world.backend, 8080, TCP, FLOWS, turned=True, flags=SYN | ACK)
     race.run(("pod_ingress", there))
     race.run(("pod_egress", back))
+    race.run(("pod_ingress", replace(there, flags=ACK)))
     race.run(
         ("pod_ingress", replace(there, flags=FIN | ACK)),
         ("pod_egress", replace(back, flags=FIN | ACK)),
     )
-    states = Counter(entry.word >> 24 & 7 for entry in race.entries())
+    states = Counter(state_of(entry.word) for entry in race.entries())
     assert states == {CLOSING: FLOWS}

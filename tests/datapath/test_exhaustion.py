@@ -14,13 +14,12 @@ import pytest
 
 from tests.datapath.node import serve_at_node_port
 from tests.datapath.test_uplink import Hook, World, first, hook, uplink, world
+from tests.datapath.words import ESTABLISHED, TENTATIVE, TURNED, in_state
 from tests.support.packets import UDP
 
 __all__ = ["hook", "uplink", "world"]  # the fixtures
 
 SNAT_PORTS = range(32768, 61000)  # Linux' own range: bpf/path/new_flow.h
-STATE_SHIFT, TENTATIVE, ESTABLISHED = 24, 2, 4  # bpf/connections/flow.h
-TURNED = 1 << 30
 
 
 @pytest.fixture(autouse=True)
@@ -82,10 +81,6 @@ def change_words(hook: Hook, change: Callable[[int], int]) -> None:
                 [word] = struct.unpack_from("=Q", entries, at)
                 struct.pack_into("=Q", entries, at, change(word))
             table.update(key, bytes(entries))
-
-
-def in_state(word: int, state: int) -> int:
-    return word & ~(7 << STATE_SHIFT) | state << STATE_SHIFT
 
 
 @pytest.mark.rule("CO-30")

@@ -10,6 +10,7 @@ from tests.datapath import test_pod, test_uplink
 from tests.datapath.kernel import Kernel
 from tests.datapath.node import serve_at_node_port
 from tests.datapath.test_uplink import Hook, uplink
+from tests.datapath.words import NEW, state_of
 from tests.support.packets import ACK, ICMP, ICMPV6, TCP, UDP, Packet, checksum, parse, too_big
 
 __all__ = ["uplink"]  # the fixture
@@ -54,7 +55,7 @@ def test_about_a_pods_packet(kernel: Kernel, protocol: int, by: str) -> None:
     assert got.packet.source == (world.vip if by == "the backend" else source)
     assert ends(quotation(got.packet)) == ends(sent)
     assert kernel.count("ICMP_ERROR") == 1
-    assert kernel.flows()[0][0] >> 24 & 7 == 3  # an error is not a reply: still NEW
+    assert state_of(kernel.flows()[0][0]) == NEW  # an error is not a reply: still NEW
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP])

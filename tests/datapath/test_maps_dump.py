@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ebpf_lb.cli.main import main
+from ebpf_lb.datapath.clock import ticks_per_second
 from ebpf_lb.datapath.layout import load
 from ebpf_lb.datapath.libbpf import maps
 from ebpf_lb.datapath.libbpf.object import library, possible_cpus
@@ -83,7 +84,7 @@ def test_flows_and_affinity(node: Pins) -> None:
         "backend": "10.1.0.7",
         "protocol": "TCP",
         "state": "ESTABLISHED",
-        "age_s": 10.0,
+        "age_s": pytest.approx(10, abs=1 / ticks_per_second()),
         "service": "default/web:http",
     }
     assert rows(node, "affinity") == [

@@ -18,6 +18,7 @@ from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.datapath.kernel import LOOPBACK, NODE, Kernel, Result
 from tests.datapath.test_icmp import ends, quotation
 from tests.datapath.wires import network
+from tests.datapath.words import CLOSING, state_of
 from tests.support.packets import ACK, FIN, ICMPV6, RST, TCP, UDP, Packet, too_big
 
 NODE_PORT, LOCAL = FrontendKind.NODE_PORT, FrontendFlag.LOCAL
@@ -341,9 +342,10 @@ class TestToItsOwnAddresses:
         back = node.loopback(there.packet.reply())
         assert back.redirected and back.packet.valid
         assert back.packet == sent.reply()
+        node.loopback(sent.but(flags=ACK, acknowledged=1001))
         node.loopback(sent.but(flags=FIN | ACK))
         node.loopback(there.packet.reply(flags=FIN | ACK))
-        assert {word >> 24 & 7 for word, _ in node.kernel.flows()} == {7}
+        assert {state_of(word) for word, _ in node.kernel.flows()} == {CLOSING}
 
     @pytest.mark.parametrize("packet_bytes", [1500, 1501, 3000])
     def test_too_big_for_the_way(self, node: Node, world: World, packet_bytes: int) -> None:

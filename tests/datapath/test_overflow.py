@@ -22,6 +22,7 @@ from tests.datapath.kernel import Kernel, kernels
 from tests.datapath.test_icmp import ends, quotation
 from tests.datapath.test_pod import PROTOCOLS, World
 from tests.datapath.test_uplink import Hook, hook, uplink
+from tests.datapath.words import time_of
 from tests.support.packets import ACK, RST, SYN, UDP, Packet, too_big
 
 __all__ = ["hook", "uplink"]  # fixtures
@@ -219,10 +220,10 @@ def test_a_signpost_lives_as_long_as_its_flow(kernel: Kernel, world: World) -> N
     sent = serve(kernel, world, 1)
     for one in sent:
         kernel.run("pod_ingress", one)
-    before = [word & 0xFFFFFF for word, _ in kernel.flows()]
+    before = [time_of(word) for word, _ in kernel.flows()]
     time.sleep(NEXT_TICK_S)
     kernel.run("pod_ingress", sent[-1])
-    after = [word & 0xFFFFFF for word, _ in kernel.flows()]
+    after = [time_of(word) for word, _ in kernel.flows()]
     assert sum(a != b for a, b in zip(after, before, strict=True)) == 2
 
 

@@ -251,6 +251,7 @@ def test_a_connection_stays_when_its_backend_leaves(kernel: Kernel, world: World
     kernel.service(world.vip, 80, [(world.backend, 80)], name="web")
     sent = first(world)
     kernel.run("pod_egress", kernel.run("pod_ingress", sent).packet.reply())
+    kernel.run("pod_ingress", sent.but(flags=ACK, acknowledged=1001))
     kernel.service(world.vip, 80, [(world.other_backend, 80)], name="web")
     assert kernel.run("pod_ingress", sent.but(flags=ACK)).packet.destination == world.backend
     # a SYN again on an open connection is a retransmission
@@ -420,6 +421,7 @@ def test_straight_to_the_backend_from_the_same_port(
     sent = first(world)
     answer = kernel.run(towards, sent).packet.reply()
     assert kernel.run(back, answer).packet.source == world.vip
+    kernel.run(towards, sent.but(flags=ACK, acknowledged=1001))
     if how == "both finish":
         kernel.run(towards, sent.but(flags=FIN | ACK))
         kernel.run(back, answer.but(flags=FIN | ACK))
@@ -437,6 +439,7 @@ def test_syn_flood_costs_no_established_connection(kernel: Kernel, world: World)
     established = [first(world, source_port=port) for port in range(30000, 30100)]
     for sent in established:
         kernel.run("pod_egress", kernel.run("pod_ingress", sent).packet.reply())
+        kernel.run("pod_ingress", sent.but(flags=ACK, acknowledged=1001))
     for port in range(1024, 1024 + 4000):
         kernel.run("pod_ingress", first(world, source_port=port))
     kernel.service(world.vip, 80, [(world.other_backend, 80)], name="s0")

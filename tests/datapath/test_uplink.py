@@ -28,6 +28,7 @@ from tests.datapath.node import (
     entered_node,
     own_socket,
 )
+from tests.datapath.words import ANSWERED, CLOSING, ESTABLISHED, RESET, state_of
 from tests.support.fragments import join, split
 from tests.support.packets import ACK, FIN, RST, TCP, UDP, Packet, packed, parse, too_big
 
@@ -459,14 +460,16 @@ class TestSignposts:
     """What leads replies back to SNATed flows lives and ends with them."""
 
     def states(self, hook: Hook) -> list[int]:
-        return sorted(word >> 24 & 7 for word, _ in hook.kernel.flows())
+        return sorted(state_of(word) for word, _ in hook.kernel.flows())
 
     def established(self, hook: Hook, world: World) -> tuple[Packet, Packet]:
         hook.kernel.service(world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT)
         sent = first(world)
         answer = hook("uplink_ingress", sent).packet.reply()
         hook("uplink_ingress", answer)
-        assert self.states(hook) == [4, 4]
+        assert self.states(hook) == [ANSWERED, ANSWERED]
+        hook("uplink_ingress", sent.but(flags=ACK, acknowledged=1001))
+        assert self.states(hook) == [ESTABLISHED, ESTABLISHED]
         return sent, answer
 
     @pytest.mark.parametrize("who", ["client resets", "backend resets", "both finish"])
@@ -479,7 +482,7 @@ class TestSignposts:
         else:
             hook("uplink_ingress", answer.but(flags=FIN | ACK))
             hook("uplink_ingress", sent.but(flags=FIN | ACK))
-        assert self.states(hook) == [7, 7]
+        assert self.states(hook) == [CLOSING if who == "both finish" else RESET] * 2
 
     def test_a_flood_of_masqueraded_syns_leaves_established_ones(
         self, hook: Hook, world: World

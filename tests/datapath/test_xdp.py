@@ -25,6 +25,7 @@ from tests.datapath.node import (
     entered_node,
     own_socket,
 )
+from tests.datapath.words import GENERATION, TIME
 from tests.support.packets import ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP, Packet, packed
 from tests.support.packets import too_big as error_about
 
@@ -156,7 +157,7 @@ class TestWithTc:
 
     def states(self, at: Uplink) -> list[tuple[int, object]]:
         """Of all flows, without the time, the Service's number and the count of tenants."""
-        kept = ~(0xFFFFFF | 0xFFFFFF << 32)
+        kept = ~(TIME | 0xFFFF << 32 | GENERATION)
         return sorted((word & kept, entry[1:]) for word, entry in at.kernel.flows())  # type: ignore[index]
 
     @pytest.mark.parametrize("last", [ACK | FIN, RST])

@@ -20,6 +20,7 @@ from ebpf_lb.plan.forwarding import (
     ServicePortName,
 )
 from tests.datapath.pinned import pin_build, pins
+from tests.datapath.words import ESTABLISHED, in_state
 
 NOW = 5000  # the tick at which the pinned clock stands
 VIP, POD = parse_address("10.96.0.10"), parse_address("10.1.0.7")
@@ -59,7 +60,7 @@ def written_node(name: str) -> Iterator[Pins]:
         writer.set_pod_networks([Network(parse_address("10.0.0.0"), 8)])
         then = NOW - round(10 * ticks_per_second())
         defines = layout.defines
-        word = then | 4 << defines["FLOW_STATE_SHIFT"] | 1 << defines["FLOW_PROTOCOL_SHIFT"]
+        word = in_state(then | 1 << defines["FLOW_PROTOCOL_SHIFT"], ESTABLISHED)
         word |= 1 << defines["FLOW_SERVICE_SHIFT"]
         entry = layout.struct("flow").pack(
             word=word,

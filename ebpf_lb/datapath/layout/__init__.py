@@ -115,13 +115,10 @@ _OF_MAPS = ("layout.h", "maps.h", "reason.h")
 _NOT_OURS = "kernel"  # the folder that stands in for the kernel's headers
 
 
+@functools.cache
 def load(family: Family, directory: Path | None = None) -> Layout:
     """Reads the headers (once per family and folder); HeaderError says file and line."""
-    return _load(family, directory or sources())
-
-
-@functools.cache
-def _load(family: Family, folder: Path) -> Layout:
+    folder = directory or sources()
     found = sorted(
         path for path in folder.rglob("*.h") if _NOT_OURS not in path.relative_to(folder).parts
     )

@@ -95,6 +95,7 @@ def capacities(settings: Settings) -> dict[str, int]:
         "FRAGMENT_IDS": 1024,
         "FILTER_WORDS": 4096,
         "OVERFLOWS": 1 << _OVERFLOW_BITS,
+        "HANDSHAKES": 1 << 17,
     }
 
 
@@ -119,12 +120,16 @@ def filled_in(settings: Settings) -> dict[str, int]:
         "TIMEOUT_TCP_SYN": ticks(settings.tcp_syn_s),
         "TIMEOUT_TCP_ESTABLISHED": ticks(settings.tcp_established_s),
         "TIMEOUT_CLOSING": ticks(settings.closing_s),
+        "TIMEOUT_TIME_WAIT": ticks(settings.time_wait_s),
+        "TIMEOUT_RESET": ticks(settings.reset_s),
+        "TIMEOUT_UDP_NEW": ticks(settings.udp_new_s),
         "TIMEOUT_UDP": ticks(settings.udp_s),
         "TIMEOUT_SCTP": ticks(settings.sctp_s),
     }
     return {
         **timeouts,
         "TIMEOUT_LONGEST": max(timeouts.values()),
+        "TIMEOUT_SHORTEST": min(timeouts.values()),
         "FLOW_SETS": flow_sets(settings),
         "TICK_SHIFT": clock.tick_shift(),
     }

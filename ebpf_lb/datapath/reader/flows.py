@@ -53,7 +53,7 @@ class Words:
     def __init__(self, view: View) -> None:
         defines = view.layout.defines
         self._time_mask = defines["FLOW_TIME_MASK"]
-        self._state = defines["FLOW_STATE_SHIFT"]
+        self._state, self._state_mask = defines["FLOW_STATE_SHIFT"], defines["FLOW_STATE_MASK"]
         self._protocol = defines["FLOW_PROTOCOL_SHIFT"]
         self._service = defines["FLOW_SERVICE_SHIFT"]
         self._source = defines["FLOW_SOURCE_SHIFT"]
@@ -79,6 +79,7 @@ class Words:
         states = view.short("flow_state")
         self._states = {number: name for name, number in states.items()}
         self._unused = {states["FREE"], states["CLAIMED"]}
+        self._reset = states["RESET"]  # above it: whoever has been heard since
         self.lasting = ~(self._time_mask | generation_mask)
         """The bits that do not change from packet to packet, nor from tenant to tenant."""
 
@@ -87,7 +88,8 @@ class Words:
         return (word >> self._state & self._state_mask) not in self._unused
 
     def read(self, word: int) -> Word:
-        state, protocol = word >> self._state & self._state_mask, word >> self._protocol & 3
+        state = min(word >> self._state & self._state_mask, self._reset)
+        protocol = word >> self._protocol & 3
         kind = self._kinds.get(word & self._kind_mask, FLOW)
         signpost = kind == SIGNPOST  # in place of both numbers it has the place of its flow
         return Word(
