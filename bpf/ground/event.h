@@ -61,13 +61,12 @@ INLINE void event_packet(context *ctx, struct event *event)
 	event->ifindex = ctx_interface(ctx);
 	event->packet_bytes = bytes;
 	event->link_header = LINK_HEADER_BYTES;
-	if (bytes >= EVENT_PACKET_BYTES)
-		bytes = EVENT_PACKET_BYTES - 1;
-	/* else the compiler leaves out what the verifier must see */
-	asm volatile("" : "+r"(bytes));
-	bytes &= EVENT_PACKET_BYTES - 1;
 	if (!bytes)
 		return;
+	if (bytes > EVENT_PACKET_BYTES)
+		bytes = EVENT_PACKET_BYTES;
+	/* Linux 6.1's verifier learns no least value from a comparison with 0, but sees that 1 is added */
+	bytes = within(bytes - 1, EVENT_PACKET_BYTES - 1) + 1;
 #ifdef XDP
 	failed = bpf_xdp_load_bytes(ctx, 0, event->packet, bytes);
 #else

@@ -48,6 +48,8 @@ class Cluster:
         self._slices: dict[ObjectKey, EndpointSlice] = {}
         self._slices_of: dict[ObjectKey, tuple[EndpointSlice, ...]] = {}
         self._owners = Owners()
+        # what the Service that was planned last asks for: its problems follow from the same
+        self._planned: tuple[Service, Claims] | None = None
         self._changed: dict[ObjectKey, None] = {}
 
     # what is known
@@ -56,14 +58,15 @@ class Cluster:
         old = self._services.get(service.key)
         if old == service:
             return
-        before = self._wanted(old)
-        self._reclaim(before, self._claims(service).wanted)
+        self._planned = None
+        self._reclaim(self._wanted(old), self._claims(service).wanted)
         self._services[service.key] = service
         self._changed[service.key] = None
 
     def delete_service(self, key: ObjectKey) -> None:
         old = self._services.pop(key, None)
         if old is not None:
+            self._planned = None
             self._reclaim(self._wanted(old), {})
             self._changed[key] = None
 
@@ -125,6 +128,7 @@ class Cluster:
         old, new = self._node, node
         if old == new:
             return
+        self._planned = None
         reserved = old.reserved ^ new.reserved
         before, after = self._reservations, Reservations(new.reserved)
         for key, service in self._services.items():
@@ -163,10 +167,12 @@ class Cluster:
     def plan(self, key: ObjectKey) -> tuple[Forwarding, ...]:
         """One Forwarding for every port and family that has a frontend, sorted; () when the
         Service is gone or not ours."""
+        self._planned = None
         service = self._services.get(key)
-        own = self._wanted(service)
-        if service is None or not own:
+        if service is None:
             return ()
+        found = self._claims(service)
+        self._planned, own = (service, found), found.wanted
         granted: dict[tuple[str, Family], list[Claim]] = {}
         for at, claim in own.items():
             if self._owners.owns(at, claim):
@@ -185,7 +191,9 @@ class Cluster:
         service = self._services.get(key)
         if service is None:
             return []
-        own, owners = self._claims(service), self._owners
+        known, self._planned = self._planned, None
+        own = known[1] if known is not None and known[0] is service else self._claims(service)
+        owners = self._owners
         lost = {
             at: owners.owner(at) for at, claim in own.wanted.items() if not owners.owns(at, claim)
         }

@@ -38,7 +38,7 @@ from ebpf_lb.datapath.libbpf import Program
 from ebpf_lb.datapath.loader import ensure_loaded
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
-from tests.bench import dump, startup, writer
+from tests.bench import dump, rivals, startup, writer
 from tests.bench.paths import PORTS, Path, World
 from tests.datapath.kernel import Kernel
 from tests.datapath.node import entered_node
@@ -191,7 +191,7 @@ def main(arguments: list[str]) -> int:
     found = run(QUICK if options.quick else FULL, families)
     over = sum(figure.judgement == "over" for _, figure in found)
     print(f"{len(found)} figures, {over} over budget")
-    for each in itertools.chain(writer.lines(), dump.lines(), startup.lines()):
+    for each in itertools.chain(writer.lines(), rivals.lines(), dump.lines(), startup.lines()):
         print(each, flush=True)
     return 0
 

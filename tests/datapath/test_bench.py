@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ebpf_lb.model.values import Family
-from tests.bench import dump, startup, writer
+from tests.bench import dump, rivals, startup, writer
 from tests.bench.__main__ import QUICK, run
 from tests.capabilities import DATAPATH, LAB, needs
 
@@ -30,8 +30,12 @@ def test_every_line_measures_what_it_names(
 
 
 def test_the_other_figures() -> None:
-    told = [*writer.lines(services=20, changes=5), *dump.lines(rounds=1)]
-    assert len(told) == 3 * len(Family) + 1
+    told = [
+        *writer.lines(services=20, changes=5),
+        *rivals.lines(rivals=20, ports=5, addresses=3),
+        *dump.lines(rounds=1),
+    ]
+    assert len(told) == 3 * len(Family) + 4
     assert all(" ms  budget " in line for line in told)
 
 

@@ -34,7 +34,7 @@ SMALL = {
     "EBPF_LB_NAMESPACE_SHARE": "100",  # all of them are in one
 }
 PODS, HELD = 3, 15
-NUMBER, WIDE, FAT, BROAD, STICKY, FIRST = 110, 111, 112, 113, 114, 120
+NUMBER, WIDE, FAT, LARGE, STICKY, FIRST = 110, 111, 112, 113, 114, 120
 STICKY_PORT = 31414
 FAMILIES = ("ipv4", "ipv6")
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -191,29 +191,30 @@ def test_more_backends_than_fit(web: Room) -> None:
 def test_more_slots_than_fit(web: Room) -> None:
     """Both sets of one have room only when another Service is gone. Until then what was there goes
     on: it had no endpoints, so clients are refused, and counted."""
+    # of two that were made within one second, the first by name is due earlier
     web.apply(by_hand("fat", FAT), *slices(web, "fat", PODS, 21))
     local = {"internalTrafficPolicy": "Local", "type": "NodePort"}
-    web.apply(by_hand("broad", BROAD, **local))
+    web.apply(by_hand("large", LARGE, **local))
     source = web.pod("client")
     for family in FAMILIES:
-        expect(web.lab, source, at(BROAD, family), Refused())
-    web.apply(*slices(web, "broad", PODS, 17))
-    is_reported(web, {"broad"}, "slots")
+        expect(web.lab, source, at(LARGE, family), Refused())
+    web.apply(*slices(web, "large", PODS, 17))
+    is_reported(web, {"large"}, "slots")
     for family in FAMILIES:
         refused = {"reason": "NO_ENDPOINTS"}
         before = counted(web.lab, "ebpf_lb_packets_total", family, **refused)
-        expect(web.lab, source, at(BROAD, family), Refused(tries=5), within_s=0)
+        expect(web.lab, source, at(LARGE, family), Refused(tries=5), within_s=0)
         assert counted(web.lab, "ebpf_lb_packets_total", family, **refused) >= before + 5
     delete(web, "fat")
     is_repaired(web)
     for family in FAMILIES:
         # three of twenty answer
-        def answered(to: str = at(BROAD, family)) -> set[str]:
+        def answered(to: str = at(LARGE, family)) -> set[str]:
             answers = probe(web.lab, source, to, tries=100, timeout_s=0.3)
             return {a.text for a in answers if a.outcome == "answered"}
 
         assert until(answered, "nobody answers") <= set(web.pods("web"))
-    delete(web, "broad")
+    delete(web, "large")
 
 
 def test_more_clients_than_affinity_remembers(web: Room) -> None:

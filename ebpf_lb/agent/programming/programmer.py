@@ -67,6 +67,7 @@ class Programmer:
         # what may be in the maps, in one family or in both: small, for there are many Services
         self._names: dict[ObjectKey, tuple[ServicePortName, ...]] = {}
         self._unwanted: dict[Part, ObjectKey] = {}
+        self._unhashed: set[Part] = set()  # for whose tables there is no place
         self._displaced: set[Part] = set()  # of those: they go, and wait for another place
         self.refused = Refusals(log, report)
         """What is not in the maps as it should be, and why; a whole Service by its key."""
@@ -131,12 +132,23 @@ class Programmer:
             self._names[key] = tuple(sorted(new.union(known)))
         due = priority or Priority(1, 0, key)
         for family, own in of_family.items():
-            for forwarding, demand in zip(own, demands(own), strict=True):
-                self._program(Part(family, forwarding.name), key, forwarding, due, demand)
+            ready = [
+                one
+                for forwarding, demand in zip(own, demands(own), strict=True)
+                if (one := self._admit(Part(family, forwarding.name), key, forwarding, due, demand))
+            ]
+            if self._gathered is not None:
+                gathered = self._gathered[family]
+                gathered += [(key, one) for one in ready]
+                if len(gathered) >= _BATCH:
+                    self._write(family, gathered)
+            elif ready and key not in self._moving_in:
+                self._write(family, [(key, one) for one in ready])
 
-    def _program(
+    def _admit(
         self, part: Part, key: ObjectKey, wanted: Forwarding, due: Priority, demand: Demand
-    ) -> None:
+    ) -> Forwarding | None:
+        """What is to be written of a Service port, if there is a place for it."""
         self._unwanted.pop(part, None)
         self._displaced.discard(part)
         self._account(part, wanted)
@@ -157,23 +169,14 @@ class Programmer:
             self._displace(Part(part.family, victim), key)
         if lack is not None:
             self._refuse(part, key, str(NotProgrammed(*_whose(part), self._why(lack))))
-        elif self._gathered is not None:
+            return None
+        if self._gathered is not None:
             self._asked_for[part.family].add(part.name)
-            gathered = self._gathered[part.family]
-            gathered.append((key, plain))
-            if len(gathered) >= _BATCH:
-                self._write(part.family, gathered)
-        elif key not in self._moving_in:
-            self._set(part, key, plain, hashed=plain is wanted)
-
-    def _set(self, part: Part, key: ObjectKey, forwarding: Forwarding, *, hashed: bool) -> None:
-        try:
-            self._writers[part.family].set(forwarding)
-        except NotProgrammed as error:
-            self._refuse(part, key, str(error))
+        if plain is wanted:
+            self._unhashed.discard(part)
         else:
-            if hashed:
-                self.refused.settle(part)
+            self._unhashed.add(part)
+        return plain
 
     def _refuse(self, part: Part | ObjectKey, key: ObjectKey, sentence: str) -> None:
         if not self.refused:
@@ -198,7 +201,7 @@ class Programmer:
         )
 
     def _write(self, family: Family, gathered: list[tuple[ObjectKey, Forwarding]]) -> None:
-        """What was gathered of a family, in few calls."""
+        """Of one family, in few calls."""
         room = self._rooms[family]
         gathered[:] = [one for one in gathered if room.holds(one[1].name)]
         refused = {
@@ -209,6 +212,8 @@ class Programmer:
             part = Part(family, forwarding.name)
             if forwarding.name in refused:
                 self._refuse(part, key, refused[forwarding.name])
+            elif part not in self._unhashed:
+                self.refused.settle(part)
         gathered.clear()
 
     def fail(self, key: ObjectKey, sentence: str) -> None:
@@ -232,6 +237,7 @@ class Programmer:
             removed.add(part)
             if part not in self._displaced:
                 self._rooms[part.family].give_back(part.name)
+                self._unhashed.discard(part)
                 self.refused.drop(part)
             for parts in self._without_local.values():
                 parts.discard(part)

@@ -115,10 +115,13 @@ _OF_MAPS = ("layout.h", "maps.h", "reason.h")
 _NOT_OURS = "kernel"  # the folder that stands in for the kernel's headers
 
 
-@functools.cache
 def load(family: Family, directory: Path | None = None) -> Layout:
     """Reads the headers (once per family and folder); HeaderError says file and line."""
-    folder = directory or sources()
+    return _load(family, directory or sources())
+
+
+@functools.cache
+def _load(family: Family, folder: Path) -> Layout:
     found = sorted(
         path for path in folder.rglob("*.h") if _NOT_OURS not in path.relative_to(folder).parts
     )
