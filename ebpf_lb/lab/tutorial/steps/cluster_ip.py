@@ -39,12 +39,11 @@ def act(stage: Stage) -> None:
 
 def _compare(stage: Stage, address: str, pods: list[str]) -> None:
     addresses = [stage.get("pods", name)["status"]["podIP"] for name in pods]
-    endpoints = [f"{a}:9376" for a in addresses]
-    stage.say("\nWhat kube-proxy would write for this Service (computed, not in this lab):")
-    network = str(PODS.ipv6 if ":" in address else PODS.ipv4)
-    name = f"{stage.namespace}/hostnames"
-    if ":" not in address:
-        rules = iptables.rules(name, address, 80, "TCP", endpoints, network)
+    endpoints = [f"{each}:9376" for each in addresses]
+    if ":" not in address:  # the names of ip6tables' rules are the same, their form is not
+        stage.say("\nWhat kube-proxy would write for this Service (computed, not in this lab):")
+        name = f"{stage.namespace}/hostnames"
+        rules = iptables.rules(name, address, 80, "TCP", endpoints, str(PODS.ipv4))
         stage.show("\n".join(rules))
     stage.say("\nWhat the kernel's maps hold for it on node1:")
     dump = stage.run("node1", "ebpf-lb", "maps", "dump", "frontends", "backends", quiet=True)
