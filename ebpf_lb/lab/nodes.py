@@ -18,10 +18,9 @@ _CAPACITY = {
 
 
 def register(client: Client, node: NodeNames) -> None:
-    """Creates the Node, with what a kubelet and a cloud would tell of it."""
-    created = client.create("/api/v1/nodes", manifest(node))
-    patch = {"metadata": {"uid": created["metadata"]["uid"]}, "status": manifest(node)["status"]}
-    client.patch(f"/api/v1/nodes/{node.name}/status", patch, "application/merge-patch+json")
+    """Creates the Node, with what a kubelet and a cloud would tell of it: as in upstream, a node
+    registers itself together with its status."""
+    client.create("/api/v1/nodes", manifest(node))
 
 
 def manifest(node: NodeNames) -> dict[str, Any]:
