@@ -10,6 +10,7 @@ import ssl
 
 import urllib3
 
+_CUT_SHORT = (http.client.IncompleteRead, urllib3.exceptions.InvalidChunkLength)
 _OBJECT = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?")
 _NUMBER = re.compile(r"\[Errno -?\d+\] ?")
 
@@ -27,6 +28,8 @@ def because(error: BaseException) -> str:
             return f"its name cannot be resolved: {inner.strerror}"
         if isinstance(inner, TimeoutError) or _timed_out(inner):
             return "it does not answer"
+        if isinstance(inner, _CUT_SHORT):
+            return "it ended in the middle of an answer"
         if isinstance(inner, http.client.RemoteDisconnected):
             return "it closed the connection without an answer"
         if isinstance(inner, OSError) and inner.errno is not None:

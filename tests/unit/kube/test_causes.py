@@ -9,6 +9,7 @@ import pytest
 import urllib3
 from urllib3.exceptions import (
     ConnectTimeoutError,
+    InvalidChunkLength,
     NameResolutionError,
     NewConnectionError,
     ProtocolError,
@@ -17,6 +18,16 @@ from urllib3.exceptions import (
 )
 
 from ebpf_lb.kube.causes import because
+
+
+class Response:
+    """As far as such an error looks at one."""
+
+    length_remaining = 0
+
+    def tell(self) -> int:
+        return 0
+
 
 CONNECTION = urllib3.connection.HTTPSConnection("192.0.2.1", 6443)
 
@@ -75,6 +86,16 @@ def wrong_version() -> ssl.SSLError:
         (
             ProxyError("Cannot connect to proxy.", OSError("Tunnel failed: 403 Forbidden")),
             "Tunnel failed: 403 Forbidden",
+        ),
+        (
+            caused(
+                ProtocolError("Response ended prematurely"),
+                caused(
+                    InvalidChunkLength(Response(), b""),
+                    ValueError("invalid literal for int() with base 16: b''"),
+                ),
+            ),
+            "it ended in the middle of an answer",
         ),
         (ValueError(), "ValueError"),
         (RuntimeError("<Connection object at 0x7f00> was\n shut"), "was shut"),
