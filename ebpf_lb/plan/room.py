@@ -84,6 +84,7 @@ class Room:
         self._taken_by: dict[str, list[int]] = {}
         # who is within, by namespace, in order: only once somebody did not fit
         self._order: dict[str, list[_Order]] | None = None
+        self._demands: dict[Demand, Demand] = {}  # most ask for the same: one of each
         self._displaced: list[ServicePortName] = []
         self._came_free = False
 
@@ -99,7 +100,7 @@ class Room:
         """None: it has a place now. Else it keeps the one that it had, if any, and what `lacks` is
         told; when that comes free, `take_fitting` names it."""
         before = self._within.get(name)
-        asked = _Asked(priority, demand)
+        asked = _Asked(priority, self._demands.setdefault(demand, demand))
         if before == asked:
             self._without.pop(name, None)
             return None

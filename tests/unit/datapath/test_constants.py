@@ -1,11 +1,17 @@
 """What both languages compute alike: the filter's hash and the CRC tables."""
 
+from enum import IntEnum, IntFlag
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ebpf_lb.datapath import clock
 from ebpf_lb.datapath.crc32c import apply, shift_columns
+from ebpf_lb.datapath.layout import load
 from ebpf_lb.datapath.writer.filter import filter_bit
+from ebpf_lb.model.values import Family
+from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 
 
 def crc_register(data: bytes, register: int = 0) -> int:
@@ -40,6 +46,19 @@ def test_filter_bits_by_hand() -> None:
         hashed ^= hashed >> 15
     address = bytes([0xFD]) + bytes(14) + b"\1"
     assert filter_bit(address, 4096) == (hashed % 262144 // 64, hashed % 64)
+
+
+@pytest.mark.parametrize("family", list(Family))
+@pytest.mark.parametrize(
+    ("ours", "prefix"), [(FrontendKind, "frontend_kind"), (FrontendFlag, "frontend_flag")]
+)
+def test_kinds_and_flags_of_frontends(
+    ours: type[IntEnum | IntFlag], prefix: str, family: Family
+) -> None:
+    """The plan knows no headers, so it has their numbers of its own."""
+    told = {name.removeprefix("FRONTEND_"): n for name, n in load(family).enum(prefix).items()}
+    told.pop("UNSERVED", None)  # the writer's own
+    assert {one.name: int(one) for one in ours} == told
 
 
 def test_a_tick_is_short_and_lasts_for_the_longest_timeout() -> None:
