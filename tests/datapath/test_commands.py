@@ -157,12 +157,13 @@ def test_a_large_table_answers_its_first_screen_at_once() -> None:
         sets = 1 << 17
         build = pin_build(where, entries={"flows": sets})
         layout = load(Family.IPV4)
-        defines = layout.defines
+        defines, established = layout.defines, layout.enum("flow_state")["FLOW_ESTABLISHED"]
         with Map.open(build.maps(Family.IPV4) / "flows") as flows:
             for first in range(0, sets, 4096):
                 entries = []
                 for number in range(4 * first, 4 * (first + 4096)):
-                    word = 4 << defines["FLOW_STATE_SHIFT"] | 1 << defines["FLOW_PROTOCOL_SHIFT"]
+                    word = established << defines["FLOW_STATE_SHIFT"]
+                    word |= 1 << defines["FLOW_PROTOCOL_SHIFT"]
                     entries.append(
                         word.to_bytes(8, "little")
                         + bytes([10, 1, 0, 9, 10, 96, 0, 10, 10, 1, 0, 7])

@@ -53,7 +53,7 @@ class Words:
     def __init__(self, view: View) -> None:
         defines = view.layout.defines
         self._time_mask = defines["FLOW_TIME_MASK"]
-        self._state, self._state_mask = defines["FLOW_STATE_SHIFT"], defines["FLOW_STATE_MASK"]
+        self._state = defines["FLOW_STATE_SHIFT"]
         self._protocol = defines["FLOW_PROTOCOL_SHIFT"]
         self._service = defines["FLOW_SERVICE_SHIFT"]
         self._source = defines["FLOW_SOURCE_SHIFT"]
