@@ -189,7 +189,10 @@ class Node:
     def _dns_server(self, manifest_: Json) -> list[str]:
         ports = manifest.ports(manifest_)
         port = min(ports.udp | ports.tcp)
-        return ["-m", "ebpf_lb.lab.dns", f"--api={self._lab.api_socket}", f"--port={port}"]
+        words = manifest_["spec"]["containers"][0].get("args") or []
+        upstreams = [word for word in words if word.startswith("--upstream=")]
+        api = self._lab.api_socket
+        return ["-m", "ebpf_lb.lab.dns", f"--api={api}", f"--port={port}", *upstreams]
 
 
 def _pod_server(manifest_: Json) -> list[str]:

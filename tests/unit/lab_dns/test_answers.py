@@ -3,9 +3,12 @@
 import asyncio
 from typing import Any
 
+import dns.exception
+import dns.flags
 import dns.message
 import dns.rcode
 import dns.reversename
+import dns.rrset
 import pytest
 
 from ebpf_lb.lab.dns.server import Resolver
@@ -180,6 +183,41 @@ def test_reverse(zone: Zone, address: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["example.com", "2.2.244.10.in-addr.arpa", "10.in-addr.arpa"])
 def test_what_is_not_the_clusters_fails_without_upstream(zone: Zone, name: str) -> None:
     assert ask(zone, name, "PTR" if "arpa" in name else "A").rcode() == dns.rcode.SERVFAIL
+
+
+@pytest.fixture
+def upstream(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """192.0.2.2 knows example.com, nobody else answers; the list says who was asked."""
+    asked: list[str] = []
+
+    async def exchange(query: dns.message.Message, where: str, _: float) -> Any:
+        asked.append(where)
+        if where != "192.0.2.2":
+            raise dns.exception.Timeout
+        response = dns.message.make_response(query)
+        if query.question[0].name.to_text() == "example.com.":
+            response.answer = [dns.rrset.from_text("example.com.", 60, "IN", "A", "192.0.2.80")]
+        else:
+            response.set_rcode(dns.rcode.NXDOMAIN)
+        return response, False
+
+    monkeypatch.setattr("dns.asyncquery.udp_with_fallback", exchange)
+    return asked
+
+
+def test_what_is_not_the_clusters_is_asked_outside(zone: Zone, upstream: list[str]) -> None:
+    servers = ("192.0.2.1", "192.0.2.2")
+    answer = ask(zone, "example.com", "A", *servers)
+    assert texts(answer) == {"192.0.2.80"}
+    assert not answer.flags & dns.flags.AA
+    assert upstream == [*servers], "the second one when the first is silent"
+    assert ask(zone, "example.org", "A", *servers).rcode() == dns.rcode.NXDOMAIN
+    assert ask(zone, "example.com", "A", "192.0.2.1").rcode() == dns.rcode.SERVFAIL
+    alias = ask(zone, "out.default.svc.cluster.local", "A", *servers)
+    assert texts(alias) == {"example.com.", "192.0.2.80"}
+    before = len(upstream)
+    assert texts(ask(zone, WEB, "A", *servers)) == {"10.96.0.7"}
+    assert len(upstream) == before, "nobody outside hears of the cluster's names"
 
 
 def test_changes(zone: Zone) -> None:
