@@ -28,7 +28,7 @@ def build(bpffs: Path, sources: Path, folder: Path | None = None) -> list[str]:
         started = time.monotonic()
         pins = Pins(bpffs / f"ebpf-lb-build-{os.getpid()}")
         try:
-            pins.builds.mkdir(parents=True)
+            pins.builds.mkdir(parents=True, exist_ok=True)  # of one that was killed
             images, _ = cache.images(
                 source.cache_key(unit, sources),
                 functools.partial(compile_images, pins, unit, sources),
