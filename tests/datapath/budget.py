@@ -22,9 +22,9 @@ from tests.datapath.conftest import SETTINGS
 from tests.datapath.kernel import loaded
 
 FILE = Path(__file__).with_name("verified.json")
-GROWTH = 1.5  # how far above the file's figure a program may be
-OTHER_KERNEL = 3.0  # likewise, where another kernel's verifier goes through it
-SMALL = 1000  # and this besides: what is small may double
+GROWTH = 2.5  # how far above the file's figure a program may be
+OTHER_KERNEL = 4.0  # likewise, where another kernel's verifier goes through it
+SMALL = 5000  # and this besides, for what is small
 NEW = 100_000  # what a program may need that the file does not know yet
 
 Key = tuple[str, str]
