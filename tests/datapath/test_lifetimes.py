@@ -609,16 +609,16 @@ def _counted_up(address: str, number: int) -> str:
 def test_ports_for_masquerading_come_free(uplink: int) -> None:
     """More connections to one backend than there are ports, none of which was ever confirmed: new
     ones find a port, and established ones keep theirs."""
-    with kernels("ports", Settings(flows=1 << 19)) as both:
+    with kernels("ports", Settings(flows=1 << 18)) as both:
         for kernel in both.values():
             service = service_of(Protocol.TCP)(kernel, uplink, True)
             world = service.world
             watched = [service.established(20000 + number) for number in range(50)]
             feeder = Feeder(kernel.family, uplink)
             crowd = Traffic(
-                _counted_up(world.client, 1), world.node, 30080, TCP, 100_000, flags=SYN
+                _counted_up(world.client, 1), world.node, 30080, TCP, 70_000, flags=SYN
             )
-            feeder.run(kernel.program("uplink_ingress"), crowd, 100_000)
+            feeder.run(kernel.program("uplink_ingress"), crowd, 70_000)
             assert kernel.count("NEW") > 60_000
             turned = sum(1 for word, _ in kernel.flows() if word & TURNED)
             assert turned > 40_000
