@@ -615,9 +615,7 @@ def test_ports_for_masquerading_come_free(uplink: int) -> None:
             world = service.world
             watched = [service.established(20000 + number) for number in range(50)]
             feeder = Feeder(kernel.family, uplink)
-            crowd = Traffic(
-                _counted_up(world.client, 1), world.node, 30080, TCP, 70_000, flags=SYN
-            )
+            crowd = Traffic(_counted_up(world.client, 1), world.node, 30080, TCP, 70_000, flags=SYN)
             feeder.run(kernel.program("uplink_ingress"), crowd, 70_000)
             assert kernel.count("NEW") > 60_000
             turned = sum(1 for word, _ in kernel.flows() if word & TURNED)
