@@ -41,7 +41,7 @@ def _load_or_note(job, code):
         refused[job.family.directory, job.name] = f"{error.reason}, {len(code) // 8} instructions"
         LOGS.mkdir(parents=True, exist_ok=True)
         (LOGS / f"{job.family.directory}-{job.name}.log").write_text(error.log)
-        return Program.load(job.kind.program_type, job.name[:15], STAND_IN)
+        return _load_one(job, STAND_IN)
 
 
 def report(figures: dict[tuple[str, str], budget.Figure]) -> list[str]:
