@@ -13,7 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-from ebpf_lb.datapath.libbpf import Program
 from ebpf_lb.datapath.loader import LoaderError, ensure_layer_3, ensure_loaded, loading
 from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.datapath.settings import Settings
