@@ -32,7 +32,9 @@ struct new_flow {
 	__be16 snat_port;
 	__u64 bits;	/* service_id, source, SNAT, BRIDGED, as in word */
 	int takes_over; /* a signpost: the place of one that looks alike, if it is dispensable */
-	__u32 spared;	/* a flow: the place of its signpost, which must not make room for it */
+	const struct way
+		*way; /* its way and backend, before anybody finds it; 0: none is written */
+	__u32 spared; /* a flow: the place of its signpost, which must not make room for it */
 };
 
 /* Above FLOW_VACANT: this very place, since two signposts that look alike must never stand. */
@@ -324,6 +326,12 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 
 	if (!tentative)
 		return FLOW_CONTENDED;
+	if (new->way) {
+		struct way *here = way_of(set, slot);
+
+		if (here)
+			*here = *new->way;
+	}
 	if (UNLIKELY(best >> 8 < FLOW_VACANT))
 		count_flow_event(flow_state(old) < FLOW_ESTABLISHED ? FLOW_EVENT_EVICTED_NEW :
 				 flow_state(old) == FLOW_CLOSING    ? FLOW_EVENT_EVICTED_CLOSING :

@@ -59,6 +59,7 @@ INLINE int create_signpost(const struct packet *packet, const struct verdict *ve
 	new.snat_port = port;
 	new.bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT | FLOW_TURNED;
 	new.takes_over = takes_over;
+	new.way = 0;
 	new.spared = NO_PLACE;
 	return flow_create(&new, FLOW_AT_HOME, now, ref);
 }
@@ -145,6 +146,7 @@ INLINE void flow_from_verdict(const struct packet *packet, const struct verdict 
 	new->snat_port = 0;
 	new->bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT;
 	new->takes_over = 0;
+	new->way = 0;
 	new->spared = NO_PLACE;
 }
 
@@ -165,14 +167,6 @@ INLINE int created_by(context *ctx, struct scratch *scratch, const struct flow_r
 	count_packet(ctx, REASON_NEW);
 	count_service(scratch->verdict.service_id, 1, 0, 0);
 	return translate_by(ctx, scratch, ref, hook);
-}
-
-INLINE void keep_way(const struct flow_ref *ref, const struct way *way)
-{
-	struct way *place = way_of(ref->set, ref->slot);
-
-	if (place)
-		*place = *way;
 }
 
 INLINE int new_flow(context *ctx, int hook)
@@ -220,6 +214,8 @@ INLINE int new_flow(context *ctx, int hook)
 					   FLOW_BRIDGED :
 					   0,
 				   now);
+	way->backend_id = verdict->backend_id;
+	new.way = way;
 
 	int created = flow_create(&new, FLOW_AT_HOME, now, &ref);
 
@@ -231,14 +227,12 @@ INLINE int new_flow(context *ctx, int hook)
 		return drop(ctx, REASON_FLOW_TABLE_FULL);
 	if (created != FLOW_CREATED)
 		return go_on(ctx, CALL_NEW_FLOW + calls_of(hook), 0, REASON_CONTENTION);
-	way->backend_id = verdict->backend_id;
-	keep_way(&ref, way);
 	return created_by(ctx, scratch, &ref, now, hook);
 }
 
 /*
  * The number of the address to masquerade with: that of the interface which the packet leaves by.
- * A hairpin leaves by the one it came from. 0: there is no way. `way`: for keep_way(); its interface
+ * A hairpin leaves by the one it came from. 0: there is no way. `way`: for the flow's; its interface
  * is 0 where not all is known of it, or where the packet is for the node itself.
  */
 INLINE __u32 masquerade_source(context *ctx, const struct packet *packet,
@@ -330,6 +324,8 @@ INLINE int new_snat_flow(context *ctx, int hook)
 					created == FLOW_TABLE_FULL ? REASON_FLOW_TABLE_FULL :
 								     REASON_SNAT_PORTS);
 	new.spared = flow_place(signpost.set, signpost.slot);
+	way->backend_id = verdict->backend_id;
+	new.way = way;
 	created = flow_create(&new, FLOW_ANYWHERE, now, &ref);
 	if (created != FLOW_CREATED) {
 		flow_close(&signpost);
@@ -341,8 +337,6 @@ INLINE int new_snat_flow(context *ctx, int hook)
 	write_signpost(&signpost, &ref, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
 	if (source_id)
 		note_masqueraded(&verdict->address);
-	way->backend_id = verdict->backend_id;
-	keep_way(&ref, way);
 	return created_by(ctx, scratch, &ref, now, hook);
 }
 

@@ -134,6 +134,7 @@ class Kernel:
         self.writer = FamilyWriter(self.maps, time.monotonic, clock.ticks_per_second())
         self.writer.adopt()
         self.writer.set_config(0, False, 1000)
+        self.writer.set_pod_networks(())
         self.writer.set_crc32c_shifts()
         self.writer.set_snat_source(1, parse_address(NODE[self.family]))
         self.writer.set_interface(LOOPBACK, 0, 1)

@@ -37,7 +37,7 @@ SETTINGS = Settings(
     reset_s=300,
     tcp_syn_s=1000,
 )
-PAST_UDP_S, PAST_RESET_S = 2.6, 301
+PAST_UDP_S, PAST_RESET_S, PAST_SYN_S = 2.6, 301, 1001
 HALF_A_MILLION = 500_000
 
 
@@ -179,7 +179,7 @@ def test_half_a_million_flows_cost_less_than_a_second(kernel: Kernel, world: Wor
     Feeder(kernel.family).run(
         kernel.program("pod_ingress"), replace(there, flags=RST), HALF_A_MILLION
     )
-    kernel.age(PAST_RESET_S)
+    kernel.age(PAST_SYN_S)  # a few have lost their place to others, and were begun anew by an ACK
     began = time.process_time()
     sweep(kernel)
     cost_s = time.process_time() - began
