@@ -111,9 +111,9 @@ INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 
 		break;
 	/* rule: CO-17 */
 	case ACTION_REJECT:
-		return refuse(ctx, verdict->reason, 0, hook);
+		return refuse(ctx, verdict->reason, 0, hook, verdict->service_id);
 	case ACTION_DROP:
-		return drop(ctx, verdict->reason);
+		return drop_of(ctx, verdict->reason, verdict->service_id);
 	default:
 		if (hook != HOOK_FROM_NODE)
 			return NEXT;
@@ -165,6 +165,7 @@ INLINE int created_by(context *ctx, struct scratch *scratch, const struct flow_r
 {
 	decided(&scratch->packet, &scratch->verdict, now);
 	count_packet(ctx, REASON_NEW);
+	tell_new(ctx, &scratch->verdict);
 	count_service(scratch->verdict.service_id, 1, 0, 0);
 	return translate_by(ctx, scratch, ref, hook);
 }
@@ -224,7 +225,7 @@ INLINE int new_flow(context *ctx, int hook)
 		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), ANOTHER_PORT,
 			     REASON_CONTENTION);
 	if (created == FLOW_TABLE_FULL)
-		return drop(ctx, REASON_FLOW_TABLE_FULL);
+		return drop_of(ctx, REASON_FLOW_TABLE_FULL, scratch->verdict.service_id);
 	if (created != FLOW_CREATED)
 		return go_on(ctx, CALL_NEW_FLOW + calls_of(hook), 0, REASON_CONTENTION);
 	return created_by(ctx, scratch, &ref, now, hook);
@@ -301,7 +302,7 @@ INLINE int new_snat_flow(context *ctx, int hook)
 		if (found)
 			source = found->address;
 		else if (way->ifindex)
-			return drop(ctx, REASON_NO_SNAT_SOURCE);
+			return drop_of(ctx, REASON_NO_SNAT_SOURCE, scratch->verdict.service_id);
 		/* rule: KI-8 */
 		/*
 		 * To the node itself: not masqueraded, as kube-proxy's rules for packets on their way
@@ -331,7 +332,7 @@ INLINE int new_snat_flow(context *ctx, int hook)
 		flow_close(&signpost);
 		/* from the start: what was contended may stand by now */
 		return created == FLOW_TABLE_FULL ?
-			       drop(ctx, REASON_FLOW_TABLE_FULL) :
+			       drop_of(ctx, REASON_FLOW_TABLE_FULL, scratch->verdict.service_id) :
 			       go_on(ctx, CALL_NEW_FLOW + calls_of(hook), 0, REASON_CONTENTION);
 	}
 	write_signpost(&signpost, &ref, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);

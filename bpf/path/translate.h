@@ -64,7 +64,8 @@ INLINE int choose_way(context *ctx, struct packet *packet, const struct flow_ref
 		if (by_loopback && let_be_fragmented(ctx, packet))
 			*where = 0; /* the kernel forwards it, from loopback */
 		else if (from_node || !may_be_fragmented(ctx, packet))
-			return refuse(ctx, REASON_TOO_BIG, *where & ~SEND_TOO_BIG, hook);
+			return refuse(ctx, REASON_TOO_BIG, *where & ~SEND_TOO_BIG, hook,
+				      flow_service_id(ref->word));
 		else
 			packet->flags |= PACKET_BY_STACK;
 	}
@@ -86,7 +87,7 @@ INLINE int choose_way(context *ctx, struct packet *packet, const struct flow_ref
 	if (!*where)
 		return drop(ctx, REASON_NO_ROUTE);
 	if (!from_node && !pass_hop(ctx))
-		return refuse(ctx, REASON_HOP_LIMIT, HOPS_ENDED, hook);
+		return refuse(ctx, REASON_HOP_LIMIT, HOPS_ENDED, hook, flow_service_id(ref->word));
 	take_way(ctx, ref, *where);
 	return GO_ON;
 }
@@ -110,7 +111,7 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 	destination.port = ref->flow->backend_port;
 	destination.wanted = 1;
 	if (UNLIKELY(ref->word & FLOW_SNAT) && !snat_change(ref, &source))
-		return drop(ctx, REASON_NO_SNAT_SOURCE);
+		return drop_of(ctx, REASON_NO_SNAT_SOURCE, flow_service_id(ref->word));
 	if (UNLIKELY(!flow_unchanged(ref)))
 		return call_new_flow(ctx, packet, hook);
 	if (AT_XDP) {
@@ -217,9 +218,10 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 			return drop(ctx, REASON_NO_ROUTE);
 		if (!AT_XDP && UNLIKELY(where >= SEND_TOO_BIG || packet->flags & PACKET_BY_STACK))
 			return answer_by(ctx, CALL_BIG_REPLY, REASON_TOO_BIG, where & ~SEND_TOO_BIG,
-					 hook);
+					 hook, flow_service_id(ref->word));
 		if (!(where & SEND_INWARDS) && !pass_hop(ctx))
-			return refuse(ctx, REASON_HOP_LIMIT, HOPS_ENDED, hook);
+			return refuse(ctx, REASON_HOP_LIMIT, HOPS_ENDED, hook,
+				      flow_service_id(ref->word));
 		if (is_there(ctx, where, hook))
 			where = 0;
 		else
