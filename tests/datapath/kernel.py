@@ -160,9 +160,15 @@ class Kernel:
                     table.update(struct.pack("=I", first + number), bytes(width))
 
     def forget_ways(self) -> None:
-        """As if a tick had begun for every flow's way out. Backends' ids are lost with them."""
+        """As if a tick had begun for every flow's way out."""
+        way = self.layout.struct("way")
         with self.open("ways") as table:
-            self._zero(table)
+            for key, ways in list(table.items()):
+                each = [ways[at : at + way.size] for at in range(0, len(ways), way.size)]
+                if any(one.strip(b"\0") for one in each):
+                    # backends' ids, and signposts' places of flows, are no ways
+                    kept = [one[: way.offset("ifindex")].ljust(way.size, b"\0") for one in each]
+                    table.update(key, b"".join(kept))
 
     def open(self, name: str) -> Map:
         scope = None if name == "reject_bucket" else self.family
