@@ -318,6 +318,7 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 	hearer = error_changes(&quotation.turned, hook, now, &ref, &found, &source, &destination);
 	if (hearer == ERROR_NOBODYS || !flow_unchanged(&ref))
 		return NEXT;
+	/* rule: CO-21 */
 	/* it names a way to the backend, and its hearer would take it for one to the VIP */
 	if (outer.flags & PACKET_REDIRECT)
 		return drop(skb, REASON_REDIRECT);

@@ -77,7 +77,8 @@ enum reason {
 		 * Remedy: ask an address that a Service has: this one has been deleted, or never was */
 	REASON_SCTP_FRAGMENT = 48,	  /* a fragment of SCTP whose ports must change: its checksum covers all the others
 		 * Remedy: lower the SCTP stack's path MTU, so that it does not fragment */
-	REASON_REDIRECT = 49,		  /* an ICMP redirect about a translated packet: it would lead past the translation */
+	REASON_REDIRECT = 49,		  /* an ICMP redirect about a translated packet: it would lead past the translation
+		 * Remedy: none is needed: packets go on by the way they had */
 	/* passed with a reason */
 	REASON_TRUNCATED = 64,		  /* a header runs past the packet's end
 		 * Remedy: none is needed: the stack judges such packets */

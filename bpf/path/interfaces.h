@@ -34,6 +34,7 @@ INLINE int knows_ports(struct packet *packet, __u32 now)
 #define PACKET_HOST 0
 #define PACKET_OTHERHOST 3
 
+/* rule: CO-22 */
 INLINE int is_for_others(context *ctx, int hook)
 {
 #ifdef XDP
@@ -70,6 +71,7 @@ INLINE int may_be_taken_over(const struct packet *packet, int hook)
  * masqueraded or to the node itself; or it opens a connection. All else is the stack's: a connection
  * older than its Service, another proxy's, an answer to somebody's own.
  */
+/* rule: CO-1 */
 INLINE int back_to_client(context *ctx, struct packet *packet, __u32 now, int hook)
 {
 	struct flow_ref ref;
@@ -141,6 +143,7 @@ INLINE int from_client(context *ctx, int hook)
  * Ingress, behind a tail call: a client goes to a backend past the Service. If it has a connection to
  * that backend by the Service from the same port, and both live, the backend must see two ports.
  */
+/* rule: CO-5 */
 INLINE int goes_directly(context *ctx, int hook)
 {
 	struct scratch *scratch = scratch_get();
@@ -259,6 +262,7 @@ INLINE int leaves_for_backend(context *ctx, struct packet *packet, struct flow_r
  * A packet from an address of the node, in a connection that is not ours: known from now on, so that
  * nothing is masqueraded with its tuple, and its answers open no connection.
  */
+/* rule: CO-3, CO-4 */
 INLINE void note_own(const struct packet *packet, __u32 now)
 {
 	if (is_known_end(&packet->destination, packet->destination_port))

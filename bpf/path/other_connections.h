@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Connections that are not ours, and may be taken for one of ours.
+ * Connections of others, which may be taken for one of ours.
  *
  * Others translate addresses on this node as well (the CNI masquerades pods, hostPorts), and the node's
  * own sockets use its addresses. All of that passes the egress of an interface, where it is known from
@@ -9,7 +9,7 @@
  *   from the node to a backend   A HELD signpost: nothing is masqueraded with this tuple, and its answers
  *                                are left alone. Where a masqueraded flow has the tuple already, the
  *                                newcomer leaves from another port.
- *   from a frontend's port       A PASS entry: the answers are no client's.
+ *   from a frontend's port       A PASS entry: the answers are not a client's.
  *
  * Past the Service, a client's connection to a backend is a PASS entry as well, so that one by the
  * Service from the same port gets another port, and the other way round.
@@ -122,6 +122,7 @@ INLINE struct frontend *exact_frontend(const addr *address, __be16 port, __u8 pr
 	return frontend_get(&key);
 }
 
+/* rule: CO-6 */
 /*
  * Is the source itself what a Service is asked by? Then it is an answer, or forged: nobody opens a
  * connection from there, and two Services would answer each other for ever.

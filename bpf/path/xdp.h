@@ -61,6 +61,7 @@ INLINE int frame_is_for_us(context *ctx)
 	       same_mac(destination, interface->mac);
 }
 
+/* rule: CO-22 */
 /* Would the stack take a packet from there? It is not asked any more (RFC 1812, 5.3.7; RFC 3704). */
 INLINE int source_fits_xdp(context *ctx, const struct packet *packet)
 {

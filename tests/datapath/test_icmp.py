@@ -52,6 +52,7 @@ def ends(packet: Packet) -> tuple[str, int, str, int]:
     return (packet.source, packet.source_port, packet.destination, packet.destination_port)
 
 
+@pytest.mark.rule("CO-20")
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 @pytest.mark.parametrize("by", ["a router", "the backend"])
 def test_about_a_pods_packet(kernel: Kernel, protocol: int, by: str) -> None:
@@ -68,6 +69,32 @@ def test_about_a_pods_packet(kernel: Kernel, protocol: int, by: str) -> None:
     assert ends(quotation(got.packet)) == ends(sent)
     assert kernel.count("ICMP_ERROR") == 1
     assert state_of(kernel.flows()[0][0]) == NEW  # an error is not a reply: still NEW
+
+
+@pytest.mark.rule("CO-20")
+@pytest.mark.parametrize("headers", range(1, 4))
+@pytest.mark.parametrize("kind", ["options", "fragment"])
+def test_quoted_with_further_headers(kernel: Kernel, kind: str, headers: int) -> None:
+    """IPv6's extension and fragment headers; IPv4's options, and a first fragment."""
+    world = test_pod.WORLDS[kernel.family]
+    kernel.service(world.vip, 80, [(world.backend, 9376)], protocol=Protocol.UDP)
+    sent = test_pod.first(world, UDP)
+    if kernel.family is Family.IPV4:
+        sent = sent.but(options=b"\1\1\1\0" * headers)
+    else:
+        extensions = ((60, bytes([0, 0, 1, 4, 0, 0, 0, 0])),) * (headers - (kind == "fragment"))
+        sent = sent.but(extensions=extensions)
+    if kind == "fragment":
+        sent = sent.but(fragment=(0, True), payload=bytes(16))
+    there = kernel.run("pod_ingress", sent).packet
+    assert there.destination == world.backend
+    told = too_big(there, ROUTER[kernel.family])
+    told = told.but(payload=told.payload[:8] + there.frame()[14:][:100])
+    told = told.but(payload=told.payload[:2] + bytes(2) + told.payload[4:]).with_icmp_checksum()
+    got = kernel.run("pod_egress", told).packet
+    assert got.valid and got.destination == world.client
+    headers_and_ports = len(sent.frame()) - 14 - len(sent.payload) - 4
+    assert got.payload[8:][:headers_and_ports] == sent.frame()[14:][:headers_and_ports]
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP])
@@ -167,6 +194,7 @@ def test_what_the_stack_says_of_packets_between_the_hooks(
     assert ends(quotation(told)) == ends(sent)
 
 
+@pytest.mark.rule("CO-21")
 @pytest.mark.parametrize("where", ["pod", "uplink"])
 def test_redirects_about_translated_packets_are_dropped(hook: Hook, where: str) -> None:
     """They name another way to the backend, which would be taken for one to the VIP."""

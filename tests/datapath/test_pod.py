@@ -151,6 +151,7 @@ def test_without_endpoints_it_is_refused(kernel: Kernel, world: World, protocol:
     assert not kernel.flows()
 
 
+@pytest.mark.rule("CO-1")
 @pytest.mark.parametrize("flags", [ACK, FIN | ACK, RST, RST | ACK, SYN | ACK, 0])
 @pytest.mark.parametrize("endpoints", ["none", "some"])
 @pytest.mark.parametrize("hook", ["pod_ingress", "uplink_ingress", "uplink_egress"])
@@ -471,6 +472,7 @@ def test_an_unwritten_sctp_checksum_stays_unwritten(kernel: Kernel, world: World
 WAYS = [("pod_ingress", "pod_egress"), ("uplink_ingress", "uplink_egress")]
 
 
+@pytest.mark.rule("CO-5")
 @pytest.mark.parametrize("hooks", WAYS, ids=["pod", "uplink"])
 @pytest.mark.parametrize("how", ["both finish", "it lives"])
 @pytest.mark.parametrize("protocol", [TCP, UDP])
@@ -505,6 +507,7 @@ def test_straight_to_the_backend_from_the_same_port(
         assert kernel.run(back, answer.but(flags=ACK)).packet.source == world.vip
 
 
+@pytest.mark.rule("CO-5")
 @pytest.mark.parametrize("hooks", WAYS, ids=["pod", "uplink"])
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_by_the_service_after_straight_to_the_backend(

@@ -287,7 +287,7 @@ class TestTheNodesOwnConnectionTakesAPortInUse:
         assert hook.through(answer).packet.destination == world.client
         return answer
 
-    @pytest.mark.rule("CO-28")
+    @pytest.mark.rule("CO-4", "CO-28")
     @pytest.mark.parametrize("whose", ["a socket", "another NAT"])
     @pytest.mark.parametrize("out", ["uplink_egress", "pod_egress"])
     def test_both_live(

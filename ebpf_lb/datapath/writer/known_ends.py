@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ebpf_lb.datapath.writer.family_maps import Table, Words
+    from ebpf_lb.datapath.writer.family_maps import KernelMap, Words
 
 _PORT_FACTOR, _FACTOR = 0x85EBCA6B, 0x9E3779B1  # hash_end's and hash_address's
 
@@ -56,7 +56,7 @@ class NotedTable:
     """
 
     def __init__(
-        self, table: "Table", known: KnownEnds, *, in_keys: bool, size: int, end_size: int
+        self, table: "KernelMap", known: KnownEnds, *, in_keys: bool, size: int, end_size: int
     ) -> None:
         self.name = table.name
         self.max_entries = table.max_entries

@@ -35,7 +35,7 @@ class Known:
     fragments: dict[tuple[bytes, bytes, bytes, int], Datagram] = field(default_factory=dict)
     unseen: dict[tuple[int, End, End], str] = field(default_factory=dict)
     others: set[tuple[int, End, End]] = field(default_factory=set)
-    """Whose ends may be held by connections that are no Service's."""
+    """Whose ends may be held by connections of others than Services."""
     passing: set[tuple[int, End, End]] = field(default_factory=set)
     """The answers that the node's own may get at a port that is a frontend's."""
 
