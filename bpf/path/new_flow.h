@@ -181,7 +181,7 @@ INLINE int new_flow(context *ctx, int hook)
 			return translate_by(ctx, scratch, &ref, hook);
 		flow_close(&ref);
 	}
-	if (hook != HOOK_FROM_NODE && comes_from_frontend(packet))
+	if (may_not_open(packet, hook == HOOK_FROM_NODE))
 		return NEXT;
 
 	int result = decide_on(ctx, packet, hook, now, verdict);

@@ -127,10 +127,19 @@ INLINE struct frontend *exact_frontend(const addr *address, __be16 port, __u8 pr
  * Is the source itself what a Service is asked by? Then it is an answer, or forged: nobody opens a
  * connection from there, and two Services would answer each other for ever.
  */
-INLINE int comes_from_frontend(const struct packet *packet)
+INLINE struct frontend *comes_from_frontend(const struct packet *packet)
 {
-	return may_be_ours(&packet->source) && has_ports(packet->protocol) &&
-	       exact_frontend(&packet->source, packet->source_port, packet->protocol);
+	return may_be_ours(&packet->source) && has_ports(packet->protocol) ?
+		       exact_frontend(&packet->source, packet->source_port, packet->protocol) :
+		       0;
+}
+
+/* Likewise, where it comes in (`from_node` 0), or leaves. The node's own sockets may have nodePorts. */
+INLINE int may_not_open(const struct packet *packet, int from_node)
+{
+	struct frontend *source = comes_from_frontend(packet);
+
+	return source && !(from_node && source->kind == FRONTEND_NODE_PORT);
 }
 
 /* An entry without translation: `kind` is FLOW_PASS, or FLOW_SIGNPOST | SIGNPOST_HELD. */

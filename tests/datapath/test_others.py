@@ -154,7 +154,7 @@ def test_another_nats_connection_came_first(
 
 @pytest.mark.rule("CO-6")
 @pytest.mark.parametrize("protocol", [TCP, UDP])
-@pytest.mark.parametrize("name", ["uplink_ingress", "pod_ingress"])
+@pytest.mark.parametrize("name", ["uplink_ingress", "pod_ingress", "uplink_egress"])
 def test_between_two_services(hook: Hook, world: World, protocol: int, name: str) -> None:
     """Forged, or an answer: two that answer each other's answers would go on for ever."""
     vips = ["10.96.0.20", "10.96.0.21"] if "." in world.node else ["fd00:96::20", "fd00:96::21"]

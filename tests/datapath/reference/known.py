@@ -123,8 +123,10 @@ class Known:
 
     def is_an_answer(self, hook: str, found: Reading) -> bool:
         """It comes from where a Service is asked: from there nobody opens a connection."""
-        source = (found.source, found.source_port, found.protocol)
-        return hook in INGRESS and source in self.services
+        service = self.services.get((found.source, found.source_port, found.protocol))
+        if service is None or hook in INGRESS:
+            return service is not None
+        return found.source not in self.node.own  # its own sockets may have a nodePort
 
     def alike(self, protocol: int, client: End, backend: End) -> bool:
         """May the client have another connection to that backend, so that this one needs another
