@@ -286,16 +286,18 @@ INLINE int reject(struct __sk_buff *skb)
 	__u32 reason = ctx_note(skb, NOTE_REASON);
 	__u32 inwards = ctx_note(skb, NOTE_SEND);
 	__u32 mtu = ctx_note(skb, NOTE_MTU);
+	struct scratch *scratch = scratch_get();
+	__u32 service_id = scratch ? scratch->end_service : 0;
 	int parsed = read_packet(skb, &packet);
 	int failed;
 
 	if (parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN)
 		return unreadable(skb, parsed);
 	if (!answerable(&packet))
-		return drop(skb, REASON_UNANSWERABLE);
+		return drop_of(skb, REASON_UNANSWERABLE, service_id);
 	if (!mtu && !take_token())
-		return drop(skb, REASON_REJECT_LIMIT);
-	count_packet(skb, reason);
+		return drop_of(skb, REASON_REJECT_LIMIT, service_id);
+	count_end(skb, reason, service_id);
 	if (packet.protocol == IPPROTO_TCP && !(packet.flags & PACKET_FIRST_FRAGMENT) && !mtu)
 		failed = become_reset(skb, &packet);
 	else

@@ -93,13 +93,13 @@ INLINE void tell_drop(context *ctx, __u32 reason, __u32 service_id)
 	event_end(event, number);
 }
 
-/* A new connection has come to be. */
+/* A new connection to a Service has come to be. */
 INLINE void tell_new(context *ctx, const struct verdict *verdict)
 {
 	struct listening *listening = listening_get();
 	__u64 number;
 
-	if (!listening || !listens(&listening->new_until))
+	if (!verdict->service_id || !listening || !listens(&listening->new_until))
 		return;
 
 	struct event *event = event_begin(listening, REASON_NEW, verdict->service_id, &number);

@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "ground/count.h"
+#include "ground/event.h"
 #include "packet/parse.h"
 
 /* Where a program runs. Always a constant, so that code for other hooks is not even compiled. */
@@ -69,11 +69,24 @@ INLINE int read_packet(context *ctx, struct packet *packet)
 	return parse((void *)(long)ctx->data, (void *)(long)ctx->data_end, packet);
 }
 
+/* The packet ends here. `service_id`: on its way to which Service port; 0 where that is not known. */
 /* rule: VE-12 */
-INLINE int drop(context *ctx, __u32 reason)
+INLINE int drop_of(context *ctx, __u32 reason, __u32 service_id)
 {
+	struct scratch *scratch = scratch_get();
+
+	if (scratch) {
+		scratch->end_reason = reason;
+		scratch->end_service = service_id;
+		call_slow_path(ctx, CALL_DROP);
+	}
 	count_packet(ctx, reason);
 	return DROPPED;
+}
+
+INLINE int drop(context *ctx, __u32 reason)
+{
+	return drop_of(ctx, reason, 0);
 }
 
 #if LINK_HEADER_BYTES
@@ -178,11 +191,15 @@ INLINE int call_new_flow(context *ctx, const struct packet *packet, int hook)
 	return AT_XDP ? NEXT : drop(ctx, REASON_CONTENTION);
 }
 
-/* The packet is not sent on but answered. `mtu`: as in NOTE_MTU. */
-INLINE int refuse(context *ctx, __u32 reason, __u32 mtu, int hook)
+/* The packet is not sent on but answered. `mtu`: as in NOTE_MTU. `service_id`: as in drop_of(). */
+INLINE int refuse(context *ctx, __u32 reason, __u32 mtu, int hook, __u32 service_id)
 {
+	struct scratch *scratch = scratch_get();
+
 	if (AT_XDP)
 		return NEXT; /* TC will decide the same */
+	if (scratch)
+		scratch->end_service = service_id;
 	ctx_set_note(ctx, NOTE_REASON, reason);
 	ctx_set_note(ctx, NOTE_MTU, mtu);
 	/* the node's own socket hears it as if it had come in from there */

@@ -78,8 +78,11 @@ INLINE int go_on(context *ctx, __u32 program, __u32 bits, __u32 reason)
 {
 	__u32 calls = ctx_note(ctx, NOTE_ATTEMPT) | bits;
 
-	if ((calls & (ANOTHER_PORT - 1)) >= MAX_CALLS)
-		return drop(ctx, reason);
+	if ((calls & (ANOTHER_PORT - 1)) >= MAX_CALLS) {
+		struct scratch *scratch = scratch_get();
+
+		return drop_of(ctx, reason, scratch ? scratch->verdict.service_id : 0);
+	}
 	ctx_set_note(ctx, NOTE_ATTEMPT, calls + 1);
 	return slow_path(ctx, program);
 }
@@ -97,9 +100,9 @@ INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 
 		break;
 	/* rule: CO-17 */
 	case ACTION_REJECT:
-		return refuse(ctx, verdict->reason, 0, hook);
+		return refuse(ctx, verdict->reason, 0, hook, verdict->service_id);
 	case ACTION_DROP:
-		return drop(ctx, verdict->reason);
+		return drop_of(ctx, verdict->reason, verdict->service_id);
 	default:
 		return hook == HOOK_FROM_NODE ? next_but_for_services(ctx, packet) : NEXT;
 	}
@@ -137,6 +140,7 @@ INLINE int created_by(context *ctx, struct scratch *scratch, const struct flow_r
 {
 	decided(&scratch->packet, &scratch->verdict, now);
 	count_packet(ctx, REASON_NEW);
+	tell_new(ctx, &scratch->verdict);
 	count_service(scratch->verdict.service_id, 1, 0, 0);
 	return translate_by(ctx, scratch, ref, hook);
 }
@@ -210,7 +214,7 @@ INLINE int new_flow(context *ctx, int hook)
 		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook),
 			     ANOTHER_PORT | PORTED_ON_ENTRY, REASON_CONTENTION);
 	if (created == FLOW_TABLE_FULL)
-		return drop(ctx, REASON_FLOW_TABLE_FULL);
+		return drop_of(ctx, REASON_FLOW_TABLE_FULL, scratch->verdict.service_id);
 	if (created != FLOW_CREATED)
 		return go_on(ctx, CALL_NEW_FLOW + calls_of(hook), 0, REASON_CONTENTION);
 	way->backend_id = verdict->backend_id;
@@ -305,7 +309,7 @@ INLINE int new_snat_flow(context *ctx, int hook)
 		if (found && !(ported && hook != HOOK_FROM_NODE))
 			source = found->address;
 		else if (!found && way->ifindex)
-			return drop(ctx, REASON_NO_SNAT_SOURCE);
+			return drop_of(ctx, REASON_NO_SNAT_SOURCE, scratch->verdict.service_id);
 		if (!found)
 			source_id = 0;
 		/* rule: KI-8 */
@@ -340,7 +344,7 @@ INLINE int new_snat_flow(context *ctx, int hook)
 					go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook),
 					      ANOTHER_PORT | PORTED_ON_ENTRY, REASON_CONTENTION);
 		if (created == FLOW_TABLE_FULL)
-			return drop(ctx, REASON_FLOW_TABLE_FULL);
+			return drop_of(ctx, REASON_FLOW_TABLE_FULL, scratch->verdict.service_id);
 		/* from the start: what was contended may stand by now */
 		return go_on(ctx,
 			     calls_of(hook) + (verdict->backend_id == BACKEND_ITSELF ?
@@ -382,7 +386,7 @@ INLINE int second_signpost(context *ctx, int hook)
 	ref.flow = &entries->entry[ref.slot];
 	found = snat_source_get(flow_source_id(ref.word));
 	if (!found)
-		return drop(ctx, REASON_NO_SNAT_SOURCE);
+		return drop_of(ctx, REASON_NO_SNAT_SOURCE, scratch->verdict.service_id);
 
 	/* whoever pretends to be the node: the one signpost is both */
 	if (same_address(&found->address, &scratch->packet.source))

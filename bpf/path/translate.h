@@ -82,7 +82,8 @@ INLINE int choose_way(context *ctx, struct packet *packet, const struct flow_ref
 	*where = flow_way(ctx, ref, packet, &packet->source, &destination->address, tick);
 	if (UNLIKELY(*where >= SEND_TOO_BIG)) {
 		if (!by_loopback || !let_be_fragmented(ctx, packet))
-			return refuse(ctx, REASON_TOO_BIG, *where & ~SEND_TOO_BIG, hook);
+			return refuse(ctx, REASON_TOO_BIG, *where & ~SEND_TOO_BIG, hook,
+				      flow_service_id(ref->word));
 		*where = 0; /* the kernel forwards it, from loopback */
 	}
 	if (!*where) {
@@ -143,7 +144,7 @@ INLINE int translate_flow(context *ctx, struct packet *packet, const struct flow
 	destination.port = ref->flow->backend_port;
 	destination.wanted = 1;
 	if (!source_on_entry(ref, hook, &source))
-		return drop(ctx, REASON_NO_SNAT_SOURCE);
+		return drop_of(ctx, REASON_NO_SNAT_SOURCE, flow_service_id(ref->word));
 	if (UNLIKELY(!flow_unchanged(ref)))
 		return call_new_flow(ctx, packet, hook);
 	if (AT_XDP) {
@@ -210,9 +211,9 @@ INLINE int masquerade(context *ctx, struct packet *packet, const struct flow_ref
 	source.port = ref->flow->snat_port;
 	source.wanted = 1;
 	if (!seen_address(ref, &source.address))
-		return drop(ctx, REASON_NO_SNAT_SOURCE);
+		return drop_of(ctx, REASON_NO_SNAT_SOURCE, flow_service_id(ref->word));
 	if (UNLIKELY(!flow_unchanged(ref)))
-		return drop(ctx, REASON_CONTENTION);
+		return drop_of(ctx, REASON_CONTENTION, flow_service_id(ref->word));
 	if (UNLIKELY(is_fragment(packet)))
 		prepare_fragment(ctx, packet, 1, &packet->destination, now);
 	count_packet(ctx, REASON_MASQUERADED);

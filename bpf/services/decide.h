@@ -156,6 +156,7 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 
 	if (!frontend)
 		return verdict_is(verdict, ACTION_PASS, REASON_NONE);
+	verdict->service_id = 0;
 	/* rule: VE-7 */
 	if (frontend->kind == FRONTEND_UNSERVED)
 		/* an ICMP error about something of ours is not a connection */

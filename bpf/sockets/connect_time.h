@@ -11,7 +11,7 @@
  */
 #pragma once
 
-#include "ground/count.h"
+#include "ground/event.h"
 #include "services/decide.h"
 
 #define SOCKET_ALLOW 1
@@ -258,12 +258,15 @@ INLINE int socket_names_peer(struct bpf_sock_addr *ctx, int form, int connecting
 		break;
 	case ACTION_REJECT:
 		count_reason(verdict.reason, 1, 0);
+		count_service_drop(verdict.reason, verdict.service_id, 1);
+		tell_socket(verdict.reason, &packet, 0, verdict.service_id);
 		bpf_set_retval(-ECONNREFUSED);
 		return SOCKET_REFUSE;
 	default:
 		return SOCKET_ALLOW;
 	}
 	decided(&packet, &verdict, now);
+	tell_socket(REASON_SOCKET, &packet, &verdict, verdict.service_id);
 	if (!connecting)
 		notes_backend(cookie, &packet, &verdict, now);
 known:

@@ -8,11 +8,13 @@ from ebpf_lb.datapath.layout import Verdict
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.reader.counters import service_drops
 from ebpf_lb.datapath.reader.events import Listener, Place
-from ebpf_lb.model.values import parse_address
+from ebpf_lb.model.values import Network, parse_address
+from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.datapath.kernel import LOOPBACK, Kernel
 from tests.support.packets import Packet
 
 DROPPED = 2  # TC_ACT_SHOT
+BACKENDS = {4: "10.1.0.1", 6: "fd00:1::1"}
 ADDRESSES = {4: ("198.51.100.7", "10.96.0.1"), 6: ("2001:db8::7", "fd00::1")}
 
 
@@ -141,3 +143,59 @@ def test_at_xdp(kernel: Kernel) -> None:
         (event,) = listener.take()
     assert event.place is Place.XDP
     assert (event.source_port, event.destination_port) == (40000, 80)
+
+
+def test_a_refusal_is_told_with_its_service(kernel: Kernel) -> None:
+    _, name = service(kernel)
+    with Listener(View(kernel.build, kernel.family)) as listener:
+        listener.listen(drops=True, new=False)
+        kernel.run("uplink_ingress", packet(kernel))
+        (event,) = listener.take()
+    assert (event.reason.name, event.service) == ("NO_ENDPOINTS", name)
+    assert event.packet == packet(kernel).frame()[: len(event.packet)]  # not the answer
+    found = list(service_drops(View(kernel.build, kernel.family)))
+    assert [(one.service, one.reason.name, one.packets) for one in found] == [
+        (name, "NO_ENDPOINTS", 1)
+    ]
+
+
+def test_a_drop_is_counted_once_and_with_its_service(kernel: Kernel) -> None:
+    address = ADDRESSES[kernel.family][1]
+    network = Network(parse_address("192.0.2.0" if kernel.family == 4 else "fd00:9::"), 24)
+    name = kernel.service(
+        address,
+        80,
+        [(BACKENDS[kernel.family], 8080)],
+        kind=FrontendKind.LOAD_BALANCER,
+        flags=FrontendFlag.SOURCE_RANGES,
+        source_ranges=(network,),
+    )
+    assert kernel.run("uplink_ingress", packet(kernel)).verdict == DROPPED
+    assert kernel.counters() == {"SOURCE_RANGE": 1}
+    found = list(service_drops(View(kernel.build, kernel.family)))
+    assert [(one.service, one.packets) for one in found] == [(str(name), 1)]
+
+
+def test_a_port_that_nobody_serves_is_no_services(kernel: Kernel) -> None:
+    """Not the one of the packet before."""
+    service(kernel)
+    kernel.run("uplink_ingress", packet(kernel))
+    kernel.run("uplink_ingress", packet(kernel).but(destination_port=81))
+    found = list(service_drops(View(kernel.build, kernel.family)))
+    assert [(one.service_id, one.reason.name) for one in found if not one.service_id] == [
+        (0, "UNSERVED_PORT")
+    ]
+
+
+def test_a_new_connection_is_told_with_its_backend(kernel: Kernel) -> None:
+    address = ADDRESSES[kernel.family][1]
+    name = kernel.service(address, 80, [], local=[(BACKENDS[kernel.family], 8080)])
+    with Listener(View(kernel.build, kernel.family)) as listener:
+        listener.listen(drops=True, new=True)
+        for _ in range(2):  # only the first packet is an event
+            kernel.run("uplink_ingress", packet(kernel))
+        (event,) = listener.take()
+    assert (event.reason.name, event.service) == ("NEW", str(name))
+    backend = parse_address(BACKENDS[kernel.family])
+    assert (event.backend, event.backend_port) == (backend, 8080)
+    assert event.destination == parse_address(address)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -131,3 +132,29 @@ def test_a_bundle_holds_what_is_needed_and_no_secret(web: Room, tmp_path: Path) 
     assert "flow_seed" not in content["maps.json"]
     for secret in ("client-key-data", "Bearer ", "PRIVATE KEY"):
         assert not any(secret in text for text in content.values())
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_monitor_tells_a_refusal_as_it_happens(web: Room, family: str, tmp_path: Path) -> None:
+    """With the Service's name, the client, and the packet in a file."""
+    name, file = f"{web.namespace}/empty", tmp_path / "seen.pcapng"
+    heard: list[subprocess.CompletedProcess[str]] = []
+    arguments = ["monitor", "--service", name, "--family", family, "--count", "1", "-o", "json"]
+    listener = threading.Thread(
+        target=lambda: heard.append(run(web, *arguments, "--write", str(file)))
+    )
+    listener.start()
+    deadline = time.monotonic() + SETTLED_S
+    while listener.is_alive():
+        assert time.monotonic() < deadline, "nothing was told"
+        ask(web, EMPTY, family, Refused())
+        listener.join(0.5)
+    event = json.loads(heard[0].stdout.splitlines()[0])
+    client = web.pods("client")[web.pod("client").partition("/")[2]]
+    assert (event["verdict"], event["reason"]) == ("reject", "NO_ENDPOINTS")
+    assert event["service"].partition(":")[0] == name
+    assert event["source"] in client.addresses
+    assert event["destination"] == cluster_ip(EMPTY, family)
+    assert b"NO_ENDPOINTS" in file.read_bytes()
+    drops = [one for one in told(web, "services", name)["services"] if one["drops"]]
+    assert {drop["reason"] for one in drops for drop in one["drops"]} == {"NO_ENDPOINTS"}
