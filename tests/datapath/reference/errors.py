@@ -29,9 +29,7 @@ def error(known: Known, hook: str, sent: bytes, outer: Reading, got: Observed) -
             # that pretends to be the node
             alike = [f for f in known.flows.values() if _between_alike(f, flow)]
             each = [(f.backend, f.seen) for f in alike]
-            faults = [
-                _wrong_error(known, hook, sent, outer, got, quoted, e, towards) for e in each
-            ]
+            faults = [_wrong_error(known, hook, sent, outer, got, quoted, e, towards) for e in each]
             fault = "" if "" in faults else fault
         if fault and flow.masqueraded and hook in INGRESS and got.verdict == NEXT:
             # the stack does not send it on
