@@ -32,7 +32,8 @@ struct new_flow {
 	__be16 snat_port;
 	__u64 bits;	/* kind, service_id, source, PORTED, BRIDGED, as in word */
 	int takes_over; /* a signpost: the place of one that looks alike, if it is dispensable */
-	__u32 spared;	/* a flow: the place of its signpost, which must not make room for it */
+	const struct way *way; /* its way and backend, before anybody finds it */
+	__u32 spared; /* a flow: the place of its signpost, which must not make room for it */
 };
 
 /* Above FLOW_VACANT: this very place, since two signposts that look alike must never stand. */
@@ -322,6 +323,15 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 
 	if (!tentative)
 		return FLOW_CONTENDED;
+
+	struct way *way = way_of(set, slot);
+
+	if (way) {
+		if (new->way)
+			*way = *new->way;
+		else /* what stands there is of the place's last tenant */
+			__builtin_memset(way, 0, sizeof(*way));
+	}
 	if (UNLIKELY(best >> 8 < FLOW_VACANT))
 		count_flow_event(flow_state(old) < FLOW_ESTABLISHED ? FLOW_EVENT_EVICTED_NEW :
 				 flow_state(old) == FLOW_CLOSING    ? FLOW_EVENT_EVICTED_CLOSING :

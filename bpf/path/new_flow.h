@@ -58,6 +58,7 @@ INLINE int create_signpost(const struct packet *packet, const struct verdict *ve
 	new.snat_port = port;
 	new.bits = FLOW_SIGNPOST | bits;
 	new.takes_over = takes_over;
+	new.way = 0;
 	new.spared = NO_PLACE;
 	return flow_create(&new, FLOW_AT_HOME, now, ref);
 }
@@ -131,6 +132,7 @@ INLINE void flow_from_verdict(const struct packet *packet, const struct verdict 
 	new->snat_port = 0;
 	new->bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT;
 	new->takes_over = 0;
+	new->way = 0;
 	new->spared = NO_PLACE;
 }
 
@@ -143,22 +145,6 @@ INLINE int created_by(context *ctx, struct scratch *scratch, const struct flow_r
 	tell_new(ctx, &scratch->verdict);
 	count_service(scratch->verdict.service_id, 1, 0, 0);
 	return translate_by(ctx, scratch, ref, hook);
-}
-
-INLINE void keep_way(const struct flow_ref *ref, const struct way *way)
-{
-	struct way *place = way_of(ref->set, ref->slot);
-
-	if (place)
-		*place = *way;
-}
-
-/* What stands there is of the place's last tenant. */
-INLINE void forget_way(const struct flow_ref *ref)
-{
-	const struct way none = {};
-
-	keep_way(ref, &none);
 }
 
 INLINE int new_flow(context *ctx, int hook)
@@ -206,6 +192,8 @@ INLINE int new_flow(context *ctx, int hook)
 					   FLOW_BRIDGED :
 					   0,
 				   now);
+	way->backend_id = verdict->backend_id;
+	new.way = way;
 
 	int created = flow_create(&new, FLOW_AT_HOME, now, &ref);
 
@@ -217,14 +205,12 @@ INLINE int new_flow(context *ctx, int hook)
 		return drop_of(ctx, REASON_FLOW_TABLE_FULL, scratch->verdict.service_id);
 	if (created != FLOW_CREATED)
 		return go_on(ctx, CALL_NEW_FLOW + calls_of(hook), 0, REASON_CONTENTION);
-	way->backend_id = verdict->backend_id;
-	keep_way(&ref, way);
 	return created_by(ctx, scratch, &ref, now, hook);
 }
 
 /*
  * The number of the address to masquerade with: that of the interface which the packet leaves by.
- * A hairpin leaves by the one it came from. 0: there is no way. `way`: for keep_way(); its interface
+ * A hairpin leaves by the one it came from. 0: there is no way. `way`: for the flow's; its interface
  * is 0 where not all is known of it, or where the packet is for the node itself.
  */
 INLINE __u32 masquerade_source(context *ctx, const struct packet *packet,
@@ -336,6 +322,8 @@ INLINE int new_snat_flow(context *ctx, int hook)
 					created == FLOW_TABLE_FULL ? REASON_FLOW_TABLE_FULL :
 								     REASON_SNAT_PORTS);
 	new.spared = flow_place(signpost.set, signpost.slot);
+	way->backend_id = verdict->backend_id;
+	new.way = way;
 	created = flow_create(&new, ported ? FLOW_ANYWHERE : FLOW_AT_HOME, now, &ref);
 	if (created != FLOW_CREATED) {
 		flow_close(&signpost);
@@ -352,12 +340,9 @@ INLINE int new_snat_flow(context *ctx, int hook)
 						       CALL_NEW_FLOW),
 			     0, REASON_CONTENTION);
 	}
-	forget_way(&signpost);
 	write_signpost(&signpost, &ref);
 	if (source_id)
 		note_masqueraded(&verdict->address);
-	way->backend_id = verdict->backend_id;
-	keep_way(&ref, way);
 	if (hook != HOOK_FROM_NODE && ported && source_id) {
 		scratch->flow_word = ref.word;
 		scratch->flow_set = ref.set;
@@ -399,7 +384,6 @@ INLINE int second_signpost(context *ctx, int hook)
 		flow_close(&ref);
 		return try_another_port(ctx, hook, REASON_SNAT_PORTS);
 	}
-	forget_way(&signpost);
 	write_signpost(&signpost, &ref);
 	return created_by(ctx, scratch, &ref, now, hook);
 }
