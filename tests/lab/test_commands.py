@@ -89,10 +89,9 @@ def test_services_backends_and_flows(web: Room, family: str) -> None:
     backends = told(web, "backends", "--service", name, "--family", family)["backends"]
     assert {one["backend"] for one in backends} >= set(tcp["cluster"])
     flows = told(web, "flows", "--service", name, "--family", family)["flows"]
-    assert {one["protocol"] for one in flows} == {"TCP"}
-    assert {f"{one['backend']}" for one in flows} <= {
-        one.rpartition(":")[0].strip("[]") for one in tcp["cluster"]
-    }
+    # a flow outlives its Service, and the next one may have been given its number
+    here = {one.rpartition(":")[0].strip("[]") for one in tcp["cluster"]}
+    assert any(one["protocol"] == "TCP" and f"{one['backend']}" in here for one in flows)
     assert run(web, "services", f"{name}").stdout.startswith(name)
 
 

@@ -24,6 +24,7 @@ FLOWS = 128
 SMALL = {
     "EBPF_LB_FLOWS": str(FLOWS),
     "EBPF_LB_UDP_S": "20",
+    "EBPF_LB_UDP_NEW_S": "20",
     "EBPF_LB_TCP_SYN_S": "10",
     "EBPF_LB_CLOSING_S": "2",
 }
