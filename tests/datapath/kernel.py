@@ -166,7 +166,7 @@ class Kernel:
             for key, ways in list(table.items()):
                 each = [ways[at : at + way.size] for at in range(0, len(ways), way.size)]
                 if any(one.strip(b"\0") for one in each):
-                    # backends' ids, and signposts' places of flows, are no ways
+                    # backends' ids and the places of signposts' flows stay
                     kept = [one[: way.offset("ifindex")].ljust(way.size, b"\0") for one in each]
                     table.update(key, b"".join(kept))
 
