@@ -88,10 +88,15 @@ def test_services_backends_and_flows(web: Room, family: str) -> None:
     assert tcp["connections"] > 0
     backends = told(web, "backends", "--service", name, "--family", family)["backends"]
     assert {one["backend"] for one in backends} >= set(tcp["cluster"])
-    flows = told(web, "flows", "--service", name, "--family", family)["flows"]
-    # a flow outlives its Service, and the next one may have been given its number
-    here = {one.rpartition(":")[0].strip("[]") for one in tcp["cluster"]}
-    assert any(one["protocol"] == "TCP" and f"{one['backend']}" in here for one in flows)
+    client = web.pods("client")[web.pod("client").partition("/")[2]]
+    [address] = [one for one in client.addresses if (":" in one) == (family == "ipv6")]
+    # a flow outlives its Service, and the next one may have been given its number: this client's
+    asked = ("--service", name, "--client", address, "--family", family)
+    flows = told(web, "flows", *asked)["flows"]
+    assert {one["protocol"] for one in flows} == {"TCP"}
+    assert {f"{one['backend']}" for one in flows} <= {
+        one.rpartition(":")[0].strip("[]") for one in tcp["cluster"]
+    }
     assert run(web, "services", f"{name}").stdout.startswith(name)
 
 

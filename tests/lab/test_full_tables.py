@@ -27,6 +27,8 @@ SMALL = {
     "EBPF_LB_UDP_NEW_S": "20",
     "EBPF_LB_TCP_SYN_S": "10",
     "EBPF_LB_CLOSING_S": "2",
+    "EBPF_LB_TIME_WAIT_S": "2",
+    "EBPF_LB_RESET_S": "2",
 }
 NUMBER = 60
 each_family = pytest.mark.parametrize("family", ["ipv4", "ipv6"])
