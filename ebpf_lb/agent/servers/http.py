@@ -3,6 +3,7 @@
 Little is imported here: probes are answered while the rest of the agent is still being read.
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -38,6 +39,7 @@ class _Server(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.pages = pages
         self._free = threading.BoundedSemaphore(REQUESTS_AT_ONCE)
+        self._ended = False
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -57,9 +59,25 @@ class _Server(ThreadingHTTPServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
-            super().process_request_thread(request, client_address)
+            self.finish_request(request, client_address)
+        except Exception:
+            self.handle_error(request, client_address)
         finally:
+            # before the end is told: whoever heard of it finds room
             self._free.release()
+            self.shutdown_request(request)
+
+    def serve(self) -> None:
+        """Until `end`. The socket is closed here: a descriptor that is waited for elsewhere may be
+        another file's a moment later."""
+        while not self._ended:
+            self.handle_request()
+        self.server_close()
+
+    def end(self) -> None:
+        self._ended = True
+        with contextlib.suppress(OSError):  # it ended before
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is nobody's concern."""
@@ -97,7 +115,7 @@ class Listening:
         self._lock = threading.Lock()
         self._log: Any = None
         self._failed: dict[Address, str] = {}
-        self._open: list[_Server] = []
+        self._threads: dict[_Server, threading.Thread] = {}
         self._closed = False
         for address in addresses:
             self._try(address)
@@ -107,7 +125,7 @@ class Listening:
     @property
     def addresses(self) -> list[Address]:
         """Those that are served."""
-        return [(str(one.server_address[0]), one.server_port) for one in self._open]
+        return [(str(one.server_address[0]), one.server_port) for one in self._threads]
 
     def tell(self, log: Any) -> None:
         with self._lock:
@@ -116,10 +134,14 @@ class Listening:
                 self._complain(address, reason)
 
     def close(self) -> None:
-        """Nothing is accepted any more; the threads end with the process."""
-        self._closed = True
-        for server in self._open:
-            server.server_close()
+        """Nothing is accepted any more; requests under way end with the process."""
+        with self._lock:
+            self._closed = True
+            running = list(self._threads.items())
+        for server, _ in running:
+            server.end()
+        for _, thread in running:
+            thread.join()
 
     def _try_again(self) -> None:
         while self._failed and not self._closed:
@@ -131,7 +153,7 @@ class Listening:
         try:
             server = _bind(address, self._pages)
         except OSError as error:
-            if address[0] == "::1" and error.errno in _NO_SUCH_FAMILY and self._open:
+            if address[0] == "::1" and error.errno in _NO_SUCH_FAMILY and self._threads:
                 return  # a node without IPv6
             reason = os.strerror(error.errno) if error.errno else str(error)
             with self._lock:
@@ -139,14 +161,13 @@ class Listening:
                     self._failed[address] = reason
                     self._complain(address, reason)
             return
-        self._open.append(server)
-        threading.Thread(
-            target=server.serve_forever,
-            kwargs={"poll_interval": 3600},
-            name=self._name,
-            daemon=True,
-        ).start()
+        thread = threading.Thread(target=server.serve, name=self._name, daemon=True)
         with self._lock:
+            if self._closed:
+                server.server_close()
+                return
+            self._threads[server] = thread
+            thread.start()
             if self._failed.pop(address, None) is not None and self._log is not None:
                 self._log.info("served after all", what=self._name, address=_text(address))
 

@@ -5,6 +5,7 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -116,6 +117,17 @@ def test_a_port_that_is_taken_is_ours_when_it_is_free(monkeypatch: pytest.Monkey
         time.sleep(0.02)
     assert ask(running, "/livez").status == 503
     running.close()
+
+
+def test_what_is_closed_holds_nothing(server: Any) -> None:
+    """A thread that waited on for a closed descriptor kept whatever file got its number."""
+    [(host, port)] = server.addresses
+    assert ask(server, "/livez").status == 503
+    server.close()
+    assert [one.name for one in threading.enumerate() if one.name == "test"] == []
+    with socket.create_server((host, port)):
+        assert reached(host, port)
+    assert not reached(host, port)
 
 
 def test_no_address_is_nowhere() -> None:
