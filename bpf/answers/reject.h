@@ -2,8 +2,8 @@
 /*
  * REJECT: the refused packet becomes its own answer and goes back by the interface it came by.
  * TCP gets a RST (RFC 9293, 3.10.7.1), everything else ICMP port unreachable (RFC 792, RFC 4443).
- * Likewise a packet that is too big for its way, about which its sender must hear (RFC 1191, RFC 8201),
- * and one that has come to the end of its hops (RFC 1812, 4.3.3.4; RFC 4443, 3.3).
+ * Likewise what the node itself sends and is too big for its way, of which its sender must hear (RFC
+ * 1191, RFC 8201); all other packets meet the stack, which says so itself.
  *
  * One bucket for the whole node limits the answers, and not the kernel's limit per destination:
  * a client that is refused must hear so every time.
@@ -20,11 +20,9 @@
 #define ICMP_DEST_UNREACH 3
 #define ICMP_PORT_UNREACH 3
 #define ICMP_FRAG_NEEDED 4
-#define ICMP_TIME_EXCEEDED 11
 #define ICMPV6_DEST_UNREACH 1
 #define ICMPV6_PORT_UNREACH 4
 #define ICMPV6_PKT_TOOBIG 2
-#define ICMPV6_TIME_EXCEED 3
 #define IPV6_LEAST_MTU 1280
 
 /*
@@ -166,11 +164,6 @@ INLINE int become_reset(struct __sk_buff *skb, struct packet *packet)
 /* The first two words of an ICMP error without its checksum; `mtu` as NOTE_MTU says. */
 INLINE void icmp_words(__u32 mtu, __be32 *words)
 {
-	if (mtu == HOPS_ENDED) {
-		words[0] = htonl32((FAMILY == 4 ? ICMP_TIME_EXCEEDED : ICMPV6_TIME_EXCEED) << 24);
-		words[1] = 0;
-		return;
-	}
 #if FAMILY == 4
 	words[0] = htonl32(ICMP_DEST_UNREACH << 24 | (mtu ? ICMP_FRAG_NEEDED : ICMP_PORT_UNREACH)
 							     << 16);
@@ -302,7 +295,7 @@ INLINE int reject(struct __sk_buff *skb)
 		return unreadable(skb, parsed);
 	if (!answerable(&packet))
 		return drop_of(skb, REASON_UNANSWERABLE, service_id);
-	if (!take_token())
+	if (!mtu && !take_token())
 		return drop_of(skb, REASON_REJECT_LIMIT, service_id);
 	count_end(skb, reason, service_id);
 	if (packet.protocol == IPPROTO_TCP && !(packet.flags & PACKET_FIRST_FRAGMENT) && !mtu)

@@ -10,12 +10,20 @@
  *
  * One socket may talk to more VIPs than its home holds. What finds it full of the same client goes to
  * two other sets, chosen by the VIP as well: the overflow. Replies do not name the VIP, so such a flow
- * is SNATed, if only to another port of the client's own address, and found by its signpost like all
- * of these. `overflows` tells whether a tuple may have any, so that nobody else searches there.
+ * gets another port (PORTED), by which its signpost is found. `overflows` tells whether a tuple may have
+ * any, so that nobody else searches there.
  *
- * A reply to an SNATed packet does not name the client. Its signpost is an entry of its own, found by
- * what the reply does name: client = SNAT address and port, backend = backend, and in place of the
- * VIP the real client. Its `way` says at which place the flow is; its state follows the flow's.
+ * Three kinds of entries share the table:
+ *
+ *   FLOW      a connection to a Service.
+ *   SIGNPOST  A reply to a packet whose source was translated does not name the client. It finds this by
+ *             what it does name (struct signpost). Instead of service_id and source the word has the
+ *             place of the flow, whose state it follows. There is no flow where HELD is set: another NAT
+ *             of this node, or a socket of its own, has a connection from this very source to this
+ *             backend, so nothing can be masqueraded with it, and its answers are left alone.
+ *   PASS      a connection that is nobody's but the client's own, known because it may be taken for one
+ *             of ours: from a pod to a backend past the Service, or by a port of the node's that is a
+ *             frontend. Its VIP and its backend are whom it asks. It is not translated.
  */
 #pragma once
 
@@ -90,28 +98,44 @@ INLINE void flow_note_overflow(__u64 home, __u32 now)
 		WRITE_ONCE(*seen, now);
 }
 
-/*
- * Does a live entry match? `towards_backend`: the packet goes client -> VIP, else backend -> client.
- * SNATed flows cannot be recognised by the client in their replies; their signposts can.
- */
-INLINE int flow_matches(struct flow *flow, __u64 word, const struct packet *packet, __u64 protocol,
-			int towards_backend)
+/* PORTED: beyond the hook where its packets enter nobody sees the client's own port. */
+INLINE int flow_hides_client(__u64 word)
 {
-	if (flow_state(word) < FLOW_LIVE || (word & (3ULL << FLOW_PROTOCOL_SHIFT)) != protocol)
+	return (word & (FLOW_PORTED | FLOW_SIGNPOST)) == FLOW_PORTED;
+}
+
+/* Which packet of a flow is looked for. */
+enum flow_direction {
+	FLOW_ASKS, /* client -> VIP */
+	FLOW_LEAVES, /* client -> backend, as the stack sees it; or from the source that a signpost names */
+	FLOW_ANSWERS, /* backend -> client, likewise */
+};
+
+/* Does a live entry match? A PORTED flow's other packets name a port that only its signpost knows. */
+INLINE int flow_matches(struct flow *flow, __u64 word, const struct packet *packet, __u64 protocol,
+			int direction)
+{
+	if (flow_state(word) < FLOW_LIVE || (word & FLOW_PROTOCOL_MASK) != protocol)
 		return 0;
-	if (towards_backend)
+	if (direction == FLOW_ASKS)
 		return flow->client_port == packet->source_port &&
 		       flow->vip_port == packet->destination_port &&
 		       same_address(&flow->client, &packet->source) &&
-		       same_address(&flow->vip, &packet->destination) && !(word & FLOW_TURNED);
+		       same_address(&flow->vip, &packet->destination) && !(word & FLOW_SIGNPOST);
+	if (flow_hides_client(word))
+		return 0;
+	if (direction == FLOW_LEAVES)
+		return flow->client_port == packet->source_port &&
+		       flow->backend_port == packet->destination_port &&
+		       same_address(&flow->client, &packet->source) &&
+		       same_address(&flow->backend, &packet->destination);
 	return flow->client_port == packet->destination_port &&
 	       flow->backend_port == packet->source_port &&
 	       same_address(&flow->client, &packet->destination) &&
-	       same_address(&flow->backend, &packet->source) &&
-	       (word & (FLOW_SNAT | FLOW_TURNED)) != FLOW_SNAT;
+	       same_address(&flow->backend, &packet->source);
 }
 
-INLINE int flow_find_in_set(__u32 set, const struct packet *packet, int towards_backend, __u32 now,
+INLINE int flow_find_in_set(__u32 set, const struct packet *packet, int direction, __u32 now,
 			    struct flow_ref *ref)
 {
 	struct flow_set *entries = flow_set_get(set);
@@ -126,7 +150,7 @@ INLINE int flow_find_in_set(__u32 set, const struct packet *packet, int towards_
 		struct flow *flow = &entries->entry[i];
 		__u64 word = READ_ONCE(flow->word);
 
-		if (flow_matches(flow, word, packet, protocol, towards_backend) &&
+		if (flow_matches(flow, word, packet, protocol, direction) &&
 		    !flow_expired(word, now)) {
 			found = word;
 			slot = i;
@@ -142,14 +166,14 @@ INLINE int flow_find_in_set(__u32 set, const struct packet *packet, int towards_
 	return 1;
 }
 
-INLINE int flow_find(__u64 hash, const struct packet *packet, int towards_backend, __u32 now,
+INLINE int flow_find(__u64 hash, const struct packet *packet, int direction, __u32 now,
 		     struct flow_ref *ref)
 {
 	__u32 first, second;
 
 	flow_sets(hash, &first, &second);
-	return flow_find_in_set(first, packet, towards_backend, now, ref) ||
-	       flow_find_in_set(second, packet, towards_backend, now, ref);
+	return flow_find_in_set(first, packet, direction, now, ref) ||
+	       flow_find_in_set(second, packet, direction, now, ref);
 }
 
 /* Flows to this backend may come to be from now on: their replies must be looked up. */
@@ -172,22 +196,21 @@ INLINE int flow_may_be_reply(const struct packet *packet)
 	return word && READ_ONCE(*word) >> (index & 63) & 1;
 }
 
-/* The flow that a packet belongs to. ref->flow is 0 where there is none. */
-INLINE int flow_lookup(const struct packet *packet, int towards_backend, __u32 now,
-		       struct flow_ref *ref)
+/* The entry that a packet belongs to. ref->flow is 0 where there is none. */
+INLINE int flow_lookup(const struct packet *packet, int direction, __u32 now, struct flow_ref *ref)
 {
-	__u64 home =
-		towards_backend ?
-			flow_home(&packet->source, packet->source_port, packet->protocol) :
-			flow_home(&packet->destination, packet->destination_port, packet->protocol);
+	__u64 home = direction == FLOW_ANSWERS ?
+			     flow_home(&packet->destination, packet->destination_port,
+				       packet->protocol) :
+			     flow_home(&packet->source, packet->source_port, packet->protocol);
 
 	ref->flow = 0;
-	if (!towards_backend && !flow_may_be_reply(packet))
+	if (direction == FLOW_ANSWERS && !flow_may_be_reply(packet))
 		return 0;
-	if (flow_find(home, packet, towards_backend, now, ref))
+	if (flow_find(home, packet, direction, now, ref))
 		return 1;
-	if (!towards_backend || LIKELY(!flow_may_overflow(home, now)) ||
-	    !flow_find(flow_overflow(packet), packet, 1, now, ref))
+	if (direction != FLOW_ASKS || LIKELY(!flow_may_overflow(home, now)) ||
+	    !flow_find(flow_overflow(packet), packet, FLOW_ASKS, now, ref))
 		return 0;
 	flow_note_overflow(home, now);
 	return 1;
@@ -201,8 +224,17 @@ INLINE int flow_unchanged(const struct flow_ref *ref)
 {
 	__u64 word = READ_ONCE(ref->flow->word);
 
-	return word >> FLOW_GENERATION_SHIFT == ref->word >> FLOW_GENERATION_SHIFT &&
+	return !((word ^ ref->word) >> FLOW_GENERATION_SHIFT & FLOW_GENERATION_MASK) &&
 	       flow_state(word) >= FLOW_LIVE;
+}
+
+/*
+ * A known flow's packet belongs to it, but for a SYN on a tuple that nobody has confirmed yet or that may
+ * be over: that may begin another (flow_reused()).
+ */
+INLINE int flow_goes_on(const struct flow_ref *ref, const struct packet *packet)
+{
+	return !(packet->flags & PACKET_SYN) || flow_state(ref->word) == FLOW_ESTABLISHED;
 }
 
 /*
@@ -244,7 +276,7 @@ INLINE int flow_touch(const struct flow_ref *ref, __u32 segment, int towards_bac
 		__u64 seen = __sync_val_compare_and_swap(&ref->flow->word, word, next);
 
 		if (seen == word || flow_state(seen) < FLOW_LIVE ||
-		    (seen ^ word) >> FLOW_GENERATION_SHIFT)
+		    (seen ^ word) >> FLOW_GENERATION_SHIFT & FLOW_GENERATION_MASK)
 			return tick;
 		word = seen;
 	}

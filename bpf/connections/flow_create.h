@@ -30,10 +30,9 @@ struct new_flow {
 	const addr *backend;
 	__be16 backend_port;
 	__be16 snat_port;
-	__u64 bits;	/* service_id, source, SNAT, BRIDGED, as in word */
+	__u64 bits;	/* kind, service_id, source, PORTED, BRIDGED, as in word */
 	int takes_over; /* a signpost: the place of one that looks alike, if it is dispensable */
-	const struct way
-		*way; /* its way and backend, before anybody finds it; 0: none is written */
+	const struct way *way; /* its way and backend, before anybody finds it */
 	__u32 spared; /* a flow: the place of its signpost, which must not make room for it */
 };
 
@@ -47,14 +46,13 @@ enum flow_created {
 	FLOW_CREATED = 0,
 	FLOW_TABLE_FULL = 1,
 	FLOW_CONTENDED = 2, /* another CPU was faster somewhere: look up again */
-	FLOW_CLASH =
-		4, /* another flow of this client has this backend: only SNAT can tell replies apart */
+	FLOW_CLASH = 4, /* another connection of this client has this backend: needs another port */
 	FLOW_OVERFLOWS =
-		8, /* no room at home beside this client's other flows: needs SNAT as well */
+		8, /* no room at home beside this client's other flows: needs another port as well */
 	FLOW_UNDECIDED = 16, /* a rival that may yet withdraw: to be met again (never returned) */
 };
 
-/* Whether a flow may live in the overflow: only SNATed ones, whose replies find it there. */
+/* Whether a flow may live in the overflow: only PORTED ones, whose replies find it there. */
 enum flow_homes {
 	FLOW_AT_HOME = 0,
 	FLOW_ANYWHERE = 1,
@@ -96,23 +94,22 @@ enum rival {
 	RIVAL_NONE,
 	RIVAL_KIN,   /* the same client, but no matter */
 	RIVAL_SAME,  /* this very flow */
-	RIVAL_CLASH, /* same client and backend, another VIP: replies look alike */
+	RIVAL_CLASH, /* same client and backend, another VIP: the stack cannot tell them apart */
 };
 
 INLINE int flow_rivalry(struct flow *flow, __u64 word, const struct new_flow *new, __u64 protocol)
 {
 	const struct packet *packet = new->packet;
 
-	if (flow_state(word) < FLOW_TENTATIVE ||
-	    (word & (3ULL << FLOW_PROTOCOL_SHIFT)) != protocol ||
+	if (flow_state(word) < FLOW_TENTATIVE || (word & FLOW_PROTOCOL_MASK) != protocol ||
 	    flow->client_port != packet->source_port ||
 	    !same_address(&flow->client, &packet->source))
 		return RIVAL_NONE;
-	if (!((word | new->bits) & FLOW_TURNED) && flow->vip_port == packet->destination_port &&
+	if (!((word | new->bits) & FLOW_SIGNPOST) && flow->vip_port == packet->destination_port &&
 	    same_address(&flow->vip, &packet->destination))
 		return RIVAL_SAME;
-	if (!(new->bits &FLOW_SNAT) && (word & (FLOW_SNAT | FLOW_TURNED)) != FLOW_SNAT &&
-	    flow->backend_port == new->backend_port &&same_address(&flow->backend, new->backend))
+	if (!flow_hides_client(word) && !flow_hides_client(new->bits) &&
+	    flow->backend_port == new->backend_port && same_address(&flow->backend, new->backend))
 		return RIVAL_CLASH;
 	return RIVAL_KIN;
 }
@@ -247,7 +244,7 @@ INLINE __u64 flow_publish(struct flow *flow, __u64 old, const struct new_flow *n
 }
 
 /*
- * Creates a flow. What the SNATed ones need besides is new_flow.h's.
+ * Creates an entry. What flows with another source need besides is new_flow.h's.
  *
  * The home is judged once, before. Once the flow stands there, its words are looked at again: what has
  * not changed has been judged, since an entry's content changes with its word only. Rivals that came
@@ -326,11 +323,14 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 
 	if (!tentative)
 		return FLOW_CONTENDED;
-	if (new->way) {
-		struct way *here = way_of(set, slot);
 
-		if (here)
-			*here = *new->way;
+	struct way *way = way_of(set, slot);
+
+	if (way) {
+		if (new->way)
+			*way = *new->way;
+		else /* what stands there is of the place's last tenant */
+			__builtin_memset(way, 0, sizeof(*way));
 	}
 	if (UNLIKELY(best >> 8 < FLOW_VACANT))
 		count_flow_event(flow_state(old) < FLOW_ESTABLISHED ? FLOW_EVENT_EVICTED_NEW :
@@ -343,7 +343,7 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 	if (UNLIKELY(result))
 		result = flow_contend(first, place, new, protocol, now) |
 			 flow_contend(second, place, new, protocol, now);
-	if (!(new->bits &FLOW_TURNED) && UNLIKELY(flow_may_overflow(home, now))) {
+	if (!(new->bits &FLOW_SIGNPOST) && UNLIKELY(flow_may_overflow(home, now))) {
 		flow_sets(flow_overflow(packet), &over_first, &over_second);
 		result |= flow_contend(over_first, place, new, protocol, now) |
 			  flow_contend(over_second, place, new, protocol, now);

@@ -4,16 +4,18 @@
  *
  * `word` is an entry's state and its lock; it changes by compare-and-swap only:
  *
- *   bits  0..25 time      tick of the last packet; a tick is about half a second, so it comes round
- *                         after a year
- *        26..29 state     below
- *        30..31 protocol  enum flow_protocol
+ *   bits  0..24 time      tick of the last packet; a tick is about half a second, so it comes round
+ *                         after half a year
+ *        25..28 state     below
+ *        29..30 protocol  enum flow_protocol
+ *        31     BRIDGED   backend on the client's own bridge: the way to it is in `ways`
  *        32..47 service_id
- *        48     SNAT      the backend sees another source: snat_port, and the source numbered below
- *        49     TURNED    a signpost for replies to an SNATed flow, see flow.h
- *        50     BRIDGED   backend on the client's own bridge: the way to it is in `ways`
+ *        48..49 kind      see flow.h
+ *        50     PORTED    the client has another port (snat_port) from where its packets enter on, so
+ *                         that the kernel's stack can tell it from another connection of this client
  *        51..55 generation, one more at each claim, so that a reader notices a change of tenant
- *        56..63 source    number in snat_sources
+ *        56..63 source    number in snat_sources of the address that the backend sees as its client
+ *                         (from snat_port); 0: it sees the client's own address
  *
  *   FREE -> CLAIMED (being written) -> TENTATIVE (complete, contenders may still withdraw it) -> NEW
  *
@@ -41,17 +43,23 @@
 #include "ground/maps.h"
 #include "packet/parse.h"
 
-#define FLOW_TIME_MASK 0x3ffffffULL
-#define FLOW_STATE_SHIFT 26
+#define FLOW_TIME_MASK 0x1ffffffULL
+#define FLOW_STATE_SHIFT 25
 #define FLOW_STATE_MASK 0xfULL
-#define FLOW_PROTOCOL_SHIFT 30
+#define FLOW_PROTOCOL_SHIFT 29
+#define FLOW_PROTOCOL_MASK (3ULL << FLOW_PROTOCOL_SHIFT)
+#define FLOW_BRIDGED (1ULL << 31)
 #define FLOW_SERVICE_SHIFT 32
-#define FLOW_SNAT (1ULL << 48)
-#define FLOW_TURNED (1ULL << 49)
-#define FLOW_BRIDGED (1ULL << 50)
+#define FLOW_SIGNPOST (1ULL << 48)
+#define FLOW_PASS (1ULL << 49)
+#define FLOW_KIND_MASK (3ULL << 48)
+#define FLOW_PORTED (1ULL << 50)
 #define FLOW_GENERATION_SHIFT 51
 #define FLOW_GENERATION_MASK 0x1fULL
 #define FLOW_SOURCE_SHIFT 56
+/* of a signpost: */
+#define SIGNPOST_HELD FLOW_BRIDGED
+#define SIGNPOST_OF_NODE FLOW_PORTED /* the client is the node itself */
 
 enum flow_state {
 	FLOW_FREE = 0,

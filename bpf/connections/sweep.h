@@ -21,7 +21,7 @@ INLINE void sweep_entry(struct flow *flow, struct census *census, __u32 now)
 	__u64 word = READ_ONCE(flow->word);
 	__u32 state = flow_state(word);
 	__u32 kind = (state > FLOW_RESET ? FLOW_RESET : state) +
-		     (word & FLOW_TURNED ? CENSUS_SIGNPOSTS : 0);
+		     (word & FLOW_SIGNPOST ? CENSUS_SIGNPOSTS : 0);
 
 	if (state != FLOW_FREE && flow_expired(word, now)) {
 		if (__sync_val_compare_and_swap(&flow->word, word, flow_freed(word)) == word)

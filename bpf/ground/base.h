@@ -57,6 +57,15 @@ INLINE int same_address(const addr *a, const addr *b)
 #endif
 }
 
+INLINE int is_zero(const addr *address)
+{
+#if FAMILY == 4
+	return !address->word[0];
+#else
+	return !(address->word[0] | address->word[1] | address->word[2] | address->word[3]);
+#endif
+}
+
 /* The other header names only 32 bits of the cookie. */
 static __u64 (*socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
 

@@ -52,6 +52,12 @@ INLINE __u32 ctx_segment_bytes(context *ctx)
 	return 0;
 }
 
+/* The first bytes of the frame; by the kernel's hand, since nothing of it need be at hand yet. */
+INLINE int ctx_read(context *ctx, void *bytes, __u32 count)
+{
+	return bpf_xdp_load_bytes(ctx, 0, bytes, count);
+}
+
 /* Headers are there from the start. */
 INLINE void ctx_pull(context *ctx, __u32 bytes)
 {
@@ -104,6 +110,11 @@ INLINE __u64 ctx_bytes(context *ctx)
 	return ctx->len - LINK_HEADER_BYTES;
 }
 
+INLINE int ctx_read(context *ctx, void *bytes, __u32 count)
+{
+	return bpf_skb_load_bytes(ctx, 0, bytes, count);
+}
+
 /* Makes the first `bytes` readable: some drivers deliver headers in a page fragment. */
 INLINE void ctx_pull(context *ctx, __u32 bytes)
 {
@@ -121,9 +132,6 @@ INLINE __u32 ctx_segment_bytes(context *ctx)
 
 #endif
 
-/* In NOTE_MTU, where no MTU is as small: the packet has come to the end of its hops. */
-#define HOPS_ENDED 1
-
 /*
  * What one of our programs leaves to the next about a packet: numbers in notes, which at TC stand in
  * the socket buffer; more than that in `scratch`, of which each CPU has one. It is this packet's until
@@ -132,11 +140,10 @@ INLINE __u32 ctx_segment_bytes(context *ctx)
  */
 enum note {
 	NOTE_ATTEMPT = 0,     /* CALL_NEW_FLOW and CALL_NEW_SNAT_FLOW: see go_on() */
-	NOTE_HOOK = 0,	      /* CALL_FRAGMENT: where it leaves */
 	NOTE_REASON = 1,      /* CALL_REJECT: why */
 	NOTE_SCTP_CHANGE = 1, /* CALL_SCTP: exclusive-or of the old and new first 4 bytes */
 	NOTE_SEND = 2,	      /* CALL_SCTP: and then; CALL_REJECT: bits only: see send_by() */
-	NOTE_MTU = 3,	      /* CALL_REJECT: of the way that it is too big for, HOPS_ENDED, or 0 */
+	NOTE_MTU = 3,	      /* CALL_REJECT: of the way that it is too big for, or 0 */
 	/* without link header, until the packet is sent: whose MAC address it shall get */
 	NOTE_MAC_HIGH = 0,
 	NOTE_MAC_LOW = 3,

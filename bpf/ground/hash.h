@@ -44,25 +44,31 @@ INLINE __u32 hash_choice(const addr *client, __be16 client_port, const addr *vip
 	       16;
 }
 
-/* A bit of a filter; `hash`: of what stands before the address, or 0. */
-INLINE __u32 hash_bit(__u32 hash, const addr *address)
+/* A hash for filters; `hash`: of what stands before the address, or 0. */
+INLINE __u32 hash_address(__u32 hash, const addr *address)
 {
 #pragma unroll
 	for (int i = 0; i < ADDRESS_WORDS; i++) {
 		hash = (hash ^ address->word[i]) * 0x9e3779b1U;
 		hash ^= hash >> 15;
 	}
-	return hash & (FILTER_WORDS * 64 - 1);
+	return hash;
 }
 
 /* The agent computes the same (ebpf_lb/datapath), see `vip_filter` in maps.h. */
 INLINE __u32 hash_filter(const addr *address)
 {
-	return hash_bit(0, address);
+	return hash_address(0, address) & (FILTER_WORDS * 64 - 1);
 }
 
 /* See `repliers` in maps.h. */
 INLINE __u32 hash_replier(const addr *address, __be16 port)
 {
-	return hash_bit(port * 0x85ebca6bU, address);
+	return hash_address(port * 0x85ebca6bU, address) & (FILTER_WORDS * 64 - 1);
+}
+
+/* See `known_ends` in maps.h. The agent computes the same. */
+INLINE __u32 hash_end(const addr *address, __be16 port)
+{
+	return hash_address(port * 0x85ebca6bU, address) & (KNOWN_ENDS_WORDS * 64 - 1);
 }

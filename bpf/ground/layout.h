@@ -110,9 +110,24 @@ struct flow {
 	__be16 client_port;
 	__be16 vip_port;
 	__be16 backend_port;
-	__be16 snat_port; /* the client's port as the backend sees it, where SNATed */
+	__be16 snat_port; /* the client's port as the backend sees it, where that is another source */
 #if FAMILY == 4
 	__u32 pad;
+#endif
+};
+
+/* The same bytes where the entry is a signpost: see flow.h. */
+struct signpost {
+	__u64 word;
+	addr source; /* whom the backend sees as its client */
+	addr client; /* who that is */
+	addr backend;
+	__be16 source_port;
+	__be16 client_port;
+	__be16 backend_port;
+	__be16 pad;
+#if FAMILY == 4
+	__u32 pad2;
 #endif
 };
 
@@ -122,8 +137,8 @@ struct flow_set {
 
 /* What is not needed for every packet of a flow; same index as its entry. See way.h. */
 struct way {
-	__u32 backend_id; /* of a signpost: the place of its flow */
-	__u32 ifindex; /* and how: see send_by(). 0: leave it to the stack */
+	__u32 backend_id; /* 0 beside a signpost */
+	__u32 ifindex;	  /* and how: see send_by(). 0: not known */
 	__u8 destination_mac[6];
 	__u8 source_mac[6];
 };
@@ -183,13 +198,8 @@ struct flow_end {
 struct interface {
 	__u32 bridge;	    /* its bridge's ifindex; 0: none */
 	__u8 source_id;	    /* the entry in snat_sources for packets that leave here; 0: none */
-	__u8 pad[3];
-};
-
-/* bits of fragment.flags */
-enum fragment_flag {
-	FRAGMENT_BY_STACK = 1,	 /* the first one went to the kernel to be fragmented: all must */
-	FRAGMENT_MASQUERADE = 2, /* come from there, and have their client's address still */
+	__u8 pad;
+	__u8 mac[6]; /* of frames that are for this node; zeroes: not known */
 };
 
 /* Later fragments carry no ports: the first one leaves them here. */
@@ -205,9 +215,7 @@ struct fragment {
 	__be16 source_port;
 	__be16 destination_port;
 	__be32 new_id; /* the datagram's own, where its source is translated */
-	__u8 flags;
-	__u8 source_id;	  /* FRAGMENT_MASQUERADE: the number of its new source in snat_sources */
-	__be16 snat_port; /* likewise */
+	__u32 noted;   /* ticks: another datagram may have the same identification later */
 };
 
 /* What an entry of `sockets` says about a socket of the node's own. */

@@ -30,6 +30,9 @@ BPF_F_TABLE("array:" PIN "/masqueraded", u32, u64, masqueraded, FILTER_WORDS, 0)
  * flow is. Spares what comes from elsewhere the search for its flow. All bits are set where flows are
  * older than this map. */
 BPF_F_TABLE("array:" PIN "/repliers", u32, u64, repliers, FILTER_WORDS, 0);
+/* Which addresses and ports may be a frontend's or a backend's: likewise one bit, set by the agent before
+ * either is written. Spares all other packets the search for connections that may be taken for a flow. */
+BPF_F_TABLE("array:" PIN "/known_ends", u32, u64, known_ends, KNOWN_ENDS_WORDS, ARRAY_MAPPED);
 /* Agent writes, programs read once a new flow. Full: reported, the Service is not programmed. */
 BPF_F_TABLE("array:" PIN "/services", u32, struct service, services, SERVICES_MAX, ARRAY_MAPPED);
 /* Agent gives out contiguous regions; a freed one is given out again a second later at the soonest. */
@@ -94,6 +97,8 @@ BPF_F_TABLE("array:" PIN_NODE "/reject_bucket", u32, struct token_bucket, reject
 BPF_F_TABLE("percpu_array:" PIN "/scratch", u32, struct scratch, scratch, 1, 0);
 /* Programs write and read: the tick at which a flow last used loopback. */
 BPF_F_TABLE("array:" PIN "/loopback_used", u32, u32, loopback_used, 1, 0);
+/* Likewise, at which a connection past the Services last needed another port. */
+BPF_F_TABLE("array:" PIN "/direct_moved", u32, u32, direct_moved, 1, 0);
 /* The slow paths of one unit's programs (enum slow_path); XDP programs have an array of their own. */
 BPF_F_TABLE("prog:" PIN_CALLS "/calls", u32, u32, calls, 32, 0);
 /* clang-format on */
@@ -137,6 +142,13 @@ INLINE __u64 *masqueraded_get(__u32 index)
 INLINE __u64 *repliers_get(__u32 index)
 {
 	return repliers.lookup(&index);
+}
+
+INLINE __u64 known_ends_get(__u32 index)
+{
+	__u64 *bits = known_ends.lookup(&index);
+
+	return bits ? *bits : 0;
 }
 
 INLINE struct flow_set *flow_set_get(__u32 index)
@@ -296,6 +308,13 @@ INLINE __u32 *loopback_used_get(void)
 	__u32 index = 0;
 
 	return loopback_used.lookup(&index);
+}
+
+INLINE __u32 *direct_moved_get(void)
+{
+	__u32 index = 0;
+
+	return direct_moved.lookup(&index);
 }
 
 INLINE void call_slow_path(void *ctx, __u32 index)

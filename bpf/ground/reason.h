@@ -26,6 +26,7 @@ enum reason {
 	REASON_SOCKET = 4,		  /* translated at the socket: connect or sendmsg */
 	REASON_ICMP_ERROR = 5,		  /* ICMP error about a packet of a known flow, headers restored */
 	REASON_XDP = 6,			  /* of these, sent on by XDP, without the stack; counted above as well */
+	REASON_MASQUERADED = 7,		  /* of these, an address of this node stood for the client's; counted above as well */
 	/* rejected */
 	REASON_NO_ENDPOINTS = 16,	  /* the Service has no usable endpoint: refused
 		 * Remedy: `ebpf-lb services NAME` tells which endpoints there are and why none is usable: look
@@ -76,6 +77,8 @@ enum reason {
 		 * Remedy: ask an address that a Service has: this one has been deleted, or never was */
 	REASON_SCTP_FRAGMENT = 48,	  /* a fragment of SCTP whose ports must change: its checksum covers all the others
 		 * Remedy: lower the SCTP stack's path MTU, so that it does not fragment */
+	REASON_REDIRECT = 49,		  /* an ICMP redirect about a translated packet: it would lead past the translation
+		 * Remedy: none is needed: packets go on by the way they had */
 	/* passed with a reason */
 	REASON_TRUNCATED = 64,		  /* a header runs past the packet's end
 		 * Remedy: none is needed: the stack judges such packets */

@@ -49,25 +49,8 @@ INLINE __be32 fresh_id(const addr *destination)
 	return FAMILY == 4 ? htons16(number) : htonl32(number);
 }
 
-/*
- * May the kernel fragment it? Asked of a packet that is too big for its way: then a fragment that is
- * not the first comes too late, the first one has gone another way.
- */
-INLINE int may_be_fragmented(context *ctx, const struct packet *packet)
-{
-#if FAMILY == 4
-	struct iphdr *ip = (void *)(long)ctx->data + LINK_HEADER_BYTES;
-
-	return !(packet->flags & PACKET_LATER_FRAGMENT) &&
-	       (void *)(ip + 1) <= (void *)(long)ctx->data_end &&
-	       !(ip->frag_off & htons16(IPV4_DONT_FRAGMENT));
-#else
-	return 0; /* no router does (RFC 8200) */
-#endif
-}
-
 /* To be called before the packet is rewritten: the others carry the addresses of the wire. */
-INLINE void fragment_note(const struct packet *packet, __be32 new_id)
+INLINE void fragment_note(const struct packet *packet, __be32 new_id, __u32 now)
 {
 	struct fragment_key key;
 	struct fragment value = {};
@@ -76,50 +59,31 @@ INLINE void fragment_note(const struct packet *packet, __be32 new_id)
 	value.source_port = packet->source_port;
 	value.destination_port = packet->destination_port;
 	value.new_id = new_id;
-	value.flags = packet->flags & PACKET_BY_STACK ? FRAGMENT_BY_STACK : 0;
+	value.noted = now;
 	fragment_set(&key, &value);
 }
 
-/*
- * A packet goes to the kernel to be fragmented, on its way to `destination`: what its fragments need
- * when they leave. If it is the first of several itself, the others follow (fragment_note()).
- */
-INLINE void note_for_kernel(const struct packet *packet, const addr *destination,
-			    __be16 destination_port, __u32 source_id, __be16 snat_port)
+/* What the first fragment has left for this one; an older datagram's counts no more. */
+INLINE struct fragment *fragment_of(const struct packet *packet, __u32 now)
 {
 	struct fragment_key key;
-	struct fragment value = {};
+	struct fragment *fragment;
 
 	fragment_key_of(packet, &key);
-	key.destination = *destination;
-	value.source_port = packet->source_port;
-	value.destination_port = destination_port;
-	value.new_id = fresh_id(destination);
-	value.flags = FRAGMENT_MASQUERADE;
-	value.source_id = source_id;
-	value.snat_port = snat_port;
-	fragment_set(&key, &value);
-}
-
-INLINE struct fragment *fragment_of(const struct packet *packet)
-{
-	struct fragment_key key;
-
-	fragment_key_of(packet, &key);
-	return fragment_get(&key);
+	fragment = fragment_get(&key);
+	return fragment && now - READ_ONCE(fragment->noted) <= TIMEOUT_FRAGMENT ? fragment : 0;
 }
 
 /* Gives a later fragment its ports. Returns 0 if its first one was not seen. */
 /* rule: CO-23 */
-INLINE int fragment_recall(struct packet *packet)
+INLINE int fragment_recall(struct packet *packet, __u32 now)
 {
-	struct fragment *fragment = fragment_of(packet);
+	struct fragment *fragment = fragment_of(packet, now);
 
 	if (!fragment)
 		return 0;
 	packet->source_port = fragment->source_port;
 	packet->destination_port = fragment->destination_port;
-	packet->flags |= fragment->flags & FRAGMENT_BY_STACK ? PACKET_BY_STACK : 0;
 	return 1;
 }
 
@@ -179,7 +143,7 @@ INLINE int let_be_fragmented(context *ctx, const struct packet *packet)
  * and where they go on from another source, `destination` knows them by an identification of their own.
  */
 INLINE void prepare_fragment(context *ctx, const struct packet *packet, int other_source,
-			     const addr *destination)
+			     const addr *destination, __u32 now)
 {
 	struct fragment *fragment;
 
@@ -187,11 +151,11 @@ INLINE void prepare_fragment(context *ctx, const struct packet *packet, int othe
 		__be32 id = other_source ? fresh_id(destination) : packet->fragment_id;
 
 		/* the others must have the same, whatever it is */
-		fragment_note(packet,
-			      write_fragment_id(ctx, packet, id) ? id : packet->fragment_id);
+		fragment_note(packet, write_fragment_id(ctx, packet, id) ? id : packet->fragment_id,
+			      now);
 		return;
 	}
-	fragment = fragment_of(packet);
+	fragment = fragment_of(packet, now);
 	if (fragment && fragment->new_id != packet->fragment_id)
 		write_fragment_id(ctx, packet, fragment->new_id);
 }

@@ -16,8 +16,7 @@ enum packet_flag {
 	PACKET_LATER_FRAGMENT = 16, /* has none */
 	PACKET_ICMP_ERROR = 32,	    /* never to be answered by an ICMP error (RFC 1122, RFC 4443) */
 	PACKET_ACK = 64,
-	PACKET_BY_STACK =
-		128, /* IPv4: the kernel is to fragment it, or has to the first of its datagram */
+	PACKET_REDIRECT = 128, /* an ICMP error that tells of another router */
 };
 
 enum parse_result {
@@ -139,6 +138,8 @@ INLINE int parse(void *data, void *data_end, struct packet *packet)
 		/* all but echo, timestamp, information and address mask are errors */
 		if (*type == 3 || *type == 4 || *type == 5 || *type == 11 || *type == 12)
 			packet->flags |= PACKET_ICMP_ERROR;
+		if (*type == 5)
+			packet->flags |= PACKET_REDIRECT;
 		return PARSE_OTHER;
 	}
 	return parse_ports(data, data_end,
@@ -214,6 +215,8 @@ INLINE int parse(void *data, void *data_end, struct packet *packet)
 			return PARSE_TRUNCATED;
 		if (*type < 128 || *type == 137) /* errors and redirect */
 			packet->flags |= PACKET_ICMP_ERROR;
+		if (*type == 137)
+			packet->flags |= PACKET_REDIRECT;
 		return PARSE_OTHER;
 	}
 	return parse_ports(data, data_end,

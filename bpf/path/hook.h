@@ -17,24 +17,25 @@ enum hook {
 	HOOK_FROM_NODE,	   /* egress of it or of loopback: what the node's own sockets send */
 };
 
-/* Indices in `calls`, of which XDP has its own. The first four exist for each hook at which connections begin. */
+/* Indices in `calls`, of which XDP has its own. The first six exist for each hook at which connections begin. */
 enum slow_path {
 	CALL_NEW_FLOW = 0,	/* `scratch` has: the packet */
 	CALL_NEW_SNAT_FLOW = 1, /* and the verdict */
 	CALL_TRANSLATE = 2,	/* and the flow */
 	CALL_REPLY = 3,
+	CALL_SECOND_SIGNPOST = 4, /* as for CALL_TRANSLATE */
+	CALL_DIRECT = 5,
 	CALLS_OF_POD = 0,
-	CALLS_OF_OUTSIDE = 4,
-	CALLS_OF_NODE = 8,
-	CALL_REJECT = 12,
-	CALL_SCTP = 13,
-	CALL_FRAGMENT = 14,
-	CALL_IPV6 = 15,	      /* at XDP: this hook's program for IPv6 */
-	CALL_ICMP_ERROR = 16, /* and the hook's number */
-	CALL_DIRECT = 24,
-	CALL_BIG_REPLY = 25,
-	CALL_FROM_NODE = 26,
-	CALL_DROP = 23, /* `scratch` has: why the packet ends, and on its way to whom */
+	CALLS_OF_OUTSIDE = 8,
+	CALLS_OF_NODE = 16,
+	CALL_FROM_NODE = 22, /* of a known flow, what the node itself sends */
+	CALL_DROP = 23,	     /* `scratch` has: why the packet ends, and on its way to whom */
+	CALL_IPV6 = 6,	     /* at XDP: this hook's program for IPv6 */
+	CALL_REJECT = 24,
+	CALL_SCTP = 25,
+	CALL_POD_LEAVES = 26,
+	CALL_OUTSIDE_LEAVES = 27,
+	CALL_ICMP_ERROR = 28, /* and the hook's number */
 };
 
 INLINE __u32 calls_of(int hook)
@@ -171,6 +172,18 @@ INLINE void try_new_flow(context *ctx, const struct packet *packet, int hook)
 	call_slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
 }
 
+/* For a packet whose tuple is known: whether it goes on or begins anew is for CALL_NEW_FLOW to see. */
+INLINE int call_known_flow(context *ctx, const struct packet *packet, int hook)
+{
+	struct scratch *scratch = scratch_get();
+
+	if (!scratch)
+		return NEXT;
+	scratch->packet = *packet;
+	ctx_set_note(ctx, NOTE_ATTEMPT, 1);
+	return slow_path(ctx, CALL_NEW_FLOW + calls_of(hook));
+}
+
 INLINE int call_new_flow(context *ctx, const struct packet *packet, int hook)
 {
 	try_new_flow(ctx, packet, hook);
@@ -178,9 +191,8 @@ INLINE int call_new_flow(context *ctx, const struct packet *packet, int hook)
 	return AT_XDP ? NEXT : drop(ctx, REASON_CONTENTION);
 }
 
-/* As refuse(), or it may yet go another way (CALL_BIG_REPLY). */
-INLINE int answer_by(context *ctx, __u32 program, __u32 reason, __u32 mtu, int hook,
-		     __u32 service_id)
+/* The packet is not sent on but answered. `mtu`: as in NOTE_MTU. `service_id`: as in drop_of(). */
+INLINE int refuse(context *ctx, __u32 reason, __u32 mtu, int hook, __u32 service_id)
 {
 	struct scratch *scratch = scratch_get();
 
@@ -192,13 +204,7 @@ INLINE int answer_by(context *ctx, __u32 program, __u32 reason, __u32 mtu, int h
 	ctx_set_note(ctx, NOTE_MTU, mtu);
 	/* the node's own socket hears it as if it had come in from there */
 	ctx_set_note(ctx, NOTE_SEND, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
-	return slow_path(ctx, program);
-}
-
-/* The packet is not sent on but answered. `mtu`: as in NOTE_MTU. `service_id`: as in drop_of(). */
-INLINE int refuse(context *ctx, __u32 reason, __u32 mtu, int hook, __u32 service_id)
-{
-	return answer_by(ctx, CALL_REJECT, reason, mtu, hook, service_id);
+	return slow_path(ctx, CALL_REJECT);
 }
 
 /* A packet that could not be read to the end. Passed: it may be somebody else's business. */

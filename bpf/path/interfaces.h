@@ -3,48 +3,89 @@
  * What happens at an interface, in which order. Two kinds of interfaces, two directions:
  *
  * Pods' (the host's side). Ingress: what the pod sends; to one of our addresses it is translated.
- * Egress: what the pod receives; the source of replies is restored.
+ * Egress: what the pod receives; the source of replies is restored, and hairpins are masqueraded.
  *
- * Uplinks and tunnels. Ingress: outside clients to one of our addresses are translated, with SNAT
- * where the backend is on another node, and replies to what was SNATed are sent back to the client.
- * XDP does the latter two before, where it can do so alone (xdp.h).
- * Egress: the source of replies from backends here is restored; and what the node's own sockets send
- * to a frontend past the cgroup hooks (raw sockets, kernel clients, no cgroup v2) is translated.
+ * Uplinks and tunnels. Ingress: outside clients to one of our addresses are translated, and replies to
+ * what was masqueraded get their client back. XDP does all of it before, where it can do so alone (xdp.h).
+ * Egress: what goes to a backend on another node is masqueraded where it must be; the source of replies
+ * is restored; and what the node's own sockets send to a frontend past the cgroup hooks (raw sockets,
+ * kernel clients, no cgroup v2) is translated.
  *
  * Loopback. Egress: the same, to a frontend that is an address of the node's own; and the source of
  * replies from a backend that is a process of the node's own is restored.
  */
 #pragma once
 
-#include "path/own_connections.h"
+#include "path/other_connections.h"
 #include "services/service_network.h"
 #include "services/decide.h"
 #include "path/translate.h"
 
 /* Does the packet name its flow? A later fragment does if its first one was seen. */
-INLINE int knows_ports(struct packet *packet)
+INLINE int knows_ports(struct packet *packet, __u32 now)
 {
-	return LIKELY(!(packet->flags & PACKET_LATER_FRAGMENT)) || fragment_recall(packet);
+	return LIKELY(!(packet->flags & PACKET_LATER_FRAGMENT)) || fragment_recall(packet, now);
 }
 
 /*
- * Ingress: to an address of ours, but not towards a backend. It comes back from one, to what was
- * SNATed or to the node itself.
+ * Is the frame for another host, or for a group? Pods' interfaces may be a bridge's ports, where frames
+ * carry the MAC address of the bridge: there only groups can be told. (linux/if_packet.h)
  */
+#define PACKET_HOST 0
+#define PACKET_OTHERHOST 3
+
+/* rule: CO-22 */
+INLINE int is_for_others(context *ctx, int hook)
+{
+#ifdef XDP
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
+
+	/* a group; for another host, see finishes_here() and frame_is_for_us() */
+	return (void *)(ethernet + 1) > (void *)(long)ctx->data_end || ethernet->h_dest[0] & 1;
+#else
+	if (LIKELY(ctx->pkt_type == PACKET_HOST))
+		return 0;
+	if (ctx->pkt_type != PACKET_OTHERHOST)
+		return 1;
+#if LINK_HEADER_BYTES
+	return hook == HOOK_FROM_OUTSIDE && !frame_is_for_us(ctx);
+#else
+	return 0;
+#endif
+#endif
+}
+
+/* At a frontend with consistent hashing, another node may have had the connection before. */
+INLINE int may_be_taken_over(const struct packet *packet, int hook)
+{
+	struct frontend *frontend;
+
+	if (hook != HOOK_FROM_OUTSIDE || packet->flags & PACKET_RST)
+		return 0;
+	frontend = exact_frontend(&packet->destination, packet->destination_port, packet->protocol);
+	return frontend && frontend->flags & FRONTEND_CONSISTENT;
+}
+
+/*
+ * Ingress: to an address of ours, and of no known flow. It comes back from a backend, to what was
+ * masqueraded or to the node itself; or it opens a connection. All else is the stack's: a connection
+ * older than its Service, another proxy's, an answer to somebody's own.
+ */
+/* rule: CO-1 */
 INLINE int back_to_client(context *ctx, struct packet *packet, __u32 now, int hook)
 {
 	struct flow_ref ref;
 
-	if (flow_lookup(packet, 0, now, &ref))
+	if (flow_lookup(packet, FLOW_ANSWERS, now, &ref))
 		return translate_reply(ctx, packet, &ref, now, hook);
-	/* a pod's others have come by CALL_NEW_FLOW, which looks for this by itself */
-	return hook == HOOK_FROM_POD && !(packet->flags & PACKET_LATER_FRAGMENT) ?
-		       NEXT :
-		       call_new_flow(ctx, packet, hook);
+	if (!opens(packet) && !(packet->flags & PACKET_LATER_FRAGMENT) &&
+	    !may_be_taken_over(packet, hook))
+		return NEXT;
+	return call_new_flow(ctx, packet, hook);
 }
 
 /*
- * An uplink's first call did not come off: with their pins, program arrays lose their content. Services
+ * The first call did not come off: with their pins, program arrays lose their content. Services
  * are not served then, but the node must not be cut off: by its own connections, which come this way, an
  * agent learns what it needs to mend that.
  */
@@ -60,60 +101,79 @@ INLINE int from_client(context *ctx, int hook)
 {
 	struct packet packet;
 	struct flow_ref ref;
-	int parsed = read_packet(ctx, &packet);
+	int parsed;
 
+	if (UNLIKELY(is_for_others(ctx, hook)))
+		return NEXT;
+	parsed = read_packet(ctx, &packet);
 	if (UNLIKELY(parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN))
 		return unreadable(ctx, parsed);
 	if (!may_be_ours(&packet.destination)) {
-		if (!AT_XDP && UNLIKELY(packet.flags & PACKET_SYN))
-			call_slow_path(ctx, CALL_DIRECT);
+		if (!AT_XDP && UNLIKELY(may_go_direct(&packet)))
+			call_slow_path(ctx, CALL_DIRECT + calls_of(hook));
 		return NEXT;
 	}
 	if (AT_XDP && !fits_xdp(ctx, &packet, parsed))
 		return NEXT;
 	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
 		return slow_path(ctx, CALL_ICMP_ERROR + hook);
-	if (UNLIKELY(parsed == PARSE_OTHER || !knows_ports(&packet))) {
+
+	__u32 now = TICK();
+
+	if (UNLIKELY(parsed == PARSE_OTHER || !knows_ports(&packet, now))) {
 		if (hook == HOOK_FROM_POD)
 			return call_new_flow(ctx, &packet, hook);
 		try_new_flow(ctx, &packet, hook);
 		return without_slow_paths(ctx);
 	}
-
-	__u32 now = TICK();
-
 	forget_kind(&packet, now);
 	/* rule: CO-10, CO-11 */
-	if (LIKELY(flow_lookup(&packet, 1, now, &ref) && !flow_reused(&ref, &packet)))
-		return translate_to_backend(ctx, &packet, &ref, now, hook);
-	/* half of what XDP sees; at TC rare from pods (hairpins), and too long for an uplink's */
+	if (LIKELY(flow_lookup(&packet, FLOW_ASKS, now, &ref)))
+		return LIKELY(flow_goes_on(&ref, &packet)) ?
+			       translate_to_backend(ctx, &packet, &ref, now, hook) :
+			       call_known_flow(ctx, &packet, hook);
+	/* half of what XDP sees; at TC few, and too long for every packet's program */
 	if (AT_XDP)
 		return back_to_client(ctx, &packet, now, hook);
-	if (hook == HOOK_FROM_POD && !(packet.flags & PACKET_LATER_FRAGMENT))
-		return call_new_flow(ctx, &packet, hook);
 	call_slow_path(ctx, CALL_REPLY + calls_of(hook));
 	return without_slow_paths(ctx);
 }
 
 /*
- * Ingress, behind a tail call: a client opens a connection to what is not an address of ours. It may be the
- * backend of a connection that the same port had by a Service. If that one has ended, it is forgotten:
- * the backend's answers are the new one's. If it has not, the backend cannot tell them apart, and takes
- * the new one's SYN for the old one's: who of the two has gone is found out among themselves (RFC 9293,
- * 3.10.7.4), and the reset that comes of it ends the flow.
+ * Ingress, behind a tail call: a client goes to a backend past the Service. If it has a connection to
+ * that backend by the Service from the same port, and both live, the backend must see two ports.
  */
-INLINE int opens_directly(context *ctx)
+/* rule: CO-5 */
+INLINE int goes_directly(context *ctx, int hook)
 {
+	struct scratch *scratch = scratch_get();
 	struct packet packet;
 	struct packet reply;
 	struct flow_ref ref;
+	__u32 now = TICK();
 
-	if (read_packet(ctx, &packet) != PARSE_OK)
+	if (!scratch || read_packet(ctx, &packet) != PARSE_OK)
+		return NEXT;
+	forget_kind(&packet, now);
+	if (flow_lookup(&packet, FLOW_ASKS, now, &ref) && !flow_over(ref.word)) {
+		if (ref.word & FLOW_PORTED)
+			use_direct(now);
+		return translate_to_backend(ctx, &packet, &ref, now, hook);
+	}
+	if (!opens(&packet))
 		return NEXT;
 	turn_round(&packet, &reply);
-	if (flow_lookup(&reply, 0, TICK(), &ref) && !(ref.word & FLOW_TURNED) &&
-	    flow_may_be_over(ref.word))
-		flow_close(&ref);
+	if (flow_lookup(&reply, FLOW_ANSWERS, now, &ref) && !(ref.word & FLOW_KIND_MASK) &&
+	    flow_over(ref.word))
+		flow_close(&ref); /* that one is over */
+	if (create_untranslated(&packet, &packet.destination, packet.destination_port, FLOW_PASS,
+				now, &ref) != FLOW_CLASH)
+		return NEXT;
+	scratch->packet = packet;
+	decide_other_port(&packet, &scratch->verdict);
+	use_direct(now);
+	ctx_set_note(ctx, NOTE_ATTEMPT, ANOTHER_PORT | PORTED_ON_ENTRY);
+	call_slow_path(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook));
 	return NEXT;
 }
 
@@ -123,13 +183,13 @@ INLINE int reply_from_client(context *ctx, int hook)
 	struct packet packet;
 	__u32 now = TICK();
 
-	if (read_packet(ctx, &packet) != PARSE_OK || !knows_ports(&packet))
+	if (read_packet(ctx, &packet) != PARSE_OK || !knows_ports(&packet, now))
 		return NEXT;
 	forget_kind(&packet, now);
 	return back_to_client(ctx, &packet, now, hook);
 }
 
-/* Egress: replies to a client. */
+/* Egress: replies to a client, and what must be masqueraded. */
 INLINE int to_client(context *ctx, int hook)
 {
 	struct packet packet;
@@ -140,71 +200,116 @@ INLINE int to_client(context *ctx, int hook)
 		return NEXT;
 	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))
 		return slow_path(ctx, CALL_ICMP_ERROR + hook);
-	if (UNLIKELY(is_fragment(&packet))) {
-		ctx_set_note(ctx, NOTE_HOOK, hook);
-		return slow_path(ctx, CALL_FRAGMENT);
+	if (UNLIKELY(is_fragment(&packet)) || may_be_masqueraded_to(&packet.destination) ||
+	    (hook == HOOK_TO_OUTSIDE && UNLIKELY(may_be_ours(&packet.destination))) ||
+	    UNLIKELY(may_be_taken_for_ours(&packet))) {
+		call_slow_path(ctx, hook == HOOK_TO_POD ? CALL_POD_LEAVES : CALL_OUTSIDE_LEAVES);
+		return without_slow_paths(ctx);
 	}
-	if ((hook == HOOK_TO_OUTSIDE && UNLIKELY(may_be_ours(&packet.destination))) ||
-	    UNLIKELY(may_collide(ctx, &packet)))
-		return slow_path(ctx, CALL_FROM_NODE);
 
 	__u32 now = TICK();
 
 	forget_kind(&packet, now);
-	if (LIKELY(parsed == PARSE_OK) && flow_lookup(&packet, 0, now, &ref))
+	if (LIKELY(parsed == PARSE_OK) && flow_lookup(&packet, FLOW_ANSWERS, now, &ref))
 		return translate_reply(ctx, &packet, &ref, now, hook);
 	return hook == HOOK_TO_OUTSIDE ? next_but_for_services(ctx, &packet) : NEXT;
 }
 
-/* A fragment that the kernel made of what must be masqueraded: it has its client's address still. */
-INLINE int masquerade_fragment(context *ctx, struct packet *packet, const struct fragment *fragment)
+/* The node's own connection, or another NAT's, needs another port: a masqueraded flow has this one. */
+INLINE int move_own(context *ctx, const struct packet *packet)
 {
-	struct endpoint_change source;
-	struct endpoint_change destination = {};
-	struct snat_source *node = snat_source_get(fragment->source_id);
+	struct scratch *scratch = scratch_get();
 
-	if (!node)
-		return drop(ctx, REASON_NO_SNAT_SOURCE);
-	source.address = node->address;
-	source.port = fragment->snat_port;
-	source.wanted = 1;
-	packet->source_port = fragment->source_port;
-	packet->destination_port = fragment->destination_port;
-	write_fragment_id(ctx, packet, fragment->new_id);
-	if (rewrite(ctx, packet, &source, &destination))
-		return drop(ctx, REASON_REWRITE_FAILED);
-	return send_on(ctx, packet, &source, &destination, 0);
+	if (!scratch)
+		return NEXT;
+	scratch->packet = *packet;
+	decide_other_port(packet, &scratch->verdict);
+	ctx_set_note(ctx, NOTE_ATTEMPT, ANOTHER_PORT);
+	return slow_path(ctx, CALL_NEW_SNAT_FLOW + CALLS_OF_NODE);
 }
 
 /*
- * Egress, behind a tail call: fragments. They are of a reply; or the kernel has made them of what was
- * too big for its way (translate_to_backend()); or they are the node's own.
+ * An entry was found by client and backend: what leaves towards the backend. Returns GO_ON where the
+ * packet is to be looked at further.
  */
-INLINE int fragment_leaves(context *ctx)
+INLINE int leaves_for_backend(context *ctx, struct packet *packet, struct flow_ref *ref, int own,
+			      __u32 now)
+{
+	struct packet reply;
+	struct flow_ref signpost = *ref;
+	struct endpoint_change client;
+	__u64 word = ref->word;
+
+	if (word & FLOW_SIGNPOST) {
+		if (word & SIGNPOST_HELD)
+			return leave_alone(ctx, packet, ref, 1, now);
+		if (word & SIGNPOST_OF_NODE)
+			return NEXT;
+		turn_round(packet, &reply);
+		if (!follow_signpost(&reply, ref, &client))
+			return GO_ON;
+		if (!same_address(&ref->flow->client, &packet->source))
+			return own && opens(packet) ? move_own(ctx, packet) : NEXT;
+		/* where its packets enter, only its other signpost is kept */
+		flow_mirror(&signpost, flow_state(ref->word), now);
+	} else if (word & FLOW_PASS) {
+		return GO_ON;
+	}
+	return flow_source_id(ref->word) ? masquerade(ctx, packet, ref, now) : GO_ON;
+}
+
+/*
+ * A packet from an address of the node, in a connection that is not ours: known from now on, so that
+ * nothing is masqueraded with its tuple, and its answers open no connection.
+ */
+/* rule: CO-3, CO-4 */
+INLINE void note_own(const struct packet *packet, __u32 now)
+{
+	if (is_known_end(&packet->destination, packet->destination_port))
+		hold_tuple(packet, now);
+	else if (packet->protocol == IPPROTO_UDP && comes_from_frontend(packet))
+		pass_answers(packet, now);
+}
+
+/*
+ * Egress, behind a tail call: fragments; what may have to be masqueraded; what the node itself, or
+ * another NAT, sends to a frontend, to a backend, or from a port that is a frontend.
+ */
+INLINE int leaves(context *ctx, int hook)
 {
 	struct packet packet;
 	struct flow_ref ref;
 	__u32 now = TICK();
 	int parsed = read_packet(ctx, &packet);
+	int to_ours = may_be_ours(&packet.destination);
+	int to_service = hook == HOOK_TO_OUTSIDE && to_ours;
+	int own, end;
 
 	if (parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN)
-		return NEXT;
-	if (parsed == PARSE_OK) {
-		if (FAMILY == 4) {
-			struct fragment *fragment = fragment_of(&packet);
-
-			if (fragment && fragment->flags & FRAGMENT_MASQUERADE)
-				return masquerade_fragment(ctx, &packet, fragment);
+		return to_service ? unreadable(ctx, parsed) : NEXT;
+	if (parsed == PARSE_OK && knows_ports(&packet, now)) {
+		forget_kind(&packet, now);
+		own = forget(may_be_ours(&packet.source), now);
+		if ((own || to_service) && flow_lookup(&packet, FLOW_ASKS, now, &ref) &&
+		    !(ref.word & FLOW_KIND_MASK) &&
+		    (to_service || same_address(&ref.flow->vip, &ref.flow->backend)))
+			return slow_path(ctx, CALL_FROM_NODE);
+		if (flow_lookup(&packet, FLOW_LEAVES, now, &ref)) {
+			end = leaves_for_backend(ctx, &packet, &ref, own, now);
+			if (end != GO_ON)
+				return end;
 		}
-		/* a later fragment without its first: whose it is cannot be told */
-		if (knows_ports(&packet) && flow_lookup(&packet, 0, now, &ref))
-			return translate_reply(ctx, &packet, &ref, now, HOOK_TO_OUTSIDE);
+		if (flow_lookup(&packet, FLOW_ANSWERS, now, &ref))
+			return translate_reply(ctx, &packet, &ref, now, hook);
+		if (own && !to_ours && !is_fragment(&packet))
+			note_own(&packet, now);
+		/* no Service's, unless it opens a connection */
+		if (!opens(&packet))
+			to_service = 0;
 	}
-	if (ctx_note(ctx, NOTE_HOOK) != HOOK_TO_OUTSIDE)
-		return NEXT;
-	if (!may_be_ours(&packet.destination) && !may_collide(ctx, &packet))
-		return next_but_for_services(ctx, &packet);
-	return slow_path(ctx, CALL_FROM_NODE);
+	if (to_service)
+		return call_new_flow(ctx, &packet, HOOK_FROM_NODE);
+	return hook == HOOK_TO_OUTSIDE ? next_but_for_services(ctx, &packet) : NEXT;
 }
 
 /*
@@ -226,43 +331,32 @@ INLINE int over_loopback(context *ctx)
 	if (loopback_in_use(now)) {
 		if (packet.flags & PACKET_ICMP_ERROR)
 			return slow_path(ctx, CALL_ICMP_ERROR + HOOK_TO_OUTSIDE);
-		if (parsed == PARSE_OK && knows_ports(&packet)) {
-			if (flow_lookup(&packet, 1, now, &ref))
+		if (parsed == PARSE_OK && knows_ports(&packet, now)) {
+			if (flow_lookup(&packet, FLOW_ASKS, now, &ref))
 				return slow_path(ctx, CALL_FROM_NODE);
-			if (flow_lookup(&packet, 0, now, &ref))
+			if (flow_lookup(&packet, FLOW_ANSWERS, now, &ref))
 				return slow_path(ctx, CALL_REPLY + CALLS_OF_NODE);
 		}
-	} else if (packet.protocol == IPPROTO_TCP && !(packet.flags & PACKET_SYN)) {
-		return NEXT;
 	}
+	if (has_ports(packet.protocol) && !opens(&packet))
+		return NEXT;
 	return frontend_of(&packet, CLIENT_NODE) ? call_new_flow(ctx, &packet, HOOK_FROM_NODE) :
 						   NEXT;
 }
 
-/*
- * Behind a tail call: what the node itself sends to a frontend, or to an address to which something is
- * masqueraded.
- */
+/* Behind a tail call: of a known flow, what the node itself sends. */
 INLINE int from_node(context *ctx)
 {
 	struct packet packet;
 	struct flow_ref ref;
 	__u32 now = TICK();
-	int parsed = read_packet(ctx, &packet);
 
-	if (parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN)
-		return unreadable(ctx, parsed);
-	if (parsed == PARSE_OK && knows_ports(&packet)) {
-		forget_kind(&packet, now);
-		if (flow_lookup(&packet, 1, now, &ref) && !flow_reused(&ref, &packet))
-			return translate_to_backend(ctx, &packet, &ref, now, HOOK_FROM_NODE);
-		/* to a client that only shares its filter bit with an address of ours */
-		if (flow_lookup(&packet, 0, now, &ref))
-			return slow_path(ctx, CALL_REPLY + CALLS_OF_NODE);
-		/* no Service's, and whether its ports are in use has been seen when it began */
-		if (packet.protocol == IPPROTO_TCP && !(packet.flags & PACKET_SYN) &&
-		    !may_be_ours(&packet.destination))
-			return NEXT;
-	}
-	return call_new_flow(ctx, &packet, HOOK_FROM_NODE);
+	if (read_packet(ctx, &packet) != PARSE_OK || !knows_ports(&packet, now))
+		return NEXT;
+	forget_kind(&packet, now);
+	if (!flow_lookup(&packet, FLOW_ASKS, now, &ref))
+		return call_new_flow(ctx, &packet, HOOK_FROM_NODE);
+	return flow_goes_on(&ref, &packet) ?
+		       translate_to_backend(ctx, &packet, &ref, now, HOOK_FROM_NODE) :
+		       call_known_flow(ctx, &packet, HOOK_FROM_NODE);
 }

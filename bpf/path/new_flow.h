@@ -11,8 +11,9 @@
 
 #include "services/decide.h"
 #include "connections/flow_create.h"
-#include "path/own_connections.h"
+#include "path/other_connections.h"
 #include "services/service_network.h"
+#include "services/still_serves.h"
 #include "path/translate.h"
 
 /*
@@ -20,9 +21,6 @@
  * one of CALL_NEW_FLOW, two behind the last: the established flow, and SCTP's checksum or a refusal.
  */
 #define MAX_CALLS 27
-/* in NOTE_ATTEMPT, beside the number of calls: the client's own port cannot be kept */
-#define ANOTHER_PORT 0x10000
-
 /* Ports to masquerade with: Linux' own default range for outgoing connections. */
 #define SNAT_PORT_FIRST 32768
 #define SNAT_PORTS 28232
@@ -36,16 +34,17 @@ INLINE int takes_used_ports(context *ctx)
 		      ctx_interface(ctx));
 }
 
-INLINE __be16 snat_candidate(context *ctx, const struct packet *packet)
+/* `another`: not the client's own, whether that is free or not. */
+INLINE __be16 snat_candidate(context *ctx, const struct packet *packet, int another)
 {
-	return ctx_note(ctx, NOTE_ATTEMPT) & ANOTHER_PORT ?
+	return another || ctx_note(ctx, NOTE_ATTEMPT) & ANOTHER_PORT ?
 		       htons16(SNAT_PORT_FIRST + bpf_get_prandom_u32() % SNAT_PORTS) :
 		       packet->source_port;
 }
 
-/* Puts up the signpost for replies to `source`:`port`. */
+/* Puts up the signpost for replies to `source`:`port`. `bits`: SIGNPOST_OF_NODE or 0. */
 INLINE int create_signpost(const struct packet *packet, const struct verdict *verdict,
-			   const addr *source, __be16 port, int takes_over, __u32 now,
+			   const addr *source, __be16 port, __u64 bits, int takes_over, __u32 now,
 			   struct flow_ref *ref)
 {
 	struct packet turned;
@@ -57,7 +56,7 @@ INLINE int create_signpost(const struct packet *packet, const struct verdict *ve
 	new.backend = &verdict->address;
 	new.backend_port = verdict->port;
 	new.snat_port = port;
-	new.bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT | FLOW_TURNED;
+	new.bits = FLOW_SIGNPOST | bits;
 	new.takes_over = takes_over;
 	new.way = 0;
 	new.spared = NO_PLACE;
@@ -73,29 +72,20 @@ INLINE int later_fragment_alone(context *ctx, struct packet *packet)
 }
 
 /*
- * The next attempt, or the next part of this one. `another_port`: ANOTHER_PORT or 0. The packet ends
- * with `reason` if there have been too many.
+ * The next attempt, or the next part of this one. `bits`: ANOTHER_PORT, PORTED_ON_ENTRY. The packet
+ * ends with `reason` if there have been too many.
  */
-INLINE int go_on(context *ctx, __u32 program, __u32 another_port, __u32 reason)
+INLINE int go_on(context *ctx, __u32 program, __u32 bits, __u32 reason)
 {
-	__u32 calls = ctx_note(ctx, NOTE_ATTEMPT) | another_port;
+	__u32 calls = ctx_note(ctx, NOTE_ATTEMPT) | bits;
 
-	if ((calls & (ANOTHER_PORT - 1)) >= MAX_CALLS)
-		return drop(ctx, reason);
+	if ((calls & (ANOTHER_PORT - 1)) >= MAX_CALLS) {
+		struct scratch *scratch = scratch_get();
+
+		return drop_of(ctx, reason, scratch ? scratch->verdict.service_id : 0);
+	}
 	ctx_set_note(ctx, NOTE_ATTEMPT, calls + 1);
 	return slow_path(ctx, program);
-}
-
-/* The node's own connection must leave from another port, to where it goes anyway. */
-INLINE void decide_other_port(const struct packet *packet, struct verdict *verdict)
-{
-	verdict->address = packet->destination;
-	verdict->port = packet->destination_port;
-	verdict->service_id = 0;
-	verdict->backend_id = BACKEND_ITSELF;
-	verdict->affinity_timeout = 0;
-	verdict->masquerade = 1;
-	verdict->keep_affinity = 0;
 }
 
 /* Anything but TRANSLATE ends here; that is GO_ON. */
@@ -115,11 +105,7 @@ INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 
 	case ACTION_DROP:
 		return drop_of(ctx, verdict->reason, verdict->service_id);
 	default:
-		if (hook != HOOK_FROM_NODE)
-			return NEXT;
-		if (!collides(ctx, packet, now))
-			return next_but_for_services(ctx, packet);
-		decide_other_port(packet, verdict);
+		return hook == HOOK_FROM_NODE ? next_but_for_services(ctx, packet) : NEXT;
 	}
 	/* read again from here on: else the verifier follows each kind of verdict by itself */
 	BARRIER();
@@ -148,15 +134,6 @@ INLINE void flow_from_verdict(const struct packet *packet, const struct verdict 
 	new->takes_over = 0;
 	new->way = 0;
 	new->spared = NO_PLACE;
-}
-
-/* The flow is there: its packet is translated like all later ones. */
-INLINE int translate_by(context *ctx, struct scratch *scratch, const struct flow_ref *ref, int hook)
-{
-	scratch->flow_word = ref->word;
-	scratch->flow_set = ref->set;
-	scratch->flow_slot = ref->slot;
-	return slow_path(ctx, CALL_TRANSLATE + calls_of(hook));
 }
 
 /* It has come to be as decided. */
@@ -188,23 +165,23 @@ INLINE int new_flow(context *ctx, int hook)
 	if (packet->flags & PACKET_LATER_FRAGMENT)
 		return later_fragment_alone(ctx, packet);
 	/* at the first attempt, whoever called had looked */
-	if (ctx_note(ctx, NOTE_ATTEMPT) && named && flow_lookup(packet, 1, now, &ref)) {
+	if (ctx_note(ctx, NOTE_ATTEMPT) && named && flow_lookup(packet, FLOW_ASKS, now, &ref)) {
 		if (!flow_reused(&ref, packet))
 			/* another CPU was faster */
 			return translate_by(ctx, scratch, &ref, hook);
 		flow_close(&ref);
-	} else if (hook == HOOK_FROM_POD && named && flow_lookup(packet, 0, now, &ref)) {
-		return slow_path(ctx, CALL_REPLY + calls_of(hook));
 	}
+	if (may_not_open(packet, hook == HOOK_FROM_NODE))
+		return NEXT;
 
 	int result = decide_on(ctx, packet, hook, now, verdict);
 
 	if (result != GO_ON)
 		return result;
+	if (AT_XDP && (!frame_is_for_us(ctx) || !source_fits_xdp(ctx, packet)))
+		return NEXT;
 	if (verdict->masquerade || hook == HOOK_FROM_NODE)
-		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook),
-			     verdict->backend_id == BACKEND_ITSELF ? ANOTHER_PORT : 0,
-			     REASON_CONTENTION);
+		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), 0, REASON_CONTENTION);
 	if (AT_XDP)
 		return NEXT;
 	flow_from_verdict(packet, verdict, &new);
@@ -222,8 +199,8 @@ INLINE int new_flow(context *ctx, int hook)
 
 	if (created == FLOW_CLASH || created == FLOW_OVERFLOWS)
 		/* the client's own port is what clashes */
-		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), ANOTHER_PORT,
-			     REASON_CONTENTION);
+		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook),
+			     ANOTHER_PORT | PORTED_ON_ENTRY, REASON_CONTENTION);
 	if (created == FLOW_TABLE_FULL)
 		return drop_of(ctx, REASON_FLOW_TABLE_FULL, scratch->verdict.service_id);
 	if (created != FLOW_CREATED)
@@ -248,11 +225,12 @@ INLINE __u32 masquerade_source(context *ctx, const struct packet *packet,
 				     ifindex, &size, way);
 
 		if (route == ROUTE_NONE) {
-			if (hook != HOOK_FROM_NODE)
-				return 0;
-			/* a process of the node's that asks another one of its own may have any of them */
 			way->ifindex = 0;
-			return NODE_SOURCE_ID;
+			/*
+			 * To a process of the node's, which may ask another one of its own by any
+			 * address; or nowhere, and the stack says so to the client.
+			 */
+			return hook == HOOK_FROM_NODE ? NODE_SOURCE_ID : 0;
 		}
 		ifindex = way->ifindex;
 		if (route != ROUTE_NEIGHBOUR || !may_be_kept(ctx, ifindex, size))
@@ -262,9 +240,19 @@ INLINE __u32 masquerade_source(context *ctx, const struct packet *packet,
 	return interface && interface->source_id ? interface->source_id : NODE_SOURCE_ID;
 }
 
+/* The client's port must be another one already where its packets enter. */
+INLINE int ported_on_entry(context *ctx, const struct packet *packet, const struct verdict *verdict,
+			   int hook)
+{
+	return hook == HOOK_FROM_NODE || ctx_note(ctx, NOTE_ATTEMPT) & PORTED_ON_ENTRY ||
+	       /* a hairpin whose both directions would look the same */
+	       (packet->source_port == verdict->port &&
+		same_address(&packet->source, &verdict->address));
+}
+
 /*
- * The backend must see another source: an address of this node where the verdict says masquerade;
- * else the client's own, only from another port, because replies to this one belong to another flow.
+ * The backend must see another source: an address of this node where the verdict says masquerade; and
+ * another port where the client's own is taken, there or (PORTED) in the stack.
  */
 INLINE int new_snat_flow(context *ctx, int hook)
 {
@@ -282,10 +270,13 @@ INLINE int new_snat_flow(context *ctx, int hook)
 	struct packet *packet = &scratch->packet;
 	struct verdict *verdict = &scratch->verdict;
 	struct way *way = &scratch->way;
+	int ported = ported_on_entry(ctx, packet, verdict, hook);
 
+	if (AT_XDP && ported)
+		return NEXT;
 	way->ifindex = 0;
 	flow_from_verdict(packet, verdict, &new);
-	new.snat_port = forget(snat_candidate(ctx, packet), now);
+	new.snat_port = forget(snat_candidate(ctx, packet, ported && hook != HOOK_FROM_NODE), now);
 	source = packet->source;
 	/*
 	 * The node's own socket chose its source by the way to the VIP. The backend shall see what it
@@ -299,24 +290,30 @@ INLINE int new_snat_flow(context *ctx, int hook)
 		if (AT_XDP && way->ifindex != ctx_interface(ctx))
 			return NEXT;
 		found = source_id ? snat_source_get(source_id) : 0;
-		if (found)
+		if (found && is_zero(&found->address))
+			found = 0;
+		if (found && !(ported && hook != HOOK_FROM_NODE))
 			source = found->address;
-		else if (way->ifindex)
+		else if (!found && way->ifindex)
 			return drop_of(ctx, REASON_NO_SNAT_SOURCE, scratch->verdict.service_id);
+		if (!found)
+			source_id = 0;
 		/* rule: KI-8 */
 		/*
 		 * To the node itself: not masqueraded, as kube-proxy's rules for packets on their way
 		 * out do not see such. Nor need it be, for the reply starts out here.
 		 */
-		if (found && node_socket_exists(ctx, packet->protocol, &source, new.snat_port,
-						&verdict->address, verdict->port))
+		if (found && node_socket_exists(ctx, packet->protocol, &found->address,
+						new.snat_port, &verdict->address, verdict->port))
 			return try_another_port(ctx, hook, REASON_SNAT_PORTS);
 	}
 	source_id = forget(source_id, now);
 	BARRIER();
-	new.bits |= FLOW_SNAT | (__u64)source_id << FLOW_SOURCE_SHIFT;
+	new.bits |= (ported ? FLOW_PORTED : 0) | (__u64)source_id << FLOW_SOURCE_SHIFT;
+	new.bits = forget(new.bits, now);
 
 	int created = create_signpost(packet, verdict, &source, new.snat_port,
+				      hook == HOOK_FROM_NODE ? SIGNPOST_OF_NODE : 0,
 				      takes_used_ports(ctx), now, &signpost);
 
 	if (created != FLOW_CREATED)
@@ -327,17 +324,67 @@ INLINE int new_snat_flow(context *ctx, int hook)
 	new.spared = flow_place(signpost.set, signpost.slot);
 	way->backend_id = verdict->backend_id;
 	new.way = way;
-	created = flow_create(&new, FLOW_ANYWHERE, now, &ref);
+	created = flow_create(&new, ported ? FLOW_ANYWHERE : FLOW_AT_HOME, now, &ref);
 	if (created != FLOW_CREATED) {
 		flow_close(&signpost);
+		if (created == FLOW_CLASH || created == FLOW_OVERFLOWS)
+			return AT_XDP ? NEXT :
+					go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook),
+					      ANOTHER_PORT | PORTED_ON_ENTRY, REASON_CONTENTION);
+		if (created == FLOW_TABLE_FULL)
+			return drop_of(ctx, REASON_FLOW_TABLE_FULL, scratch->verdict.service_id);
 		/* from the start: what was contended may stand by now */
-		return created == FLOW_TABLE_FULL ?
-			       drop_of(ctx, REASON_FLOW_TABLE_FULL, scratch->verdict.service_id) :
-			       go_on(ctx, CALL_NEW_FLOW + calls_of(hook), 0, REASON_CONTENTION);
+		return go_on(ctx,
+			     calls_of(hook) + (verdict->backend_id == BACKEND_ITSELF ?
+						       CALL_NEW_SNAT_FLOW :
+						       CALL_NEW_FLOW),
+			     0, REASON_CONTENTION);
 	}
-	write_signpost(&signpost, &ref, hook == HOOK_FROM_NODE ? SEND_INWARDS : 0);
+	write_signpost(&signpost, &ref);
 	if (source_id)
 		note_masqueraded(&verdict->address);
+	if (hook != HOOK_FROM_NODE && ported && source_id) {
+		scratch->flow_word = ref.word;
+		scratch->flow_set = ref.set;
+		scratch->flow_slot = ref.slot;
+		return slow_path(ctx, CALL_SECOND_SIGNPOST + calls_of(hook));
+	}
+	return created_by(ctx, scratch, &ref, now, hook);
+}
+
+/* A flow that is PORTED and masqueraded: by the former it is found in the stack, by the latter where
+ * replies enter. */
+INLINE int second_signpost(context *ctx, int hook)
+{
+	struct scratch *scratch = scratch_get();
+	struct flow_set *entries = scratch ? flow_set_get(scratch->flow_set) : 0;
+	struct snat_source *found;
+	struct flow_ref ref;
+	struct flow_ref signpost;
+	__u32 now = TICK();
+
+	if (!entries)
+		return drop(ctx, REASON_SLOW_PATH);
+	ref.set = scratch->flow_set;
+	ref.slot = scratch->flow_slot & 3;
+	ref.word = scratch->flow_word;
+	ref.flow = &entries->entry[ref.slot];
+	found = snat_source_get(flow_source_id(ref.word));
+	if (!found)
+		return drop_of(ctx, REASON_NO_SNAT_SOURCE, scratch->verdict.service_id);
+
+	/* whoever pretends to be the node: the one signpost is both */
+	if (same_address(&found->address, &scratch->packet.source))
+		return created_by(ctx, scratch, &ref, now, hook);
+
+	int created = create_signpost(&scratch->packet, &scratch->verdict, &found->address,
+				      ref.flow->snat_port, 0, 0, now, &signpost);
+
+	if (created != FLOW_CREATED) {
+		flow_close(&ref);
+		return try_another_port(ctx, hook, REASON_SNAT_PORTS);
+	}
+	write_signpost(&signpost, &ref);
 	return created_by(ctx, scratch, &ref, now, hook);
 }
 
@@ -346,15 +393,14 @@ INLINE int translate_first(context *ctx, int hook)
 {
 	struct scratch *scratch = scratch_get();
 	struct flow_set *entries = scratch ? flow_set_get(scratch->flow_set) : 0;
-	struct packet packet;
 	struct flow_ref ref;
 
 	if (!entries)
 		return drop(ctx, REASON_SLOW_PATH);
-	packet = scratch->packet;
 	ref.set = scratch->flow_set;
 	ref.slot = scratch->flow_slot & 3;
 	ref.word = scratch->flow_word;
 	ref.flow = &entries->entry[ref.slot];
-	return translate_to_backend(ctx, &packet, &ref, TICK(), hook);
+	/* read where it lies: this program has no room on its stack for a copy */
+	return translate_flow(ctx, &scratch->packet, &ref, TICK(), hook, 1);
 }

@@ -1,12 +1,24 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
-/* Packets of known flows: there to the backend, back to the client. */
+/*
+ * Packets of known flows, where they enter the node and where they leave it.
+ *
+ * What the kernel's stack sees in between is client -> backend and backend -> client, so that filters,
+ * connection tracking, path MTU, fragmentation and reverse-path filters act as for any other packet:
+ *
+ *                     enters                     leaves
+ *   client's packet   VIP -> backend             client -> node, where masqueraded
+ *   reply             node -> client, likewise   backend -> VIP
+ *
+ * A PORTED flow's client has its other port from where it enters until its reply leaves. At XDP, and for
+ * what the node's own sockets send, there is no stack in between: all is done at once.
+ */
 #pragma once
 
 #include "connections/flow.h"
 #include "packet/fragment.h"
 #include "packet/rewrite.h"
 #include "connections/signpost.h"
-#include "services/still_serves.h"
+#include "services/decide.h"
 #include "path/hook.h"
 #include "path/way.h"
 #include "path/xdp.h"
@@ -27,74 +39,90 @@ INLINE int send_on(context *ctx, const struct packet *packet, const struct endpo
 	return send_by(ctx, where);
 }
 
-/* What the backend sees as source of an SNATed flow: an address of this node, or the client's own. */
-INLINE int snat_change(const struct flow_ref *ref, struct endpoint_change *change)
+/* Does all of a flow's translation happen at this hook? */
+INLINE int all_at_once(int hook)
 {
-	__u32 id = flow_source_id(ref->word);
+	return AT_XDP || hook == HOOK_FROM_NODE;
+}
 
-	change->wanted = 1;
+/* What becomes of a client's packet's source where it enters. Returns 0 where that cannot be. */
+INLINE int source_on_entry(const struct flow_ref *ref, int hook, struct endpoint_change *change)
+{
 	change->port = ref->flow->snat_port;
 	change->address = ref->flow->client;
-	if (id) {
-		struct snat_source *source = snat_source_get(id);
+	change->wanted = (ref->word & FLOW_PORTED) != 0;
+	if (!all_at_once(hook) || !flow_source_id(ref->word))
+		return 1;
+	change->wanted = 1;
+	return seen_address(ref, &change->address);
+}
 
-		if (!source)
-			return 0;
-		change->address = source->address;
-	}
-	return 1;
+/* A packet of a connection that is not ours is noted, so that its entry lives as long as that. */
+INLINE int leave_alone(context *ctx, const struct packet *packet, const struct flow_ref *ref,
+		       int towards_backend, __u32 now)
+{
+	if (!AT_XDP) /* where it is seen again */
+		flow_touch(ref, flow_segment(ctx, packet, ref, towards_backend), towards_backend,
+			   now);
+	return NEXT;
 }
 
 /*
- * The way of a packet whose source becomes the node's, or that the node sends: `where`, as flow_way() has
- * said it at XDP. Returns GO_ON, or how the packet ends.
+ * The way of a packet that the node itself sends, once it is translated: `where`. Returns GO_ON, or how
+ * the packet ends.
  */
 INLINE int choose_way(context *ctx, struct packet *packet, const struct flow_ref *ref,
-		      struct endpoint_change *source, const struct endpoint_change *destination,
-		      int tick, __u32 now, int hook, __u32 *where)
+		      const struct endpoint_change *destination, int tick, __u32 now, int hook,
+		      __u32 *where)
 {
-	int from_node = hook == HOOK_FROM_NODE;
-	int by_loopback = from_node && ctx_interface(ctx) == LOOPBACK;
+	int by_loopback = ctx_interface(ctx) == LOOPBACK;
 
 	if (by_loopback)
 		use_loopback(now);
-	if (!AT_XDP && LIKELY(!(packet->flags & PACKET_BY_STACK)))
-		*where = flow_way(ctx, ref, packet, &packet->source, &destination->address, tick);
-	if (!AT_XDP && UNLIKELY(*where >= SEND_TOO_BIG)) {
-		if (by_loopback && let_be_fragmented(ctx, packet))
-			*where = 0; /* the kernel forwards it, from loopback */
-		else if (from_node || !may_be_fragmented(ctx, packet))
+	*where = flow_way(ctx, ref, packet, &packet->source, &destination->address, tick);
+	if (UNLIKELY(*where >= SEND_TOO_BIG)) {
+		if (!by_loopback || !let_be_fragmented(ctx, packet))
 			return refuse(ctx, REASON_TOO_BIG, *where & ~SEND_TOO_BIG, hook,
 				      flow_service_id(ref->word));
-		else
-			packet->flags |= PACKET_BY_STACK;
+		*where = 0; /* the kernel forwards it, from loopback */
 	}
-	if (!AT_XDP && UNLIKELY(packet->flags & PACKET_BY_STACK)) {
-		/* from its client, or it would be a martian: see masquerade_fragment() */
-		if (!(packet->flags & PACKET_LATER_FRAGMENT))
-			note_for_kernel(packet, &destination->address, destination->port,
-					flow_source_id(ref->word), source->port);
-		source->wanted = 0;
-		*where = 0;
-		return GO_ON;
-	}
-	if (from_node && !*where) {
+	if (!*where) {
 		/* to a process of its own, or to be forwarded */
 		*where = take_loopback(ctx);
 		use_loopback(now);
 		return GO_ON;
 	}
-	if (!*where)
-		return drop(ctx, REASON_NO_ROUTE);
-	if (!from_node && !pass_hop(ctx))
-		return refuse(ctx, REASON_HOP_LIMIT, HOPS_ENDED, hook, flow_service_id(ref->word));
 	take_way(ctx, ref, *where);
 	return GO_ON;
 }
 
-/* client -> VIP, where the client's packets come in. */
-INLINE int translate_to_backend(context *ctx, struct packet *packet, const struct flow_ref *ref,
-				__u32 now, int hook)
+/* The flow is there: its packet is translated like all later ones. */
+INLINE int translate_by(context *ctx, struct scratch *scratch, const struct flow_ref *ref, int hook)
+{
+	scratch->flow_word = ref->word;
+	scratch->flow_set = ref->set;
+	scratch->flow_slot = ref->slot;
+	return slow_path(ctx, CALL_TRANSLATE + calls_of(hook));
+}
+
+INLINE int translate_later(context *ctx, const struct packet *packet, const struct flow_ref *ref,
+			   int hook)
+{
+	struct scratch *scratch = scratch_get();
+
+	if (!scratch)
+		return NEXT;
+	scratch->packet = *packet;
+	return translate_by(ctx, scratch, ref, hook);
+}
+
+/*
+ * client -> VIP, where the client's packets come in. `certain`: this is the program behind CALL_TRANSLATE,
+ * which sees to what is not done for every packet, and whoever called it has looked whether the flow is
+ * still what a new connection would be.
+ */
+INLINE int translate_flow(context *ctx, struct packet *packet, const struct flow_ref *ref,
+			  __u32 now, int hook, int certain)
 {
 	struct endpoint_change source = {};
 	struct endpoint_change destination;
@@ -102,46 +130,53 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 	__u32 where = 0, segment, state;
 	int tick = forget(flow_age(ref->word, now) != 0, now);
 
-	/* UDP has no end that could be waited for: a client with a fixed source port is moved on */
-	if (packet->protocol == IPPROTO_UDP && tick && !flow_serves(ref, packet->protocol)) {
-		flow_close(ref);
-		return call_new_flow(ctx, packet, hook);
+	segment = flow_segment(ctx, packet, ref, 1);
+	if (UNLIKELY(ref->word & FLOW_KIND_MASK)) {
+		if (!AT_XDP) /* where it is seen again */
+			flow_touch(ref, segment, 1, now);
+		return NEXT;
 	}
+	/* UDP has no end that could be waited for: a client with a fixed source port is moved on */
+	if (!certain && tick && packet->protocol == IPPROTO_UDP &&
+	    !(packet->flags & PACKET_LATER_FRAGMENT))
+		return call_known_flow(ctx, packet, hook);
 	destination.address = ref->flow->backend;
 	destination.port = ref->flow->backend_port;
 	destination.wanted = 1;
-	if (UNLIKELY(ref->word & FLOW_SNAT) && !snat_change(ref, &source))
+	if (!source_on_entry(ref, hook, &source))
 		return drop_of(ctx, REASON_NO_SNAT_SOURCE, flow_service_id(ref->word));
 	if (UNLIKELY(!flow_unchanged(ref)))
 		return call_new_flow(ctx, packet, hook);
 	if (AT_XDP) {
+		/* the stack's, and perhaps the node's own, whose packets come by no uplink */
+		if (ref->word & FLOW_PORTED)
+			return NEXT;
 		if (flow_source_id(ref->word))
 			where = flow_way(ctx, ref, packet, &packet->source, &destination.address,
 					 tick);
-		if (!finishes_here(ctx, packet, &source, &destination, where))
+		if (!finishes_here(ctx, ref, packet, &source, &destination, where))
 			return NEXT;
 	}
-	segment = flow_segment(ctx, packet, ref, 1);
 	state = flow_next_state(ref->word, segment, 1);
-	if (UNLIKELY(source.wanted && (tick || state != flow_state(ref->word))) &&
-	    !keep_signpost(packet, ref, &source, &destination, state, now) &&
-	    flow_gives_way(ref->word)) {
-		/* other flows took its place: no reply can come, but a new attempt may hear one */
-		flow_close(ref);
-		return call_new_flow(ctx, packet, hook);
+	if (UNLIKELY((flow_source_id(ref->word) || source.wanted) &&
+		     (tick || state != flow_state(ref->word)))) {
+		if (!certain)
+			return translate_later(ctx, packet, ref, hook);
+		if (!keep_signpost(packet, ref, state, now) && flow_gives_way(ref->word)) {
+			/* others took its place: no reply can come, but a new attempt may hear one */
+			flow_close(ref);
+			return call_new_flow(ctx, packet, hook);
+		}
 	}
 	flow_touch(ref, segment, 1, now);
-	if (hook == HOOK_FROM_POD && UNLIKELY(source.wanted) &&
-	    same_address(&destination.address, &packet->source)) {
-		/* hairpin: its source is the node's now */
-		swap_macs(ctx);
-		where = ctx_interface(ctx);
+	if (AT_XDP) {
+		pass_hop(ctx);
+		take_way(ctx, ref, where);
 	} else if (hook == HOOK_FROM_NODE && destination.port == packet->destination_port &&
 		   same_address(&destination.address, &packet->destination)) {
 		/* only its own port changes: it is on its way already */
-	} else if (hook == HOOK_FROM_NODE || flow_source_id(ref->word)) {
-		int chosen = choose_way(ctx, packet, ref, &source, &destination, tick, now, hook,
-					&where);
+	} else if (hook == HOOK_FROM_NODE) {
+		int chosen = choose_way(ctx, packet, ref, &destination, tick, now, hook, &where);
 
 		if (chosen != GO_ON)
 			return chosen;
@@ -152,53 +187,111 @@ INLINE int translate_to_backend(context *ctx, struct packet *packet, const struc
 		take_bridged_way(ctx, packet, ref, &destination.address, tick);
 	}
 	if (!AT_XDP && UNLIKELY(is_fragment(packet)))
-		prepare_fragment(ctx, packet, source.wanted, &destination.address);
+		prepare_fragment(ctx, packet, source.wanted, &destination.address, now);
 	count_flow_packet(ctx, REASON_ESTABLISHED, service_id);
+	if (all_at_once(hook) && flow_source_id(ref->word))
+		count_packet(ctx, REASON_MASQUERADED);
 	if (rewrite(ctx, packet, &source, &destination))
 		return drop(ctx, REASON_REWRITE_FAILED);
 	return send_on(ctx, packet, &source, &destination, where);
 }
 
-/*
- * Is it an answer to an address of the node's own, where packets come in? All others are restored
- * where they go out to their client, and until then the kernel's connection tracking must know them
- * as they are. (The filter errs for some addresses.)
- */
-INLINE int answers_node(__u64 word, int hook)
+INLINE int translate_to_backend(context *ctx, struct packet *packet, const struct flow_ref *ref,
+				__u32 now, int hook)
 {
-	return hook == HOOK_TO_POD || hook == HOOK_TO_OUTSIDE || hook == HOOK_FROM_NODE ||
-	       flow_source_id(word);
+	return translate_flow(ctx, packet, ref, now, hook, 0);
 }
 
-/* backend -> client: the source becomes the VIP again. */
-INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref *ref, __u32 now,
-			   int hook)
+/* client -> backend, where it leaves: the backend sees an address of this node. */
+INLINE int masquerade(context *ctx, struct packet *packet, const struct flow_ref *ref, __u32 now)
 {
 	struct endpoint_change source;
 	struct endpoint_change destination = {};
+
+	source.port = ref->flow->snat_port;
+	source.wanted = 1;
+	if (!seen_address(ref, &source.address))
+		return drop_of(ctx, REASON_NO_SNAT_SOURCE, flow_service_id(ref->word));
+	if (UNLIKELY(!flow_unchanged(ref)))
+		return drop_of(ctx, REASON_CONTENTION, flow_service_id(ref->word));
+	if (UNLIKELY(is_fragment(packet)))
+		prepare_fragment(ctx, packet, 1, &packet->destination, now);
+	count_packet(ctx, REASON_MASQUERADED);
+	if (rewrite(ctx, packet, &source, &destination))
+		return drop(ctx, REASON_REWRITE_FAILED);
+	return send_on(ctx, packet, &source, &destination, 0);
+}
+
+INLINE int is_entry(int hook)
+{
+	return hook == HOOK_FROM_POD || hook == HOOK_FROM_OUTSIDE;
+}
+
+/* A reply to what the node itself sent: `where` it is received as if it had come from the VIP. */
+INLINE int to_node_itself(context *ctx, const struct packet *packet,
+			  const struct flow_ref *signpost, const struct endpoint_change *source,
+			  const struct endpoint_change *destination, int tick, int hook,
+			  __u32 *where)
+{
+	*where = way_back(ctx, signpost, packet, &source->address, &destination->address, tick);
+	if (!*where)
+		return drop(ctx, REASON_NO_ROUTE);
+	if (is_there(ctx, *where, hook))
+		*where = 0;
+	else
+		take_way_back(ctx, signpost, *where);
+	return GO_ON;
+}
+
+/*
+ * backend -> client, or -> node: where it enters, the client becomes its destination again; where it
+ * leaves, the VIP its source.
+ */
+INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref *ref, __u32 now,
+			   int hook)
+{
+	struct endpoint_change source = {};
+	struct endpoint_change destination = {};
 	struct flow_ref signpost = *ref;
 	__u32 where = 0;
-	int turned = (ref->word & FLOW_TURNED) != 0;
+	int turned = (ref->word & FLOW_SIGNPOST) != 0;
+	int of_node = turned && ref->word & SIGNPOST_OF_NODE;
+	int masqueraded = 0;
 
-	if (UNLIKELY(turned) && !follow_signpost(packet, ref, &destination))
+	if (UNLIKELY(ref->word & FLOW_PASS || (turned && ref->word & SIGNPOST_HELD)))
+		return leave_alone(ctx, packet, ref, 0, now);
+	if (UNLIKELY(turned)) {
+		if (!follow_signpost(packet, ref, &destination))
+			return NEXT;
+		masqueraded = flow_source_id(ref->word) &&
+			      !(ref->word & FLOW_PORTED &&
+				same_address(&ref->flow->client, &packet->destination));
+	}
+	/* restored where it leaves (the filter errs about some addresses) */
+	if (is_entry(hook) && !masqueraded && !of_node)
 		return NEXT;
-	if (!answers_node(ref->word, hook))
-		return NEXT;
-	source.address = ref->flow->vip;
-	source.port = ref->flow->vip_port;
-	source.wanted = 1;
+
+	int whole = AT_XDP || of_node || !is_entry(hook);
+
+	if (whole) {
+		source.address = ref->flow->vip;
+		source.port = ref->flow->vip_port;
+		source.wanted = 1;
+	} else if (ref->word & FLOW_PORTED) {
+		destination.port = ref->flow->snat_port;
+	}
 
 	__u32 service_id = flow_service_id(ref->word);
-	__u32 source_id = flow_source_id(ref->word);
 	int tick = flow_age(ref->word, now) != 0;
 
 	if (UNLIKELY(!flow_unchanged(ref)))
 		return NEXT;
 	if (AT_XDP) {
-		if (turned)
-			where = way_back(ctx, &signpost, packet, &source.address,
-					 &destination.address, tick);
-		if (!finishes_here(ctx, packet, &source, &destination, where))
+		if (of_node)
+			return NEXT;
+		where = flow_way(ctx, &signpost, packet, &source.address, &destination.address,
+				 tick);
+		if (!finishes_here(ctx, &signpost, packet, &source, &destination, where))
 			return NEXT;
 	}
 	__u32 segment = flow_segment(ctx, packet, ref, 0);
@@ -206,30 +299,23 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 	if (UNLIKELY(turned))
 		flow_mirror(&signpost, flow_next_state(ref->word, segment, 0), now);
 	flow_touch(ref, segment, 0, now);
-	if (hook == HOOK_FROM_POD && same_address(&destination.address, &packet->source)) {
-		swap_macs(ctx);
-		where = ctx_interface(ctx);
-	} else if (hook != HOOK_TO_POD && hook != HOOK_TO_OUTSIDE && turned && source_id) {
-		/* from the node's address back to the VIP, which may be the node's as well */
-		if (!AT_XDP)
-			where = way_back(ctx, &signpost, packet, &source.address,
-					 &destination.address, tick);
-		if (!where)
-			return drop(ctx, REASON_NO_ROUTE);
-		if (!AT_XDP && UNLIKELY(where >= SEND_TOO_BIG || packet->flags & PACKET_BY_STACK))
-			return answer_by(ctx, CALL_BIG_REPLY, REASON_TOO_BIG, where & ~SEND_TOO_BIG,
-					 hook, flow_service_id(ref->word));
-		if (!(where & SEND_INWARDS) && !pass_hop(ctx))
-			return refuse(ctx, REASON_HOP_LIMIT, HOPS_ENDED, hook,
-				      flow_service_id(ref->word));
-		if (is_there(ctx, where, hook))
-			where = 0;
-		else
-			take_way_back(ctx, &signpost, where);
+	if (AT_XDP) {
+		pass_hop(ctx);
+		take_way(ctx, &signpost, where);
+	} else if (of_node && flow_source_id(ref->word) && hook != HOOK_TO_POD &&
+		   hook != HOOK_TO_OUTSIDE) {
+		int found = to_node_itself(ctx, packet, &signpost, &source, &destination, tick,
+					   hook, &where);
+
+		if (found != GO_ON)
+			return found;
 	}
 	if (!AT_XDP && UNLIKELY(is_fragment(packet)))
-		prepare_fragment(ctx, packet, 0, &packet->destination);
-	count_flow_packet(ctx, REASON_REPLY, service_id);
+		prepare_fragment(ctx, packet, 0, &packet->destination, now);
+	if (whole)
+		count_flow_packet(ctx, REASON_REPLY, service_id);
+	if (masqueraded)
+		count_packet(ctx, REASON_MASQUERADED);
 	if (rewrite(ctx, packet, &source, &destination))
 		return drop(ctx, REASON_REWRITE_FAILED);
 	return send_on(ctx, packet, &source, &destination, where);

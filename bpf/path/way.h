@@ -8,8 +8,10 @@
  * backend's MAC address and goes on. While the neighbour is unknown, it takes the way through the
  * stack, which then asks for it.
  *
- * A packet whose source has become one of the node's own addresses: it would be a martian to the
- * stack. It is sent out directly, as the kernel's routing table says, one hop older.
+ * At XDP there is no stack: the packet is sent out as the kernel's routing table says, one hop older.
+ *
+ * What the node itself has sent has been through the stack already, by the way to the VIP. It is sent by
+ * the way to the backend.
  *
  * An answer to the node itself: a strict reverse-path filter takes it only by the interface from which
  * the node would ask, wherever the answer came from. If it asks one of its own addresses, that is
@@ -21,8 +23,8 @@
  * the kernel as where the neighbour is unknown: a tunnel of many ends (Calico's tunl0) takes the other
  * end from the route, which only the kernel can attach to the packet.
  *
- * What is too big for its way must be answered, as any router would: the device would drop it silently,
- * and the sender never learn the path's MTU. (Redirected packets are not looked at by the stack.)
+ * What the node sends and is too big for its way must be answered: the device would drop it silently, and
+ * the sender never learn the path's MTU. (Redirected packets are not looked at by the stack.)
  */
 #pragma once
 
@@ -268,8 +270,8 @@ INLINE void take_way(context *ctx, const struct flow_ref *ref, __u32 where)
 }
 
 /*
- * The way of a reply from `vip` to its client, by the signpost that led to it. If the client is the
- * node itself, that says so by SEND_INWARDS, and keeps the way that the node would take to the VIP.
+ * The way of a reply from `vip` to the node itself, by the signpost that led to it, which keeps the way
+ * that the node would take to the VIP: by that it is to be received.
  * Returns where, for take_way_back() and send_by(); 0 where there is no way, or none yet.
  */
 INLINE __u32 way_back(context *ctx, const struct flow_ref *signpost, const struct packet *packet,
@@ -279,11 +281,7 @@ INLINE __u32 way_back(context *ctx, const struct flow_ref *signpost, const struc
 
 	if (!place)
 		return 0;
-	if (LIKELY(!(place->ifindex & SEND_INWARDS)))
-		return flow_way(ctx, signpost, packet, vip, client, tick);
-	if (AT_XDP) /* the stack's, so TC's */
-		return 0;
-	if (UNLIKELY(tick || place->ifindex == SEND_INWARDS)) {
+	if (UNLIKELY(tick || !place->ifindex)) {
 		struct way found = {};
 		__u32 size = ANY_SIZE;
 		int route = find_way(ctx, client, vip, packet->protocol, LOOPBACK, &size, &found);
@@ -302,7 +300,8 @@ INLINE __u32 way_back(context *ctx, const struct flow_ref *signpost, const struc
 /* Has the packet arrived, where way_back() says that it is to be received? */
 INLINE int is_there(context *ctx, __u32 where, int hook)
 {
-	return !AT_XDP && hook == HOOK_FROM_OUTSIDE && where == (ctx_interface(ctx) | SEND_INWARDS);
+	return (hook == HOOK_FROM_OUTSIDE || hook == HOOK_FROM_POD) &&
+	       where == (ctx_interface(ctx) | SEND_INWARDS);
 }
 
 /* Gives the packet the link header for the way that way_back() found. */
@@ -310,9 +309,7 @@ INLINE void take_way_back(context *ctx, const struct flow_ref *signpost, __u32 w
 {
 	struct way *way = way_of(signpost->set, signpost->slot);
 
-	if (AT_XDP || !(where & SEND_INWARDS))
-		take_way(ctx, signpost, where);
-	else if (way)
+	if (way)
 		set_macs(ctx, way->source_mac, way->destination_mac);
 }
 

@@ -12,6 +12,8 @@
 
 #include "packet/rewrite.h"
 #include "path/hook.h"
+#include "path/way.h"
+#include "services/decide.h"
 
 /*
  * Is the transport checksum perhaps just the pseudo-header's sum, to be completed by a device? A
@@ -49,14 +51,53 @@ INLINE int fits_xdp(context *ctx, const struct packet *packet, int parsed)
 	       !checksum_may_be_partial(ctx, packet);
 }
 
+/* Everybody on a hub hears a frame, and some cards hand all of them over. */
+INLINE int frame_is_for_us(context *ctx)
+{
+	struct interface *interface = interface_get(ctx_interface(ctx));
+	__u8 destination[ETH_ALEN];
+
+	return interface && !ctx_read(ctx, destination, sizeof(destination)) &&
+	       same_mac(destination, interface->mac);
+}
+
+/* rule: CO-22 */
+/* Would the stack take a packet from there? It is not asked any more (RFC 1812, 5.3.7; RFC 3704). */
+INLINE int source_fits_xdp(context *ctx, const struct packet *packet)
+{
+	__u32 size = ANY_SIZE;
+	struct way back = {};
+	__u32 first = packet->source.word[0];
+	addr here = packet->destination;
+#if FAMILY == 4
+	__u8 network = first; /* in network order: the first byte */
+
+	if (network == 0 || network == 127 || network >= 224)
+		return 0;
+#else
+	if ((first & 0xff) == 0xff || (first & htonl32(0xffc00000)) == htonl32(0xfe800000) ||
+	    !(first | packet->source.word[1]))
+		return 0;
+#endif
+	if (may_be_ours(&packet->source))
+		return 0;
+	return find_way(ctx, &here, &packet->source, packet->protocol, ctx_interface(ctx), &size,
+			&back) != ROUTE_NONE &&
+	       (back.ifindex & SEND_IFINDEX) == ctx_interface(ctx);
+}
+
 /*
- * Asked before anything is changed for a packet that is to go `where` (see send_by()): will nothing
- * be missing here? At TC, never.
+ * Asked before anything is changed for a packet that is to go `where` (see send_by()), as kept beside
+ * `ref`: will nothing be missing here? At TC, never. It leaves from the MAC address that it came to.
  */
-INLINE int finishes_here(context *ctx, const struct packet *packet,
+INLINE int finishes_here(context *ctx, const struct flow_ref *ref, const struct packet *packet,
 			 const struct endpoint_change *source,
 			 const struct endpoint_change *destination, __u32 where)
 {
-	return !AT_XDP || (where == ctx_interface(ctx) && has_hops(ctx) &&
-			   !sctp_change(packet, source, destination));
+	struct way *way = AT_XDP && where == ctx_interface(ctx) ? way_of(ref->set, ref->slot) : 0;
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
+
+	return way && (void *)(ethernet + 1) <= (void *)(long)ctx->data_end &&
+	       same_mac(ethernet->h_dest, way->source_mac) && has_hops(ctx) &&
+	       !sctp_change(packet, source, destination);
 }

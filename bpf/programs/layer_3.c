@@ -10,7 +10,6 @@
 #include "ground/event.h"
 
 #include "path/interfaces.h"
-#include "path/big_reply.h"
 #include "answers/icmp_error.h"
 #include "path/new_flow.h"
 #include "answers/reject.h"
@@ -48,6 +47,21 @@ int l3_reply(struct __sk_buff *skb)
 	return reply_from_client(skb, HOOK_FROM_OUTSIDE);
 }
 
+int l3_second(struct __sk_buff *skb)
+{
+	return second_signpost(skb, HOOK_FROM_OUTSIDE);
+}
+
+int l3_direct(struct __sk_buff *skb)
+{
+	return goes_directly(skb, HOOK_FROM_OUTSIDE);
+}
+
+int l3_leaves(struct __sk_buff *skb)
+{
+	return leaves(skb, HOOK_TO_OUTSIDE);
+}
+
 int l3_node(struct __sk_buff *skb)
 {
 	return from_node(skb);
@@ -81,21 +95,6 @@ int l3_in_err(struct __sk_buff *skb)
 int l3_out_err(struct __sk_buff *skb)
 {
 	return translate_error(skb, HOOK_TO_OUTSIDE);
-}
-
-int l3_fragment(struct __sk_buff *skb)
-{
-	return fragment_leaves(skb);
-}
-
-int l3_direct(struct __sk_buff *skb)
-{
-	return opens_directly(skb);
-}
-
-int l3_big_reply(struct __sk_buff *skb)
-{
-	return reply_by_stack(skb);
 }
 
 int l3_refusal(struct __sk_buff *skb)

@@ -10,7 +10,6 @@
 
 #include "path/interfaces.h"
 #include "answers/icmp_error.h"
-#include "path/big_reply.h"
 #include "path/new_flow.h"
 #include "answers/reject.h"
 #include "packet/sctp.h"
@@ -72,6 +71,21 @@ int pod_reply(struct __sk_buff *skb)
 	return reply_from_client(skb, HOOK_FROM_POD);
 }
 
+int pod_second(struct __sk_buff *skb)
+{
+	return second_signpost(skb, HOOK_FROM_POD);
+}
+
+int pod_direct(struct __sk_buff *skb)
+{
+	return goes_directly(skb, HOOK_FROM_POD);
+}
+
+int pod_leaves(struct __sk_buff *skb)
+{
+	return leaves(skb, HOOK_TO_POD);
+}
+
 int uplink_new_flow(struct __sk_buff *skb)
 {
 	return new_flow(skb, HOOK_FROM_OUTSIDE);
@@ -90,6 +104,21 @@ int uplink_first(struct __sk_buff *skb)
 int uplink_reply(struct __sk_buff *skb)
 {
 	return reply_from_client(skb, HOOK_FROM_OUTSIDE);
+}
+
+int uplink_second(struct __sk_buff *skb)
+{
+	return second_signpost(skb, HOOK_FROM_OUTSIDE);
+}
+
+int uplink_direct(struct __sk_buff *skb)
+{
+	return goes_directly(skb, HOOK_FROM_OUTSIDE);
+}
+
+int uplink_leaves(struct __sk_buff *skb)
+{
+	return leaves(skb, HOOK_TO_OUTSIDE);
 }
 
 int node_egress(struct __sk_buff *skb)
@@ -135,21 +164,6 @@ int uplink_in_err(struct __sk_buff *skb)
 int uplink_out_err(struct __sk_buff *skb)
 {
 	return translate_error(skb, HOOK_TO_OUTSIDE);
-}
-
-int fragment_out(struct __sk_buff *skb)
-{
-	return fragment_leaves(skb);
-}
-
-int opens_direct(struct __sk_buff *skb)
-{
-	return opens_directly(skb);
-}
-
-int big_reply(struct __sk_buff *skb)
-{
-	return reply_by_stack(skb);
 }
 
 int answer_refusal(struct __sk_buff *skb)

@@ -2,11 +2,12 @@
 /* Whether a flow is still what a new connection would be: asked when there is an occasion, not for every packet. */
 #pragma once
 
-#include "connections/flow.h"
+#include "connections/signpost.h"
 #include "services/decide.h"
 
 /*
  * Does the flow's backend still take new connections, and is who was asked still the same Service's?
+ * And has the node still the address that the backend sees?
  */
 /* rule: CO-15, CO-16, CO-18 */
 INLINE int flow_serves(const struct flow_ref *ref, __u8 protocol)
@@ -15,9 +16,12 @@ INLINE int flow_serves(const struct flow_ref *ref, __u8 protocol)
 	struct backend *backend = way ? backend_get(way->backend_id) : 0;
 	struct frontend_key key = {};
 	struct frontend *frontend;
+	addr seen;
 
 	int same = 0;
 
+	if (!seen_address(ref, &seen))
+		return 0;
 	if (way && way->backend_id == BACKEND_ITSELF)
 		return 1;
 	if (backend)
@@ -43,7 +47,11 @@ INLINE int flow_serves(const struct flow_ref *ref, __u8 protocol)
 /* rule: CO-9, CO-11, CO-12 */
 INLINE int flow_reused(const struct flow_ref *ref, const struct packet *packet)
 {
-	if (LIKELY(!(packet->flags & PACKET_SYN)) || flow_state(ref->word) == FLOW_ESTABLISHED)
+	if (packet->protocol == IPPROTO_UDP)
+		return !(ref->word & FLOW_KIND_MASK) && !flow_serves(ref, packet->protocol);
+	if (LIKELY(flow_goes_on(ref, packet)))
 		return 0;
+	if (ref->word & FLOW_KIND_MASK)
+		return flow_over(ref->word);
 	return forget(flow_over(ref->word) || !flow_serves(ref, packet->protocol), ref->word);
 }

@@ -16,7 +16,7 @@ from ebpf_lb.datapath.libbpf import Map, Program
 from ebpf_lb.model.values import Family, parse_address
 from tests.datapath.kernel import LOOPBACK, tc_context, xdp_context
 from tests.datapath.pinned import SCHEDULER_CLASSIFIER, XDP, load_code
-from tests.support.packets import SCTP, TCP, UDP, Packet
+from tests.support.packets import SCTP, SYN, TCP, UDP, Packet
 
 _FEED = struct.Struct("=5I16s16sHH")
 _XDP_HAS_FRAGMENTS = 1 << 5
@@ -43,7 +43,9 @@ class Traffic:
     flags: int = 0x10
 
     def frame(self) -> bytes:
-        payload = b"\0\3\0\x10" + bytes(PAYLOAD_BYTES) if self.protocol == SCTP else bytes(64)
+        # DATA, or INIT where connections are to be opened
+        chunk = b"\1\0\0\x14" if self.flags & SYN else b"\0\3\0\x10"
+        payload = chunk + bytes(PAYLOAD_BYTES) if self.protocol == SCTP else bytes(64)
         return Packet(
             self.client,
             self.peer,

@@ -27,10 +27,11 @@ from ebpf_lb.plan.cluster import Cluster
 from ebpf_lb.plan.forwarding import Forwarding
 from ebpf_lb.plan.node import NodeView
 from tests.datapath.kernel import LOOPBACK, NODE, Kernel, Result
+from tests.datapath.node import NODE_MAC, STACK
 from tests.datapath.wires import network
 from tests.oracle.oracle import Backend, Client, ClientKind, Destination, Kind, Node, version
 from tests.oracle.situations import NODE_ADDRESSES, Situation
-from tests.support.packets import ACK, ICMP, ICMPV6, RST, SCTP, TCP, UDP, Packet
+from tests.support.packets import ACK, GATEWAY_MAC, ICMP, ICMPV6, RST, SCTP, TCP, UDP, Packet
 
 POD_NETWORKS = ("10.244.0.0/16", "fd00:10:244::/48")
 DECIDED_DROPS = {"NO_LOCAL_ENDPOINTS", "SOURCE_RANGE", "NO_SERVICE"}
@@ -46,7 +47,7 @@ def node_network() -> Iterator[int]:
     with network("agree") as [node]:
         node.ip(
             "link add up0 type veth peer name peer0",
-            "link set up0 address 02:00:00:00:00:11 up",
+            f"link set up0 address {NODE_MAC} up",
             "link set peer0 up",
             "link add cni0 type bridge",
             "link set cni0 up",
@@ -115,7 +116,7 @@ class Chain:
             writer.adopt()
             writer.set_snat_source(1, parse_address(NODE[family]))
             for ifindex in (LOOPBACK, uplink):
-                writer.set_interface(ifindex, 0, 1)
+                writer.set_interface(ifindex, 0, 1, GATEWAY_MAC)
             self.writers[family] = writer
         self._cluster: Cluster | None = None
         self._programmer = Programmer(self.writers, lambda: self._now, Log())
@@ -165,10 +166,22 @@ class Chain:
             result = kernel.run("uplink_egress", frame, self._uplink)
         else:
             result = kernel.run_uplink(frame, self._uplink, xdp=xdp)
+        translated = result.passed and result.frame != frame
+        if translated and client.kind is not ClientKind.NODE:
+            result = self._leave(kernel, result)
         if result.passed and result.frame == frame and destination.address not in NODE_ADDRESSES:
             # through the stack, and out by the default route
             result = kernel.run("uplink_egress", frame, self._uplink)
         return self._read(kernel, frame, result, destination)
+
+    def _leave(self, kernel: Kernel, entered: Result) -> Result:
+        """What the stack sends on, where it leaves; for the node itself nothing does."""
+        to = entered.packet.destination
+        if to in (*NODE_ADDRESSES, *NODE.values()):
+            return entered
+        program = STACK.leaves_by(to)
+        ifindex = self._uplink if program == "uplink_egress" else LOOPBACK
+        return kernel.run(program, STACK.forward(entered.frame), ifindex)
 
     def _read(
         self, kernel: Kernel, sent: bytes, result: Result, destination: Destination

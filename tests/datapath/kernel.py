@@ -39,7 +39,7 @@ from ebpf_lb.plan.forwarding import (
     Table,
 )
 from tests.datapath.words import earlier, state_of
-from tests.support.packets import Packet, parse
+from tests.support.packets import GATEWAY_MAC, Packet, parse
 
 only_ipv4 = pytest.mark.parametrize("kernel", [Family.IPV4], indirect=True, ids=["ipv4"])
 """For what IPv6 does not have, such as routers that fragment."""
@@ -69,6 +69,11 @@ class Result:
     @property
     def redirected(self) -> bool:
         return self.verdict == TC_REDIRECT
+
+    @property
+    def sent_on(self) -> bool:
+        """Left to the kernel at the last hook, or sent out by XDP."""
+        return self.passed or self.redirected
 
 
 @contextmanager
@@ -137,7 +142,7 @@ class Kernel:
         self.writer.set_pod_networks(())
         self.writer.set_crc32c_shifts()
         self.writer.set_snat_source(1, parse_address(NODE[self.family]))
-        self.writer.set_interface(LOOPBACK, 0, 1)
+        self.writer.set_interface(LOOPBACK, 0, 1, GATEWAY_MAC)
 
     def _empty(self, arrays: Iterable[str], hashes: Iterable[str]) -> None:
         for name in arrays:

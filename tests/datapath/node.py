@@ -18,9 +18,12 @@ from pathlib import Path
 from ebpf_lb.model.values import Family, Protocol
 from ebpf_lb.plan.forwarding import FrontendKind
 from tests.datapath.kernel import NODE, Kernel
+from tests.datapath.stack import Stack
+from tests.support.packets import GATEWAY_MAC
 
 _CLONE_NEWNET = 0x40000000
-NODE_MAC, ROUTER_MAC, NODE2_MAC = "02:00:00:00:00:11", "02:00:00:00:00:01", "02:00:00:00:00:02"
+NODE_MAC = GATEWAY_MAC.hex(":")  # to which the packets of tests are sent
+ROUTER_MAC, NODE2_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,19 @@ WORLDS = {
         "fd00:10:244:2::7",
     ),
 }
+
+
+STACK = Stack(
+    ("10.244.1.0/24", "fd00:10:244:1::/64"),
+    NODE_MAC,
+    {
+        "10.244.2.0/24": NODE2_MAC,
+        "fd00:10:244:2::/64": NODE2_MAC,
+        "0.0.0.0/0": ROUTER_MAC,
+        "::/0": ROUTER_MAC,
+    },
+)
+"""What `entered_node` has as routes and neighbours."""
 
 
 @contextmanager

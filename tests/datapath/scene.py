@@ -12,11 +12,12 @@ from ebpf_lb.lab import namespaces
 from ebpf_lb.model.values import Family, Protocol, parse_address, parse_network
 from ebpf_lb.plan.forwarding import NO_FLAGS, FrontendFlag, FrontendKind
 from tests.capabilities import BPF_F_TEST_SKB_CHECKSUM_COMPLETE
-from tests.datapath import wires
-from tests.datapath.judge import REDIRECT, End
+from tests.datapath import judge, wires
+from tests.datapath.judge import NEXT, REDIRECT, End
 from tests.datapath.kernel import LOOPBACK, NODE, Kernel, Tally
 from tests.datapath.mutation import Ends
 from tests.datapath.reference import (
+    INGRESS,
     LOOPBACK_OUT,
     POD_IN,
     POD_OUT,
@@ -29,11 +30,13 @@ from tests.datapath.reference import (
     Ruling,
     Service,
 )
+from tests.datapath.reference.refusals import hops
+from tests.datapath.stack import older
 from tests.support.chance import SEED_VARIABLE
-from tests.support.packets import UDP, Packet, packed
+from tests.support.packets import GATEWAY_MAC, UDP, Packet, packed
 
 MTU = 9000  # larger than any frame here: what is too big is for tests of its own
-MACS = {"up0": "020000000011", "up1": "020000000012", "cni0": "020000000013"}
+MACS = {"up0": GATEWAY_MAC.hex(), "up1": "020000000012", "cni0": "020000000013"}
 ROUTER_MAC, NODE2_MAC, NODE3_MAC = "020000000001", "020000000002", "020000000003"
 POD_MACS = {"2": "0200000000a2", "3": "0200000000a3"}  # the third pod is not known to the bridge
 
@@ -89,7 +92,7 @@ link add up1 type veth peer name peer1
 link add pod0 type veth peer name eth0
 link add cni0 type bridge
 link set pod0 master cni0
-link set up0 address 02:00:00:00:00:11
+link set up0 address 02:00:00:00:6a:7e
 link set up1 address 02:00:00:00:00:12
 link set cni0 address 02:00:00:00:00:13
 """
@@ -247,13 +250,38 @@ class Scene:
         return self.interfaces["pod0" if hook in (POD_IN, POD_OUT) else "up0"]
 
     def run(self, hook: str, frame: bytes) -> Observed:
-        """What a program makes of a frame."""
+        """What a program makes of a frame; or, of what is masqueraded, the node: it is observed
+        where it leaves, as if it had been redirected there."""
         ifindex = self._interface(hook)
         if hook == UPLINK_IN and self.xdp:
             verdict, got = self.kernel.run_uplink_frame(frame, ifindex, xdp=True)
         else:
             verdict, got = self.kernel.run_frame(hook, frame, ifindex)
-        return Observed(verdict, got, self.tally.since())
+        entered = Observed(verdict, got, self.tally.since())
+        if hook in INGRESS and verdict == NEXT and got != frame:
+            return self._left(entered) or entered
+        return entered
+
+    def _left(self, entered: Observed) -> Observed | None:
+        """What comes of it behind the stack; None where that does not send it on, or nothing more
+        is to be done for it."""
+        found, node = judge.read(entered.frame), self.reference.node
+        assert found is not None
+        macs, device = node.way(found.destination), node.route(found.destination).device
+        martian = found.source in node.own or node.strange(found.source)
+        if not macs or device is None or martian or hops(entered.frame, found) <= 1:
+            return None
+        hook = POD_OUT if device == node.bridge else UPLINK_OUT
+        ifindex = self.interfaces["pod0" if hook == POD_OUT else device]
+        sent = macs + older(entered.frame)[12:]
+        verdict, got = self.kernel.run_frame(hook, sent, ifindex)
+        counted = self.tally.since()
+        whole = entered.counted + counted
+        errors = min(entered.counted["ICMP_ERROR"], counted["ICMP_ERROR"])
+        if not whole["MASQUERADED"] and not errors:
+            return None
+        whole["ICMP_ERROR"] -= errors
+        return Observed(REDIRECT if verdict == NEXT else verdict, got, +whole, sent)
 
     def run_summed(self, hook: str, frame: bytes) -> Counter[str]:
         """Runs a program on a frame that a device has summed up, and returns what was counted.
@@ -299,7 +327,7 @@ def made(kernel: Kernel, interfaces: dict[str, int], seed: int, rng: random.Rand
     writer.set_snat_source(2, parse_address(of.second))
     for name, source in INTERFACES.items():
         bridge = interfaces["cni0"] if name == "pod0" else 0
-        writer.set_interface(interfaces[name], bridge, source)
+        writer.set_interface(interfaces[name], bridge, source, GATEWAY_MAC)
     ranges = [parse_network("192.0.2.0/24" if family is Family.IPV4 else "2001:db8::/64")]
     services = {}
     for entry in ENTRIES:

@@ -28,7 +28,7 @@ from tests.capabilities import DATAPATH, Capability, needs
 from tests.datapath.kernel import Kernel, kernels
 from tests.datapath.test_pod import WORLDS, World
 from tests.datapath.test_sweep import events
-from tests.datapath.words import CLOSING, SNAT, TURNED, state_of
+from tests.datapath.words import CLOSING, PORTED, SIGNPOST, state_of
 from tests.support.packets import ACK, FIN, SYN, TCP, UDP
 
 TWO_PROCESSORS = Capability(
@@ -172,9 +172,9 @@ def test_two_vips_with_one_backend_at_once(race: Race, protocol: int) -> None:
         ("pod_ingress", race.to(world.vip, protocol)),
         ("pod_ingress", race.to(world.other_vip, protocol)),
     )
-    flows = [entry for entry in race.entries() if not entry.word & TURNED]
-    signposts = [entry for entry in race.entries() if entry.word & TURNED]
-    snated = [entry for entry in flows if entry.word & SNAT]
+    flows = [entry for entry in race.entries() if not entry.word & SIGNPOST]
+    signposts = [entry for entry in race.entries() if entry.word & SIGNPOST]
+    snated = [entry for entry in flows if entry.word & PORTED]
     held = Counter(entry.client_port for entry in flows)
     assert len(held) == FLOWS and set(held.values()) == {2}
     # of each two, one keeps its port; the other has a port of its own and a signpost for it
@@ -204,8 +204,8 @@ def snated(race: Race) -> tuple[list[Any], list[Any]]:
     """Flows that replies do not lead to by themselves, and their signposts."""
     entries = race.entries()
     return (
-        [entry for entry in entries if entry.word & SNAT and not entry.word & TURNED],
-        [entry for entry in entries if entry.word & TURNED],
+        [entry for entry in entries if entry.word & PORTED and not entry.word & SIGNPOST],
+        [entry for entry in entries if entry.word & SIGNPOST],
     )
 
 
@@ -245,7 +245,7 @@ def test_two_flows_race_for_the_last_place_at_home(race: Race, protocol: int) ->
     race.run(*(("pod_ingress", race.to(vip, protocol)) for vip in vips[:2]))
     for vip in vips[:2]:
         packed = ipaddress.ip_address(vip).packed
-        flows = [e for e in race.entries() if not e.word & TURNED and bytes(e.vip) == packed]
+        flows = [e for e in race.entries() if not e.word & SIGNPOST and bytes(e.vip) == packed]
         held = Counter(entry.client_port for entry in flows)
         assert len(held) == FLOWS and set(held.values()) == {1}
     are_paired(*snated(race))

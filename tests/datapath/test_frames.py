@@ -30,7 +30,7 @@ from tests.datapath import judge, wires
 from tests.datapath.judge import Target
 from tests.datapath.kernel import Kernel
 from tests.datapath.test_pod import WORLDS, World
-from tests.support.packets import TCP, Packet, packed
+from tests.support.packets import SCTP, TCP, Packet, packed
 
 pytestmark = needs(*DATAPATH, RAW_SOCKETS)
 
@@ -112,7 +112,7 @@ def kernel(
     kernel = _kernels[request.param]
     kernel.reset()
     for port in ("client", "backend", "sender", "sink"):
-        kernel.writer.set_interface(wiring.node.ifindex(port), 0, 1)
+        kernel.writer.set_interface(wiring.node.ifindex(port), 0, 1, SINK_MAC)
     return kernel
 
 
@@ -175,6 +175,9 @@ def bench(request: pytest.FixtureRequest, wiring: Wiring, loaded_root: Path) -> 
 
 
 def to_vip(world: World, protocol: int, payload: bytes = b"x" * 24, port: int = 80) -> Packet:
+    """What opens a connection."""
+    if protocol == SCTP:
+        payload = b"\1" + payload[1:]
     return Packet(
         world.client,
         world.vip,

@@ -63,9 +63,9 @@ def test_connections_of_the_forgotten_stay(kernel: Kernel, ask: Ask) -> None:
     world = test_pod.WORLDS[kernel.family]
     held = ask(0, 40000)
     assert kernel.run("pod_egress", held.reply()).passed  # established
-    assert kernel.run(
-        "pod_ingress", held.but(destination=world.vip, destination_port=80, flags=ACK)
-    )
+    confirms = {"flags": ACK, "acknowledged": held.sequence + 1}
+    asked = held.but(destination=world.vip, destination_port=80, **confirms)
+    assert kernel.run("pod_ingress", asked).packet.destination == held.destination
     for number in range(1, CLIENTS):
         ask(number, 40000)
     more = held.but(destination=world.vip, destination_port=80, flags=ACK)

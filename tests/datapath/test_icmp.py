@@ -11,7 +11,19 @@ from tests.datapath.kernel import Kernel
 from tests.datapath.node import serve_at_node_port
 from tests.datapath.test_uplink import Hook, uplink
 from tests.datapath.words import NEW, state_of
-from tests.support.packets import ACK, ICMP, ICMPV6, TCP, UDP, Packet, checksum, parse, too_big
+from tests.support.packets import (
+    ACK,
+    GATEWAY_MAC,
+    ICMP,
+    ICMPV6,
+    TCP,
+    UDP,
+    Packet,
+    checksum,
+    packed,
+    parse,
+    too_big,
+)
 
 __all__ = ["uplink"]  # the fixture
 
@@ -40,6 +52,7 @@ def ends(packet: Packet) -> tuple[str, int, str, int]:
     return (packet.source, packet.source_port, packet.destination, packet.destination_port)
 
 
+@pytest.mark.rule("CO-20")
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 @pytest.mark.parametrize("by", ["a router", "the backend"])
 def test_about_a_pods_packet(kernel: Kernel, protocol: int, by: str) -> None:
@@ -58,6 +71,32 @@ def test_about_a_pods_packet(kernel: Kernel, protocol: int, by: str) -> None:
     assert state_of(kernel.flows()[0][0]) == NEW  # an error is not a reply: still NEW
 
 
+@pytest.mark.rule("CO-20")
+@pytest.mark.parametrize("headers", range(1, 4))
+@pytest.mark.parametrize("kind", ["options", "fragment"])
+def test_quoted_with_further_headers(kernel: Kernel, kind: str, headers: int) -> None:
+    """IPv6's extension and fragment headers; IPv4's options, and a first fragment."""
+    world = test_pod.WORLDS[kernel.family]
+    kernel.service(world.vip, 80, [(world.backend, 9376)], protocol=Protocol.UDP)
+    sent = test_pod.first(world, UDP)
+    if kernel.family is Family.IPV4:
+        sent = sent.but(options=b"\1\1\1\0" * headers)
+    else:
+        extensions = ((60, bytes([0, 0, 1, 4, 0, 0, 0, 0])),) * (headers - (kind == "fragment"))
+        sent = sent.but(extensions=extensions)
+    if kind == "fragment":
+        sent = sent.but(fragment=(0, True), payload=bytes(16))
+    there = kernel.run("pod_ingress", sent).packet
+    assert there.destination == world.backend
+    told = too_big(there, ROUTER[kernel.family])
+    told = told.but(payload=told.payload[:8] + there.frame()[14:][:100])
+    told = told.but(payload=told.payload[:2] + bytes(2) + told.payload[4:]).with_icmp_checksum()
+    got = kernel.run("pod_egress", told).packet
+    assert got.valid and got.destination == world.client
+    headers_and_ports = len(sent.frame()) - 14 - len(sent.payload) - 4
+    assert got.payload[8:][:headers_and_ports] == sent.frame()[14:][:headers_and_ports]
+
+
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_about_a_reply_to_a_pod(kernel: Kernel, protocol: int) -> None:
     world = test_pod.WORLDS[kernel.family]
@@ -73,7 +112,7 @@ def test_about_a_reply_to_a_pod(kernel: Kernel, protocol: int) -> None:
 
 @pytest.fixture(params=["tc", "xdp"])
 def hook(kernel: Kernel, uplink: int, request: pytest.FixtureRequest) -> Hook:
-    kernel.writer.set_interface(uplink, 0, 1)
+    kernel.writer.set_interface(uplink, 0, 1, GATEWAY_MAC)
     return Hook(kernel, uplink, request.param == "xdp")
 
 
@@ -83,9 +122,9 @@ def test_about_a_masqueraded_packet(hook: Hook, protocol: int) -> None:
     world, kernel = test_uplink.WORLDS[hook.kernel.family], hook.kernel
     serve_at_node_port(kernel, world, protocol)
     sent = test_uplink.first(world, protocol)
-    there = hook("uplink_ingress", sent).packet
-    got = hook("uplink_ingress", too_big(there, ROUTER[kernel.family]))
-    assert got.redirected and got.packet.valid
+    there = hook.through(sent).packet
+    got = hook.through(too_big(there, ROUTER[kernel.family]))
+    assert got.passed and got.packet.valid
     assert got.packet.destination == world.client and got.packet.ttl == 59
     assert ends(quotation(got.packet)) == ends(sent)
 
@@ -104,11 +143,12 @@ def test_about_a_reply_to_an_outside_client(hook: Hook, protocol: int, backend: 
         kind=FrontendKind.NODE_PORT,
         protocol=Protocol(protocol),
     )
-    there = hook("uplink_ingress", test_uplink.first(world, protocol)).packet
+    there = hook.through(test_uplink.first(world, protocol)).packet
     reply = there.reply().but(flags=ACK)
-    back = hook("uplink_egress" if local else "uplink_ingress", reply).packet
-    got = hook("uplink_ingress", too_big(back, world.client))
-    assert got.passed if local else got.redirected
+    back = (hook("uplink_egress", reply) if local else hook.through(reply)).packet
+    got = hook.through(too_big(back, world.client))
+    assert got.passed
+    assert got.packet.source == (world.client if local else world.node)
     assert got.packet.valid and got.packet.destination == address
     assert ends(quotation(got.packet)) == ends(reply)
 
@@ -127,28 +167,65 @@ def test_about_a_local_backends_client(hook: Hook) -> None:
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("backend", ["local_pod", "remote_pod"])
 @pytest.mark.parametrize("direction", ["towards the backend", "towards the client"])
-def test_a_packet_whose_hops_end_here(hook: Hook, protocol: int, direction: str) -> None:
-    """What is redirected no router looks at: we tell its sender, in his own words."""
-    world = test_uplink.WORLDS[hook.kernel.family]
-    hook.kernel.service(
-        world.node, 30080, [(world.remote_pod, 80)],
+def test_what_the_stack_says_of_packets_between_the_hooks(
+    hook: Hook, protocol: int, backend: str, direction: str
+) -> None:
+    """Too big, no route, hops at their end: it quotes what it has seen, and the sender hears of
+    what he has sent."""
+    world, kernel = test_uplink.WORLDS[hook.kernel.family], hook.kernel
+    address = getattr(world, backend)
+    local = [(address, 80)] if backend == "local_pod" else []
+    kernel.service(
+        world.node, 30080, [(address, 80)], local=local,
         kind=FrontendKind.NODE_PORT, protocol=Protocol(protocol),
     )  # fmt: skip
     sent = test_uplink.first(world, protocol)
+    leaves = "uplink_egress"
+    between = hook.kernel.run("uplink_ingress", sent, hook.ifindex).packet
     if direction == "towards the client":
-        sent = hook("uplink_ingress", sent).packet.reply()
-    old = sent.but(ttl=1)
-    got = hook("uplink_ingress", old)
-    assert got.redirected and got.packet.valid
-    told = got.packet
-    assert (told.source, told.destination) == (old.destination, old.source)
-    version4 = told.version == 4
-    assert told.protocol == (ICMP if version4 else ICMPV6)
-    assert told.payload[:2] == (b"\x0b\0" if version4 else b"\3\0")
-    assert told.payload[4:8] == bytes(4)
-    assert ends(quotation(told)) == ends(old)
-    assert hook.kernel.count("HOP_LIMIT") == 1
+        sent = hook.through(sent).packet.reply()
+        leaves = "pod_egress" if local else "uplink_egress"
+        ingress = "pod_ingress" if local else "uplink_ingress"
+        between = hook.kernel.run(ingress, sent, hook.ifindex).packet
+    told = hook(leaves, too_big(between, world.node)).packet
+    assert told.valid and told.destination == sent.source
+    assert ends(quotation(told)) == ends(sent)
+
+
+@pytest.mark.rule("CO-21")
+@pytest.mark.parametrize("where", ["pod", "uplink"])
+def test_redirects_about_translated_packets_are_dropped(hook: Hook, where: str) -> None:
+    """They name another way to the backend, which would be taken for one to the VIP."""
+    world, kernel = test_uplink.WORLDS[hook.kernel.family], hook.kernel
+    kernel.service(
+        world.node, 30080, [], local=[(world.local_pod, 80)], kind=FrontendKind.NODE_PORT
+    )
+    sent = test_uplink.first(world)
+    pod = sent.but(source=world.local_pod + "9")
+    ingress, egress = f"{where}_ingress", f"{where}_egress"
+    asked = sent if where == "uplink" else pod
+    there = hook(ingress, asked).packet
+    assert there.destination == world.local_pod
+    redirected = redirect(there, world.node, world.other_pod)
+    assert hook(egress, redirected).dropped
+    assert kernel.count("REDIRECT") == 1
+    others = redirect(there.but(destination_port=81), world.node, world.other_pod)
+    assert hook(egress, others).frame == others.frame()
+
+
+def redirect(about: Packet, sender: str, gateway: str) -> Packet:
+    """RFC 792, RFC 4861: what a router tells the sender of a packet."""
+    quoted = about.frame()[14:][:100]
+    if about.version == 4:
+        payload = b"\x05\x01\0\0" + packed(gateway) + quoted
+        return Packet(sender, about.source, protocol=ICMP, payload=payload)
+    quoted = quoted[: len(quoted) // 8 * 8]
+    address = bytes([2, 1]) + bytes(6)
+    option = bytes([4, 1 + len(quoted) // 8]) + bytes(6) + quoted
+    payload = b"\x89\0\0\0" + bytes(4) + packed(gateway) + packed(about.destination)
+    return Packet(sender, about.source, protocol=ICMPV6, payload=payload + address + option)
 
 
 def test_errors_about_others_are_left_alone(hook: Hook) -> None:

@@ -222,7 +222,7 @@ class TestClientsBeyondTheTunnel:
 
 
 def is_told(told: Packet, big: Packet, mtu: int) -> None:
-    assert (told.source, told.destination) == (big.destination, big.source)
+    assert told.destination == big.source  # from whatever address of the node's
     if told.version == 4:
         assert struct.unpack("!BBxxHH", told.payload[:8]) == (3, 4, 0, mtu)
     else:

@@ -18,7 +18,7 @@ from ebpf_lb.plan.forwarding import FrontendKind
 from tests.bench.feeder import Feeder, Traffic
 from tests.capabilities import DATAPATH, needs
 from tests.datapath.kernel import Kernel, Result, kernels
-from tests.datapath.node import WORLDS, World, entered_node
+from tests.datapath.node import STACK, WORLDS, World, entered_node
 from tests.datapath.test_sweep import events
 from tests.datapath.words import (
     ABORTED,
@@ -30,10 +30,10 @@ from tests.datapath.words import (
     REPEATED,
     REPLY_FIN,
     RESET,
-    TURNED,
+    SIGNPOST,
     state_of,
 )
-from tests.support.packets import ACK, FIN, PSH, RST, SCTP, SYN, TCP, UDP, Packet
+from tests.support.packets import ACK, FIN, GATEWAY_MAC, PSH, RST, SCTP, SYN, TCP, UDP, Packet
 
 pytestmark = needs(*DATAPATH)
 
@@ -99,12 +99,16 @@ class Service:
         return packet.but(**fields)
 
     def ask(self, packet: Packet) -> Result:
-        return self.kernel.run("uplink_ingress", packet, self.ifindex)
+        return STACK.through(self._run, "uplink_ingress", packet)
+
+    def _run(self, name: str, packet: Packet | bytes) -> Result:
+        return self.kernel.run(name, packet, self.ifindex)
 
     def answer(self, packet: Packet) -> Result:
         """`packet` is the backend's."""
-        hook = "uplink_ingress" if self.masqueraded else "uplink_egress"
-        return self.kernel.run(hook, packet, self.ifindex)
+        if self.masqueraded:
+            return STACK.through(self._run, "uplink_ingress", packet)
+        return self._run("uplink_egress", packet)
 
     def established(self, port: int = 40000) -> Connection:
         """A connection whose ends have shown that they talk."""
@@ -171,7 +175,7 @@ class Connection:
 
 def service_of(protocol: Protocol) -> Callable[[Kernel, int, bool], Service]:
     def made(kernel: Kernel, uplink: int, masqueraded: bool) -> Service:
-        kernel.writer.set_interface(uplink, 0, 1)
+        kernel.writer.set_interface(uplink, 0, 1, GATEWAY_MAC)
         family = kernel.family
         cidr = "10.244.0.0/16" if family is Family.IPV4 else "fd00:10:244::/48"
         kernel.writer.set_pod_networks([parse_network(cidr)])
@@ -618,7 +622,7 @@ def test_ports_for_masquerading_come_free(uplink: int) -> None:
             crowd = Traffic(_counted_up(world.client, 1), world.node, 30080, TCP, 70_000, flags=SYN)
             feeder.run(kernel.program("uplink_ingress"), crowd, 70_000)
             assert kernel.count("NEW") > 60_000
-            turned = sum(1 for word, _ in kernel.flows() if word & TURNED)
+            turned = sum(1 for word, _ in kernel.flows() if word & SIGNPOST)
             assert turned > 40_000
             before = kernel.count("SNAT_PORTS")
             new = [service.established(21000 + number) for number in range(200)]

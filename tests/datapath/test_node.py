@@ -19,7 +19,17 @@ from tests.datapath.kernel import LOOPBACK, NODE, Kernel, Result
 from tests.datapath.test_icmp import ends, quotation
 from tests.datapath.wires import network
 from tests.datapath.words import CLOSING, state_of
-from tests.support.packets import ACK, FIN, ICMPV6, RST, TCP, UDP, Packet, too_big
+from tests.support.packets import (
+    ACK,
+    FIN,
+    GATEWAY_MAC,
+    ICMPV6,
+    RST,
+    TCP,
+    UDP,
+    Packet,
+    too_big,
+)
 
 NODE_PORT, LOCAL = FrontendKind.NODE_PORT, FrontendFlag.LOCAL
 NO_MAC = bytes(6)
@@ -146,8 +156,8 @@ def world(kernel: Kernel) -> World:
 def node(kernel: Kernel, interfaces: Interfaces, world: World) -> Node:
     kernel.writer.set_snat_source(TUNNEL_SOURCE, parse_address(world.tunnel))
     kernel.writer.set_snat_source(GATEWAY_SOURCE, parse_address(world.gateway))
-    kernel.writer.set_interface(interfaces.uplink, 0, 1)
-    kernel.writer.set_interface(interfaces.tunnel, 0, TUNNEL_SOURCE)
+    kernel.writer.set_interface(interfaces.uplink, 0, 1, GATEWAY_MAC)
+    kernel.writer.set_interface(interfaces.tunnel, 0, TUNNEL_SOURCE, GATEWAY_MAC)
     kernel.writer.set_interface(interfaces.pod, 0, GATEWAY_SOURCE)
     kernel.writer.set_interface(LOOPBACK, 0, 0)
     return Node(kernel, interfaces)

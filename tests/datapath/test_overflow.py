@@ -137,17 +137,17 @@ def test_masqueraded_ones(hook: Hook) -> None:
             protocol=Protocol.UDP,
             kind=FrontendKind.NODE_PORT,
         )
-    there = [hook("uplink_ingress", one) for one in sent]
+    there = [hook.through(one) for one in sent]
     for result in there:
-        assert result.redirected and result.packet.valid
+        assert result.sent_on and result.packet.valid
         assert (result.packet.source, result.packet.destination) == (world.node, world.remote_pod)
     assert there[0].packet.source_port == sent[0].source_port
     assert len({result.packet.source_port for result in there}) == VIPS
     for one, result in zip(sent, there, strict=True):
-        back = hook("uplink_ingress", result.packet.reply())
-        assert back.redirected and back.packet.valid
+        back = hook.through(result.packet.reply())
+        assert back.sent_on and back.packet.valid
         assert ends(back.packet) == (world.node, one.destination_port, world.client, 40000)
-        again = hook("uplink_ingress", one)
+        again = hook.through(one)
         assert ends(again.packet) == ends(result.packet)
 
 
@@ -232,7 +232,7 @@ def test_a_flow_without_its_signpost_starts_anew(kernel: Kernel, world: World) -
     sent = serve(kernel, world, 1, Protocol.TCP)
     for one in sent[:2]:
         kernel.run("pod_ingress", one.but(flags=SYN))
-    turned = kernel.layout.defines["FLOW_TURNED"]
+    turned = kernel.layout.defines["FLOW_SIGNPOST"]
     free(kernel, lambda entry: bool(entry.word & turned))
     time.sleep(NEXT_TICK_S)
     there = kernel.run("pod_ingress", sent[1].but(flags=SYN)).packet

@@ -10,9 +10,10 @@ from ebpf_lb.datapath import clock
 from ebpf_lb.datapath.dump import dump
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.model.values import Family, Protocol
-from ebpf_lb.plan.forwarding import FrontendKind
+from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.datapath.judge import FOLLOWED
-from tests.datapath.kernel import NODE, TC_NEXT, Kernel
+from tests.datapath.kernel import NODE, TC_NEXT, Kernel, Result
+from tests.datapath.node import STACK
 from tests.support.fragments import join, split
 from tests.support.packets import (
     ACK,
@@ -23,6 +24,7 @@ from tests.support.packets import (
     ICMPV6,
     RST,
     SCTP,
+    SYN,
     TCP,
     UDP,
     Packet,
@@ -149,13 +151,54 @@ def test_without_endpoints_it_is_refused(kernel: Kernel, world: World, protocol:
     assert not kernel.flows()
 
 
+@pytest.mark.rule("CO-1")
+@pytest.mark.parametrize("flags", [ACK, FIN | ACK, RST, RST | ACK, SYN | ACK, 0])
+@pytest.mark.parametrize("endpoints", ["none", "some"])
+@pytest.mark.parametrize("hook", ["pod_ingress", "uplink_ingress", "uplink_egress"])
+def test_what_opens_nothing_and_is_not_known_is_the_stacks(
+    kernel: Kernel, world: World, hook: str, endpoints: str, flags: int
+) -> None:
+    """A connection older than the Service, or another proxy's."""
+    kernel.service(world.vip, 80, [] if endpoints == "none" else [(world.backend, 80)])
+    sent = first(world).but(flags=flags, acknowledged=77, payload=b"data")
+    got = kernel.run(hook, sent)
+    assert got.passed and got.frame == sent.frame()
+    assert not kernel.flows() and not kernel.counters()
+
+
 def test_data_to_nowhere_is_reset_where_it_stands(kernel: Kernel, world: World) -> None:
-    """RFC 9293: a segment with ACK is answered from the sequence number it acknowledges."""
+    """RFC 9293: a segment with ACK is answered from the sequence number it acknowledges. (Where
+    another node may have had the connection; else it is the stack's.)"""
     kernel.service(world.vip, 80, [])
+    consistent(kernel)
     sent = first(world).but(flags=ACK, acknowledged=77, payload=b"data")
-    got = kernel.run("pod_ingress", sent).packet
+    got = kernel.run("uplink_ingress", sent).packet
     assert got.valid and got.flags == RST and got.sequence == 77
-    assert kernel.run("pod_ingress", sent.but(flags=RST)).dropped
+    reset = sent.but(flags=RST)
+    assert kernel.run("uplink_ingress", reset).frame == reset.frame()
+
+
+def consistent(kernel: Kernel) -> None:
+    """As the agent tells the programs when a Service has hashed consistently for a while."""
+    value = kernel.layout.struct("frontend")
+    for key, held in list(kernel.maps.frontends.items()):
+        fields = value.unpack(held)._asdict()
+        fields["flags"] |= FrontendFlag.CONSISTENT
+        kernel.maps.frontends.update(key, value.pack(**fields))
+
+
+@pytest.mark.parametrize("flags", [ACK, FIN | ACK])
+def test_consistent_hashing_takes_connections_over(
+    kernel: Kernel, world: World, flags: int
+) -> None:
+    """From an uplink: another node may have had them. Never from a pod, which only we serve."""
+    backends = [(world.backend, 80)]
+    kernel.service(world.vip, 80, backends, local=backends)
+    consistent(kernel)
+    sent = first(world).but(flags=flags)
+    assert kernel.run("pod_ingress", sent).frame == sent.frame()
+    got = kernel.run("uplink_ingress", sent)
+    assert got.passed and got.packet.destination == world.backend
 
 
 @pytest.mark.rule("VE-7")
@@ -187,41 +230,61 @@ def test_the_nodes_answers_are_limited(kernel: Kernel, world: World) -> None:
     assert kernel.count("REJECT_LIMIT") == 500 - answered
 
 
+def through(kernel: Kernel, packet: Packet | bytes) -> Result:
+    """In by the pod's interface and out by it again, as the stack sends it."""
+    return STACK.through(lambda name, one: kernel.run(name, one), "pod_ingress", packet)
+
+
 @pytest.mark.rule("VE-14")
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
 def test_hairpin(kernel: Kernel, world: World, protocol: Protocol) -> None:
     """A pod that is its own backend sees the node, and its answer goes back to itself."""
     kernel.service(world.vip, 80, [(world.client, 9376)], protocol=protocol)
     sent = first(world, protocol)
-    there = kernel.run("pod_ingress", sent)
-    assert there.redirected and there.packet.valid
-    assert there.packet.source == NODE[kernel.family]
-    assert there.packet.source_port == sent.source_port
-    assert (there.packet.destination, there.packet.destination_port) == (world.client, 9376)
-    assert there.packet.destination_mac == CLIENT_MAC
-    assert kernel.run("pod_egress", there.packet).frame == there.frame
-
+    there = through(kernel, sent)
+    assert there.passed and there.packet.valid
+    assert there.packet == sent.but(
+        source=NODE[kernel.family], destination=world.client, destination_port=9376, ttl=62
+    )
     answer = there.packet.reply(source_mac=CLIENT_MAC, destination_mac=GATEWAY_MAC)
-    back = kernel.run("pod_ingress", answer)
-    assert back.redirected and back.packet.valid
-    assert (back.packet.source, back.packet.source_port) == (world.vip, 80)
-    assert (back.packet.destination, back.packet.destination_port) == (world.client, 40000)
-    assert back.packet.destination_mac == CLIENT_MAC
-    again = kernel.run("pod_ingress", sent.but(flags=ACK))
-    assert again.redirected and again.packet.source == NODE[kernel.family]
+    back = through(kernel, answer)
+    assert back.passed and back.packet.valid
+    assert back.packet == answer.but(
+        source=world.vip,
+        source_port=80,
+        destination=world.client,
+        destination_port=40000,
+        ttl=answer.ttl - 1,
+    )
+    assert kernel.counters() == {"NEW": 1, "ESTABLISHED": 1, "REPLY": 1, "MASQUERADED": 2}
+
+
+def test_a_hairpin_from_the_port_that_it_asks(kernel: Kernel, world: World) -> None:
+    """What it asks and what it answers would look the same to the stack."""
+    kernel.service(world.vip, 80, [(world.client, 40000)], protocol=Protocol.UDP)
+    sent = first(world, UDP)
+    entered = kernel.run("pod_ingress", sent).packet
+    assert (entered.source, entered.destination) == (world.client, world.client)
+    assert entered.source_port != entered.destination_port == 40000
+    there = through(kernel, sent)
+    assert there.packet.valid and there.packet.source == NODE[kernel.family]
+    back = through(kernel, there.packet.reply()).packet
+    assert back.valid
+    assert (back.source, back.source_port) == (world.vip, 80)
+    assert (back.destination, back.destination_port) == (world.client, 40000)
 
 
 def test_a_hairpin_in_fragments(kernel: Kernel, world: World) -> None:
     """Both ways, whatever its fragments' order behind the first."""
     kernel.service(world.vip, 80, [(world.client, 9376)], protocol=Protocol.UDP)
     sent = first(world, UDP).but(payload=bytes(5000), identification=7)
-    pieces = [kernel.run("pod_ingress", piece) for piece in split(sent, 1480)]
-    assert all(piece.redirected for piece in pieces)
+    pieces = [through(kernel, piece) for piece in split(sent, 1480)]
+    assert all(piece.passed for piece in pieces)
     there = join(piece.frame for piece in pieces)
     assert there.valid and (there.source, there.destination_port) == (NODE[kernel.family], 9376)
     one, *others = split(there.reply(identification=8), 1480)
-    pieces = [kernel.run("pod_ingress", piece) for piece in (one, *reversed(others))]
-    assert all(piece.redirected for piece in pieces)
+    pieces = [through(kernel, piece) for piece in (one, *reversed(others))]
+    assert all(piece.passed for piece in pieces)
     back = join(piece.frame for piece in pieces)
     assert back.valid
     assert (back.source, back.source_port, back.destination) == (world.vip, 80, world.client)
@@ -406,32 +469,67 @@ def test_an_unwritten_sctp_checksum_stays_unwritten(kernel: Kernel, world: World
     assert result.frame[place : place + 4] == bytes(4)
 
 
-@pytest.mark.parametrize(
-    "hooks", [("pod_ingress", "pod_egress"), ("uplink_ingress", "uplink_egress")]
-)
-@pytest.mark.parametrize("how", ["both finish", "client resets", "it lives"])
+WAYS = [("pod_ingress", "pod_egress"), ("uplink_ingress", "uplink_egress")]
+
+
+@pytest.mark.rule("CO-5")
+@pytest.mark.parametrize("hooks", WAYS, ids=["pod", "uplink"])
+@pytest.mark.parametrize("how", ["both finish", "it lives"])
+@pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_straight_to_the_backend_from_the_same_port(
-    kernel: Kernel, world: World, hooks: tuple[str, str], how: str
+    kernel: Kernel, world: World, hooks: tuple[str, str], how: str, protocol: int
 ) -> None:
-    """After a connection by the VIP has ended, its port is free for one past it. While it lives,
-    the backend itself has but one connection with these ends, and what it says belongs to that."""
+    """While a connection by the VIP lives, one past it leaves from another port; both are heard."""
     towards, back = hooks
     here = [(world.backend, 80)]
-    kernel.service(world.vip, 80, here, local=here, kind=FrontendKind.NODE_PORT)
-    sent = first(world)
-    answer = kernel.run(towards, sent).packet.reply()
+    kernel.service(
+        world.vip, 80, here, local=here, kind=FrontendKind.NODE_PORT, protocol=Protocol(protocol)
+    )
+    sent = first(world, protocol)
+    there = kernel.run(towards, sent).packet
+    answer = there.reply()
     assert kernel.run(back, answer).packet.source == world.vip
     kernel.run(towards, sent.but(flags=ACK, acknowledged=1001))
-    if how == "both finish":
+    if how == "both finish" and protocol == TCP:
         kernel.run(towards, sent.but(flags=FIN | ACK))
         kernel.run(back, answer.but(flags=FIN | ACK))
-    elif how == "client resets":
-        kernel.run(towards, sent.but(flags=RST))
     direct = sent.but(destination=world.backend)
-    passed = kernel.run(towards, direct)
-    assert passed.passed and passed.frame == direct.frame()
-    heard = kernel.run(back, direct.reply()).packet
-    assert heard.source == (world.vip if how == "it lives" else world.backend)
+    for packet in (direct, direct.but(flags=ACK)):
+        passed = kernel.run(towards, packet)
+        assert passed.passed and passed.packet.valid
+        port = passed.packet.source_port
+        assert passed.packet == packet.but(source_port=port)
+        assert (port == 40000) == (how == "both finish" and protocol == TCP)
+        heard = kernel.run(back, passed.packet.reply()).packet
+        assert heard == passed.packet.reply(destination_port=40000)
+    if how == "it lives":
+        assert kernel.run(towards, sent.but(flags=ACK)).packet == there.but(flags=ACK)
+        assert kernel.run(back, answer.but(flags=ACK)).packet.source == world.vip
+
+
+@pytest.mark.rule("CO-5")
+@pytest.mark.parametrize("hooks", WAYS, ids=["pod", "uplink"])
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_by_the_service_after_straight_to_the_backend(
+    kernel: Kernel, world: World, hooks: tuple[str, str], protocol: int
+) -> None:
+    """The other way round: the connection past it goes on, untouched."""
+    towards, back = hooks
+    here = [(world.backend, 80)]
+    kernel.service(
+        world.vip, 80, here, local=here, kind=FrontendKind.NODE_PORT, protocol=Protocol(protocol)
+    )
+    sent = first(world, protocol)
+    direct = sent.but(destination=world.backend)
+    assert kernel.run(towards, direct).frame == direct.frame()
+    answer = direct.reply()
+    assert kernel.run(back, answer).frame == answer.frame()
+    there = kernel.run(towards, sent).packet
+    assert there.valid and there.source_port != 40000
+    heard = kernel.run(back, there.reply()).packet
+    assert heard == there.reply(source=world.vip, destination_port=40000)
+    for packet, hook in ((direct.but(flags=ACK), towards), (answer.but(flags=ACK), back)):
+        assert kernel.run(hook, packet).frame == packet.frame()
 
 
 def test_syn_flood_costs_no_established_connection(kernel: Kernel, world: World) -> None:

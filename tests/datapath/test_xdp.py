@@ -20,6 +20,7 @@ from tests.datapath.node import (
     NODE2_MAC,
     NODE_MAC,
     ROUTER_MAC,
+    STACK,
     WORLDS,
     World,
     entered_node,
@@ -53,6 +54,22 @@ class Uplink:
     def tc(self, packet: Packet | bytes) -> Result:
         return self.kernel.run("uplink_ingress", packet, self.ifindex)
 
+    def by_stack(self, packet: Packet | bytes) -> Result:
+        """The whole way through the node where XDP is off."""
+        return self._through(packet, xdp=False)
+
+    def through(self, packet: Packet | bytes, *, xdp: bool) -> Result:
+        """Likewise, with XDP before TC or without."""
+        return self._through(packet, xdp=xdp)
+
+    def _through(self, packet: Packet | bytes, *, xdp: bool) -> Result:
+        def run(name: str, one: Packet | bytes) -> Result:
+            if name == "uplink_ingress":
+                return self.kernel.run_uplink(one, self.ifindex, xdp=xdp)
+            return self.kernel.run(name, one, self.ifindex)
+
+        return STACK.through(run, "uplink_ingress", packet)
+
     def passes(self, frame: Packet | bytes) -> None:
         """To TC, and without a trace."""
         frame = frame if isinstance(frame, bytes) else frame.frame()
@@ -63,7 +80,7 @@ class Uplink:
 
 @pytest.fixture
 def at(kernel: Kernel, uplink: int) -> Uplink:
-    kernel.writer.set_interface(uplink, 0, 1)
+    kernel.writer.set_interface(uplink, 0, 1, mac(NODE_MAC))
     cidr = "10.244.0.0/16" if kernel.family is Family.IPV4 else "fd00:10:244::/48"
     kernel.writer.set_pod_networks([parse_network(cidr)])
     return Uplink(kernel, uplink)
@@ -114,7 +131,9 @@ def test_there_and_back_without_the_stack(at: Uplink, world: World, protocol: in
             source_mac=mac(NODE_MAC),
             destination_mac=mac(ROUTER_MAC),
         )
-    assert at.kernel.counters() == {"NEW": 1, "ESTABLISHED": 2, "REPLY": 2, "XDP": 4}
+    assert at.kernel.counters() == {
+        "NEW": 1, "ESTABLISHED": 2, "REPLY": 2, "MASQUERADED": 4, "XDP": 4
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP])
@@ -136,8 +155,8 @@ class TestWithTc:
         self, at: Uplink, world: World, protocol: int
     ) -> None:
         serve(at, world, protocol)
-        there = at.tc(first(world, protocol))
-        assert there.redirected
+        there = at.by_stack(first(world, protocol))
+        assert there.passed
         again = at.xdp(first(world, protocol))
         assert again.verdict == XDP_TX and again.frame == there.frame
         assert at.xdp(there.packet.reply()).verdict == XDP_TX
@@ -150,9 +169,10 @@ class TestWithTc:
         serve(at, world, protocol)
         there = at.xdp(first(world, protocol))
         assert there.verdict == XDP_TX
-        again = at.tc(first(world, protocol))
-        assert again.redirected and again.frame == there.frame
-        assert at.tc(there.packet.reply()).redirected
+        again = at.by_stack(first(world, protocol))
+        assert again.passed and again.frame == there.frame
+        back = at.by_stack(there.packet.reply())
+        assert back.passed and back.packet.destination == world.client
         assert at.kernel.count("NEW") == 1
 
     def states(self, at: Uplink) -> list[tuple[int, object]]:
@@ -180,26 +200,19 @@ class TestWithTc:
             for length, ttl in ((0, 64), (1, 2), (7, 1), (200, 255))
         ]
 
-        def went_on(result: Result) -> bool:
-            """And was not answered, as TC does where its hops end."""
-            return result.redirected and result.packet.protocol == protocol
-
         outcomes = []
         for xdp in (False, True):
             at.kernel.reset()
-            at.kernel.writer.set_interface(at.ifindex, 0, 1)
+            at.kernel.writer.set_interface(at.ifindex, 0, 1, mac(NODE_MAC))
             serve(at, world, protocol)
-            sent = [at.kernel.run_uplink(one, at.ifindex, xdp=xdp) for one in there]
-            back = [
-                at.kernel.run_uplink(one.packet.reply(), at.ifindex, xdp=xdp)
-                for one in sent
-                if went_on(one)
-            ]
+            sent = [at.through(one, xdp=xdp) for one in there]
+            back = [at.through(one.packet.reply(), xdp=xdp) for one in sent]
+            assert all(one.sent_on for one in (*sent, *back))
             counted = at.kernel.counters()
             on_their_way = counted.pop("XDP", 0)
-            results = [(one.verdict, one.frame) for one in (*sent, *back)]
-            outcomes.append((results, counted, self.states(at)))
-            assert on_their_way == (sum(map(went_on, (*sent, *back))) if xdp else 0)
+            outcomes.append(([one.frame for one in (*sent, *back)], counted, self.states(at)))
+            assert on_their_way == sum(one.redirected for one in (*sent, *back))
+            assert (on_their_way > 0) == xdp
         assert outcomes[0] == outcomes[1]
 
     @pytest.mark.rule("CO-25")
@@ -223,8 +236,7 @@ class TestWithTc:
         try:
             at.passes(first(world).but(flags=ACK))  # its neighbour is not known
             got = at.tc(first(world).but(flags=ACK))
-            # the kernel is to make the link header
-            assert got.redirected and got.packet.destination_mac != mac(NODE2_MAC)
+            assert got.passed and got.packet.destination == world.remote_pod
         finally:
             subprocess.run(["ip", family, "route", "del", world.remote_pod], check=True)
         time.sleep(PAUSE_S)
@@ -281,8 +293,8 @@ class TestLeftToTc:
         sent = first(world, SCTP)
         got = at.xdp(sent)
         assert got.verdict == XDP_PASS and got.frame == sent.frame()
-        there = at.tc(sent)
-        assert there.redirected and there.packet.valid and there.packet.destination_port == 80
+        there = at.by_stack(sent)
+        assert there.passed and there.packet.valid and there.packet.destination_port == 80
         at.passes(sent)
         at.passes(there.packet.reply())
         assert at.kernel.count("NEW") == 1

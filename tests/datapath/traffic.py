@@ -20,7 +20,7 @@ from tests.datapath.reference import (
 from tests.datapath.reference.flows import datagram_of
 from tests.datapath.scene import ADDRESSES, ENTRIES, Entry, Scene, ends
 from tests.support.fragments import join, split
-from tests.support.packets import SCTP, TCP, UDP, Packet, parse
+from tests.support.packets import GATEWAY_MAC, SCTP, TCP, UDP, Packet, parse
 
 Seen = Counter[tuple[str, str]]
 """How often each (hook, fate) was met."""
@@ -71,6 +71,15 @@ def questions(scene: Scene, count: int) -> Iterator[tuple[str, bytes]]:
         )
 
 
+def unanswerable(scene: Scene, count: int) -> Iterator[tuple[str, bytes]]:
+    """What asks Services without endpoints, from where no answer can be sent to."""
+    of = ADDRESSES[scene.kernel.family]
+    for number in range(count):
+        packet = Packet(of.odd[number % len(of.odd)], of.cluster_ip, 40000 + number, 81, TCP)
+        for hook in BEGINNINGS:
+            yield hook, packet.frame()
+
+
 def one_for_all(scene: Scene) -> Iterator[tuple[str, bytes]]:
     """A client asks all Services by one port: more than its home in the connection table holds."""
     of, rng = ADDRESSES[scene.kernel.family], scene.rng
@@ -79,6 +88,11 @@ def one_for_all(scene: Scene) -> Iterator[tuple[str, bytes]]:
     for entry in rng.sample(ENTRIES, len(ENTRIES)):
         packet = Packet(client, getattr(of, entry.address), 30053, entry.port, protocol)
         yield hook, packet.frame()
+
+
+def answered(frame: bytes) -> bytes:
+    """The answer to a frame that has left, sent to this node."""
+    return GATEWAY_MAC + judge.turned(frame)[6:]
 
 
 def talk(scene: Scene, seen: Seen, asked: Iterable[tuple[str, bytes]]) -> list[bytes]:
@@ -90,7 +104,7 @@ def talk(scene: Scene, seen: Seen, asked: Iterable[tuple[str, bytes]]) -> list[b
         frames.append(question)
         if ruling.fate != "new flow":
             continue
-        answer = judge.turned(there.frame)
+        answer = answered(there.frame)
         senders = (of.router, rng.choice((of.far[0], of.pods[0])))
         frames += [answer, *(error_about(there.frame, sender, rng) for sender in senders)]
         for each in HOOKS:
@@ -129,7 +143,7 @@ def datagrams(scene: Scene, seen: Seen, count: int) -> None:
         there = _in_fragments(scene, seen, hook, whole, ("new flow", "translated"))
         if not there:
             continue
-        answer = parse(judge.turned(join(there).frame()))
+        answer = parse(answered(join(there).frame()))
         for each in rng.sample(HOOKS, len(HOOKS)):
             _in_fragments(scene, seen, each, answer, ("restored",))
 

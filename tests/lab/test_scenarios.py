@@ -21,7 +21,7 @@ Cli = Callable[..., Any]
 # What must be rewritten where, in the order of the ways: machine and fields.
 REWRITINGS = {
     "hostnames": ["node1 destination", "node1 source"],
-    "hairpin": ["node1 source destination"] * 2,
+    "hairpin": ["node1 destination", "node1 source"] * 2,
     "cross-node-snat": ["node2 source destination"] * 2,
     "etp-local": ["node1 destination", "node1 source"],
     "etp-local-drop": [],

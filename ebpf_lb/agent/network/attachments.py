@@ -32,7 +32,9 @@ class Control(Protocol):
 class InterfaceTables(Protocol):
     """What is asked of a family's writer here."""
 
-    def set_interface(self, ifindex: int, bridge: int = 0, source_id: int = 0) -> None: ...
+    def set_interface(
+        self, ifindex: int, bridge: int = 0, source_id: int = 0, mac: bytes = bytes(6)
+    ) -> None: ...
     def delete_interface(self, ifindex: int) -> None: ...
     def interfaces(self) -> set[int]: ...
     def set_snat_source(self, source_id: int, address: bytes) -> None: ...
@@ -202,7 +204,9 @@ class Attachments:
             for family, writer in self._writers.items():
                 source = interface.source(family)
                 number = self._source_id(family, source) if source is not None else 0
-                writer.set_interface(interface.index, interface.bridge, number)
+                writer.set_interface(
+                    interface.index, interface.bridge, number, interface.mac or bytes(6)
+                )
             if before is None or before.programs != interface.programs:
                 self._change_role(interface, before)
             self._xdp.set_up(interface)

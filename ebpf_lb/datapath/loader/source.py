@@ -28,6 +28,8 @@ _COMPILERS = tuple(
 # One in so many clients is searched for in vain where another has overflowed: see
 # bpf/connections/flow.h.
 _OVERFLOW_BITS = 14
+# Linux' ipfrag_time: whoever puts fragments together waits no longer.
+_FRAGMENT_S = 30
 # Those in maps.h that are settings as they stand.
 _CAPACITIES = {
     f"{key.upper()}_MAX": key
@@ -94,6 +96,7 @@ def capacities(settings: Settings) -> dict[str, int]:
         "FLOW_SETS_MAX": flow_sets(settings),
         "FRAGMENT_IDS": 1024,
         "FILTER_WORDS": 4096,
+        "KNOWN_ENDS_WORDS": 16384,
         "OVERFLOWS": 1 << _OVERFLOW_BITS,
         "HANDSHAKES": 1 << 17,
     }
@@ -128,6 +131,7 @@ def filled_in(settings: Settings) -> dict[str, int]:
     }
     return {
         **timeouts,
+        "TIMEOUT_FRAGMENT": ticks(_FRAGMENT_S),
         "TIMEOUT_LONGEST": max(timeouts.values()),
         "TIMEOUT_SHORTEST": min(timeouts.values()),
         "FLOW_SETS": flow_sets(settings),

@@ -31,7 +31,9 @@ class Entry(NamedTuple):
     """An entry in use: where it is in the table, and what it holds.
 
     A signpost leads a reply to its masqueraded flow. It holds in `client` the flow's own client,
-    and in `vip` the address and port by which the backend knows it: the node's.
+    and in `vip` the address and port by which the backend knows it: the node's. Where it is HELD
+    there is no flow: another connection has that address and port. A pass entry is a connection
+    past the Services; its VIP is whom it asks.
     """
 
     set: int
@@ -57,30 +59,22 @@ class Words:
         self._protocol = defines["FLOW_PROTOCOL_SHIFT"]
         self._service = defines["FLOW_SERVICE_SHIFT"]
         self._source = defines["FLOW_SOURCE_SHIFT"]
-        generation = defines["FLOW_GENERATION_SHIFT"]
+        self._kind_mask = defines["FLOW_KIND_MASK"]
+        self._kinds = {defines["FLOW_SIGNPOST"]: SIGNPOST, defines["FLOW_PASS"]: PASS}
+        generation = defines["FLOW_GENERATION_MASK"] << defines["FLOW_GENERATION_SHIFT"]
         # the state's bits end where the protocol's begin
         self._state_mask = (1 << self._protocol - self._state) - 1
-        if "FLOW_KIND_SHIFT" in defines:
-            self._kinds = {defines["FLOW_SIGNPOST"]: SIGNPOST, defines["FLOW_PASS"]: PASS}
-            self._kind_mask = defines["FLOW_KIND_MASK"]
-            generation_mask = defines["FLOW_GENERATION_MASK"]
-            self._flags = {
-                FLOW: _bits(defines, "FLOW_", "PORTED", "BRIDGED"),
-                PASS: {},
-                SIGNPOST: _bits(defines, "SIGNPOST_", "OF_NODE", "HELD"),
-            }
-        else:
-            self._kinds = {defines["FLOW_TURNED"]: SIGNPOST}
-            self._kind_mask = defines["FLOW_TURNED"]
-            generation_mask = (1 << self._source) - (1 << generation)
-            flags = _bits(defines, "FLOW_", "SNAT", "BRIDGED")
-            self._flags = {FLOW: flags, SIGNPOST: flags}
+        self._flags = {
+            FLOW: _bits(defines, "FLOW_", "PORTED", "BRIDGED"),
+            PASS: {},
+            SIGNPOST: _bits(defines, "SIGNPOST_", "OF_NODE", "HELD"),
+        }
         self._protocols = {number: name for name, number in view.short("flow_protocol").items()}
         states = view.short("flow_state")
         self._states = {number: name for name, number in states.items()}
         self._unused = {states["FREE"], states["CLAIMED"]}
         self._reset = states["RESET"]  # above it: whoever has been heard since
-        self.lasting = ~(self._time_mask | generation_mask)
+        self.lasting = ~(self._time_mask | generation)
         """The bits that do not change from packet to packet, nor from tenant to tenant."""
 
     def used(self, word: int) -> bool:

@@ -8,6 +8,7 @@ from ebpf_lb.datapath import layout as layouts
 from ebpf_lb.datapath.layout import Layout
 from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.pins import Build
+from ebpf_lb.datapath.writer.known_ends import KnownEnds, NotedTable
 from ebpf_lb.model.values import Family
 
 
@@ -68,13 +69,32 @@ class FamilyMaps:
             with Map.open(folder / name) as opened:  # a mapping needs no descriptor
                 return opened.mapped(writable=True)
 
+        ends = words("known_ends")
+        known, end_size = KnownEnds(ends), layout.family.address_bytes + 2
+        frontends = NotedTable(
+            table("frontends"),
+            known,
+            in_keys=True,
+            size=layout.struct("frontend_key").size,
+            end_size=end_size,
+        )
+        backends = NotedTable(
+            table("backends"),
+            known,
+            in_keys=False,
+            size=layout.struct("backend").size,
+            end_size=end_size,
+        )
+        if not ends.used():
+            frontends.note_all()
+            backends.note_all()
         return cls(
             layout=layout,
-            frontends=table("frontends"),
+            frontends=frontends,
             services=words("services"),
             vip_filter=words("vip_filter"),
             slots=table("slots"),
-            backends=table("backends"),
+            backends=backends,
             names=table("names"),
             source_ranges=table("source_ranges"),
             service_counters=table("service_counters"),

@@ -66,9 +66,14 @@ class NodeTables:
             value = pack(column=shift_columns(exponent))
             self._put("crc32c_shifts", self._maps.crc32c_shifts, _INDEX.pack(exponent), value)
 
-    def set_interface(self, ifindex: int, bridge: int = 0, source_id: int = 0) -> None:
-        """bridge: ifindex of the bridge it is a port of, or 0; source_id: see set_snat_source."""
-        value = self._maps.layout.struct("interface").pack(bridge=bridge, source_id=source_id)
+    def set_interface(
+        self, ifindex: int, bridge: int = 0, source_id: int = 0, mac: bytes = bytes(6)
+    ) -> None:
+        """bridge: ifindex of the bridge it is a port of, or 0; source_id: see set_snat_source.
+        mac: to which frames are addressed that are for this node; zeroes: not known."""
+        value = self._maps.layout.struct("interface").pack(
+            bridge=bridge, source_id=source_id, mac=mac
+        )
         self._put("interfaces", self._maps.interfaces, _INDEX.pack(ifindex), value)
 
     def delete_interface(self, ifindex: int) -> None:

@@ -11,21 +11,21 @@ from tests.datapath.reference.flows import Flow, ends_flow
 from tests.datapath.reference.hooks import (
     FROM_NODE,
     INGRESS,
-    POD_IN,
+    LOOPBACK_OUT,
     UPLINK_IN,
-    UPLINK_OUT,
     Observed,
     Ruling,
 )
 from tests.datapath.reference.known import Known
-from tests.datapath.reference.ways import BY_LOOPBACK, wrong_by_way, wrong_hairpin
+from tests.datapath.reference.ways import BY_LOOPBACK, wrong_by_way
 
 
 def restored(known: Known, hook: str, sent: bytes, found: Reading, got: Observed) -> Ruling:
     candidates = known.candidates(hook, sent, found) + _hidden(known, sent, found, got)
     fault = "restored, but it is not a flow's reply"
+    ends = known.ends(sent, found)
     for flow in candidates:
-        change = Change(flow.vip, None if flow.seen == flow.client else flow.client)
+        change = Change(flow.vip, None if ends and ends[1] == flow.client else flow.client)
         fault = _wrong_way_back(known, hook, sent, got, change, flow)
         if not fault:
             ended = flow.ended or ends_flow(sent, found)
@@ -68,15 +68,14 @@ def _hidden(known: Known, sent: bytes, found: Reading, got: Observed) -> list[Fl
 def _wrong_way_back(
     known: Known, hook: str, sent: bytes, got: Observed, change: Change, flow: Flow
 ) -> str:
-    found = judge.read(sent)
-    looped = found is not None and found.destination in known.ours
-    if hook == UPLINK_OUT and found is not None and found.fragment:
-        looped = False
-    if flow.masqueraded and (hook in INGRESS or (hook in FROM_NODE and looped)):
-        if hook == POD_IN and flow.client.address == flow.backend.address:
-            return wrong_hairpin(sent, got, change)
-        if not flow.of_node:
-            return wrong_by_way(known, sent, got, change, flow.client.address, 1)
+    if flow.masqueraded and not flow.of_node and hook in INGRESS:
+        return wrong_by_way(known, sent, got, change, flow.client.address, 1)
+    pretended = flow.of_node and flow.client.address not in known.node.own
+    if pretended and hook == UPLINK_IN and got.verdict == REDIRECT:
+        fault = wrong_by_way(known, sent, got, change, flow.client.address, 1)
+        if not fault:  # sent on to whom the node pretended to be
+            return ""
+    if flow.masqueraded and flow.of_node and hook in (*INGRESS, LOOPBACK_OUT):
         return wrong_inwards(
             known,
             hook,

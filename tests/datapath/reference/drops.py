@@ -6,8 +6,7 @@ from tests.datapath import judge
 from tests.datapath.judge import Reading
 from tests.datapath.reference.hooks import POD_OUT, Ruling
 from tests.datapath.reference.known import Known
-from tests.datapath.reference.passed import is_icmp_error
-from tests.datapath.reference.refusals import hops
+from tests.datapath.reference.passed import is_redirect
 from tests.support.packets import SCTP, TCP
 
 DROPS_OF_POLICY = {"NO_LOCAL_ENDPOINTS", "SOURCE_RANGE"}
@@ -23,13 +22,13 @@ def dropped(known: Known, hook: str, sent: bytes, found: Reading | None, reason:
     if found is None:
         return ruling(reason == "REWRITE_FAILED")
     service = known.service(found)
-    old = hops(sent, found) <= 1
-    if reason == "HOP_LIMIT":
-        return ruling(old and hook != POD_OUT and is_icmp_error(sent, found))
+    if reason == "REDIRECT":
+        return ruling(_is_about_a_flow(known, sent, found))
     if reason in DROPS_OF_POLICY:
         return ruling(
             service is not None
             and hook != POD_OUT
+            and known.opens(sent, found)
             and known.policy(hook, found, service)[0] == reason
         )
     if reason == "LATER_FRAGMENT":
@@ -48,10 +47,24 @@ def dropped(known: Known, hook: str, sent: bytes, found: Reading | None, reason:
     if reason == "NO_SNAT_SOURCE":
         return ruling(service is not None and known.node.strange(found.source))
     if reason == "UNANSWERABLE":
-        return ruling((found.destination in known.ours or old) and hook != POD_OUT)
+        return ruling(found.destination in known.ours and hook != POD_OUT)
     if reason == "SCTP_FRAGMENT":
         return ruling(found.protocol == SCTP and found.fragment)
     # headers that contradict each other, or a refusal that would not hold them
     told = {TCP: 20, SCTP: 12}.get(found.protocol, 8)
     bulky = found.transport is not None and found.transport - judge.LINK + told > QUOTED_BYTES
     return ruling(reason == "REWRITE_FAILED" and (not found.whole or bulky))
+
+
+def _is_about_a_flow(known: Known, sent: bytes, found: Reading) -> bool:
+    quoted = judge.read_quotation(sent, found)
+    if quoted is None or not is_redirect(sent, found):
+        return False
+    turned = (quoted.protocol, quoted.destination, quoted.source)
+    between = [
+        f
+        for f in known.flows.values()
+        if f.protocol == quoted.protocol
+        and {f.backend, f.client} == {quoted.source, quoted.destination}
+    ]
+    return bool(known.flows.get(turned) or known.replies.get(turned) or between or known.unseen)

@@ -18,11 +18,12 @@ FROM_NODE = (UPLINK_OUT, LOOPBACK_OUT)  # where its own processes ask
 
 @dataclass(frozen=True)
 class Observed:
-    """What a program made of a packet."""
+    """What a program made of a packet. `between`: as the stack had it, where that sent it on."""
 
     verdict: int
     frame: bytes
     counted: Counter[str]
+    between: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ def passed(known: Known, hook: str, sent: bytes, found: Reading | None, got: Obs
 def _missed(known: Known, hook: str, sent: bytes, found: Reading) -> str:
     """What should have been done with a packet that passed."""
     ours = found.destination in known.ours
+    if not known.is_for_us(hook, sent):
+        return ""
     quoted = judge.read_quotation(sent, found)
     if quoted is not None:
         return _missed_error(known, hook, found, quoted)
@@ -40,6 +42,9 @@ def _missed(known: Known, hook: str, sent: bytes, found: Reading) -> str:
         if hook in INGRESS and others and not known.candidates(hook, sent, found):
             return ""  # to a client who has such an address: restored where it leaves to him
         service = known.service(found)
+        strange = not known.opens(sent, found) or known.is_an_answer(hook, found)
+        if strange or (found.protocol, ends[0], ends[1]) in known.passing:
+            return ""
         if service is not None and not known.candidates(hook, sent, found):
             return "a Service's packet passed untranslated"
         if found.destination in known.cluster_ips and not error:
@@ -63,6 +68,12 @@ def _missed_error(known: Known, hook: str, outer: Reading, quoted: Quotation) ->
         if flow.firm and (hook not in INGRESS or flow.masqueraded):
             return "an error about a known flow's packet passed as it was"
     return ""
+
+
+def is_redirect(frame: bytes, found: Reading) -> bool:
+    """That tells of another router."""
+    assert found.transport is not None
+    return frame[found.transport] == (5 if found.version == 4 else 137)
 
 
 def is_icmp_error(frame: bytes, found: Reading) -> bool:

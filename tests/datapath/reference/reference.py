@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from tests.datapath import judge
@@ -9,10 +10,11 @@ from tests.datapath.judge import NEXT, REDIRECT, SHOT
 from tests.datapath.reference.back import restored
 from tests.datapath.reference.drops import BEFORE_ANYTHING, dropped
 from tests.datapath.reference.errors import error
+from tests.datapath.reference.half import half
 from tests.datapath.reference.hooks import UPLINK_IN, Observed, Ruling
 from tests.datapath.reference.known import Known
 from tests.datapath.reference.passed import passed
-from tests.datapath.reference.refusals import expired, hops, refused
+from tests.datapath.reference.refusals import refused
 from tests.datapath.reference.there import translated
 
 
@@ -24,20 +26,19 @@ class Reference(Known):
         """Whether a program at this hook might do that with a packet. Changes nothing."""
         found = judge.read(sent)
         drops = [reason for reason in got.counted if reason in self.drops]
-        told = got.verdict == REDIRECT and drops == ["HOP_LIMIT"]
-        if got.verdict == SHOT or told:
-            if set(drops) == {"HOP_LIMIT", "REWRITE_FAILED"}:
-                drops.remove("HOP_LIMIT")  # its sender was to be told so
+        masqueraded = got.counted["MASQUERADED"]
+        if masqueraded > 1:
+            return Ruling(f"counted as {got.counted}", "?")
+        got = replace(got, counted=got.counted - Counter(MASQUERADED=1))
+        if masqueraded and not got.counted:
+            return half(self, hook, sent, found, got)
+        if got.verdict == SHOT:
             if len(drops) != 1 or got.counted[drops[0]] != 1:
                 return Ruling(f"dropped, counted as {got.counted}", "dropped")
-            late = drops[0] == "UNANSWERABLE" and found is not None and hops(sent, found) <= 1
-            if drops[0] in BEFORE_ANYTHING and len(got.counted) > 1 and not late:
+            if drops[0] in BEFORE_ANYTHING and len(got.counted) > 1:
                 return Ruling(f"dropped, counted as {got.counted}", "dropped")
-            if told:
-                ruling = expired(hook, sent, found, got)
-            else:
-                ruling = dropped(self, hook, sent, found, drops[0])
-            passing = {"NEW", "ESTABLISHED", "REPLY", "HOP_LIMIT"}
+            ruling = dropped(self, hook, sent, found, drops[0])
+            passing = {"NEW", "ESTABLISHED", "REPLY"}
             if found is None or set(got.counted) - {*drops, *passing}:
                 return ruling
             ends = self.ends(sent, found)

@@ -17,6 +17,8 @@ def refused(
     service = known.service(found)
     if hook == POD_OUT or got.verdict != REDIRECT:
         return ruling(f"refused, verdict {got.verdict}")
+    if not known.opens(sent, found) or known.is_an_answer(hook, found):
+        return ruling("refused, and it opened nothing")
     if claim == "UNSERVED_PORT":
         if found.destination not in known.cluster_ips or service is not None:
             return ruling("refused as a port that nobody serves")
@@ -33,13 +35,3 @@ def refused(
 def hops(frame: bytes, found: Reading) -> int:
     """The hop limit of a packet."""
     return frame[judge.LINK + (8 if found.version == 4 else 7)]
-
-
-def expired(hook: str, sent: bytes, found: Reading | None, got: Observed) -> Ruling:
-    """Its sender was told that its hops end here."""
-    fate = "expired"
-    if hook == POD_OUT or found is None:
-        return Ruling(f"expired at {hook}", fate)
-    if hops(sent, found) > 1:
-        return Ruling("told that its hops end here, and there were more", fate)
-    return Ruling(judge.wrong_answer(sent, got.frame, judge.TIME_EXCEEDED), fate)

@@ -23,10 +23,3 @@ def wrong_by_way(
         return "sent where there is no way"
     change = replace(change, macs=macs or None, hops=hops)
     return judge.wrong_rewrite(sent, got.frame, change)
-
-
-def wrong_hairpin(sent: bytes, got: Observed, change: Change) -> str:
-    if got.verdict != REDIRECT:
-        return "a hairpin was not sent back"
-    macs = sent[6:12] + sent[:6]
-    return judge.wrong_rewrite(sent, got.frame, replace(change, macs=macs))

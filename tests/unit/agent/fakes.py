@@ -84,6 +84,7 @@ class Writer:
         self.stats: Counter[str] = Counter()
         self.calls: list[str] = []
         self.entries: dict[int, tuple[int, int]] = {}
+        self.macs: dict[int, bytes] = {}
         self.sources: dict[int, bytes] = {}
         self.pod_networks: builtins.set[Network] = builtins.set()
         self.service_networks: tuple[Network, ...] = ()
@@ -139,8 +140,11 @@ class Writer:
     def demand_of(self, name: ServicePortName) -> Demand | None:
         return demands([self.held[name]])[0] if name in self.held else None
 
-    def set_interface(self, ifindex: int, bridge: int = 0, source_id: int = 0) -> None:
+    def set_interface(
+        self, ifindex: int, bridge: int = 0, source_id: int = 0, mac: bytes = bytes(6)
+    ) -> None:
         self.calls.append(f"interface {ifindex}")
+        self.macs[ifindex] = mac
         if self.entries.get(ifindex) != (bridge, source_id):
             self.entries[ifindex] = (bridge, source_id)
             self.stats["interfaces"] += 1

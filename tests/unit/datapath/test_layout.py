@@ -117,7 +117,9 @@ def test_golden_bytes() -> None:
     assert four.struct("backend").pack(
         address=b"\x0a\1\0\2", port=8080, service_id=5, flags=5
     ) == bytes.fromhex("0a010002 1f90 0500 05 000000")
-    assert four.struct("interface").pack(bridge=4, source_id=1) == b"\4\0\0\0\1\0\0\0"
+    assert four.struct("interface").pack(
+        bridge=4, source_id=1, mac=bytes.fromhex("020000006a7e")
+    ) == bytes.fromhex("04000000 01 00 020000006a7e")
 
 
 def test_the_tables_entries_fill_cache_lines() -> None:

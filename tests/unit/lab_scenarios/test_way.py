@@ -63,11 +63,18 @@ def test_a_cluster_ip_is_rewritten_on_the_clients_node_only() -> None:
     assert story.backend == story.connection.text
 
 
-def test_a_hairpin_turns_round_at_the_pods_interface() -> None:
+def test_a_hairpin_leaves_the_pod_and_comes_back_by_one_interface() -> None:
+    """The stack forwards it between the two rewritings."""
     story = tell(recorded("hairpin"))
     for way in (story.first, story.answer):
-        assert [tap.machine for tap in way.taps] == ["web-1", "node1", "node1", "web-1"]
-        assert [r.split()[1] for r in rewritings(way)] == ["source", "destination"]
+        asked, wire_in, bridge_in, bridge_out, wire_out, got = places(way)
+        assert (asked, bridge_in, bridge_out, got) == (
+            "web-1 eth0 out", "node1 cni0 in", "node1 cni0 out", "web-1 eth0 in",
+        )  # fmt: skip
+        assert wire_in.removesuffix(" in") == wire_out.removesuffix(" out")
+        assert [(i, c.field) for i in range(6) for c in way.changes(i)] == [
+            (2, "destination"), (4, "source"),
+        ]  # fmt: skip
 
 
 def test_what_is_dropped_ends_where_it_was_seen_last() -> None:

@@ -1,0 +1,89 @@
+"""Which bits of `known_ends` stand for addresses with ports: hash_end of bpf/ground/hash.h.
+
+A bit is set before the frontend or the backend that it stands for is written, whoever writes it: so
+programs never meet one without. Bits are never cleared; a stale one costs a look-up.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ebpf_lb.datapath.writer.family_maps import KernelMap, Words
+
+_PORT_FACTOR, _FACTOR = 0x85EBCA6B, 0x9E3779B1  # hash_end's and hash_address's
+
+
+def end_bits(ends: Iterable[bytes], words: int) -> Iterator[int]:
+    """Each end's bit, counted from the map's first one. ends: addresses, each with its port behind
+    it, as they stand in a packet. words: how many the map has, a power of two."""
+    mask = words * 64 - 1
+    formats: dict[int, struct.Struct] = {}
+    for end in ends:
+        unpack = formats.get(len(end))
+        if unpack is None:
+            unpack = formats[len(end)] = struct.Struct(f"<{len(end) // 4}IH")
+        *address, port = unpack.unpack(end)
+        hashed = port * _PORT_FACTOR & 0xFFFFFFFF
+        for word in address:
+            hashed = (hashed ^ word) * _FACTOR & 0xFFFFFFFF
+            hashed ^= hashed >> 15
+        yield hashed & mask
+
+
+class KnownEnds:
+    """The map."""
+
+    def __init__(self, words: "Words") -> None:
+        self._words = words
+
+    def note(self, ends: Iterable[bytes]) -> None:
+        """From now on programs look these up. ends: as of `end_bits`."""
+        wanted: dict[int, int] = {}
+        for bit in end_bits(ends, self._words.count):
+            wanted[bit >> 6] = wanted.get(bit >> 6, 0) | 1 << (bit & 63)
+        for index, bits in wanted.items():
+            held = self._words.load(index)
+            if bits & ~held:
+                self._words.store(index, 0, held | bits)
+
+
+class NotedTable:
+    """A map in whose keys (or values) ends stand first. What is written to it is noted before.
+
+    table: the map itself. size: bytes of each element that ends stand in, `end_size` of
+    them the end.
+    """
+
+    def __init__(
+        self, table: "KernelMap", known: KnownEnds, *, in_keys: bool, size: int, end_size: int
+    ) -> None:
+        self.name = table.name
+        self.max_entries = table.max_entries
+        self.lookup = table.lookup
+        self.delete = table.delete
+        self.items = table.items
+        self.slice = table.slice
+        self._table = table
+        self._known = known
+        self._in_keys = in_keys
+        self._size = size
+        self._end_size = end_size
+
+    def update(self, key: bytes, value: bytes) -> None:
+        self._note(key if self._in_keys else value)
+        self._table.update(key, value)
+
+    def update_batch(self, keys: bytes, values: bytes) -> None:
+        self._note(keys if self._in_keys else values)
+        self._table.update_batch(keys, values)
+
+    def note_all(self) -> None:
+        """What the map holds already: it may be older than `known_ends`."""
+        for key, value in self._table.items():
+            self._note(key if self._in_keys else value)
+
+    def _note(self, elements: bytes) -> None:
+        size, end = self._size, self._end_size
+        ends = (elements[at : at + end] for at in range(0, len(elements), size))
+        self._known.note({one for one in ends if any(one)})
