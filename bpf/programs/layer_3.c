@@ -7,6 +7,7 @@
 #include "ground/layout.h"
 #include "ground/reason.h"
 #include "ground/maps.h"
+#include "programs/declare.h"
 #include "ground/event.h"
 
 #include "path/interfaces.h"
@@ -15,99 +16,99 @@
 #include "answers/reject.h"
 #include "packet/sctp.h"
 
-int l3_ingress(struct __sk_buff *skb)
+TC_PROGRAM(l3_ingress)
 {
 	return ctx_is_of_family(skb) ? from_client(skb, HOOK_FROM_OUTSIDE) : NEXT;
 }
 
-int l3_egress(struct __sk_buff *skb)
+TC_PROGRAM(l3_egress)
 {
 	return ctx_is_of_family(skb) ? to_client(skb, HOOK_TO_OUTSIDE) : NEXT;
 }
 
 /* Behind tail calls: see enum slow_path */
 
-int l3_new_flow(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_OUTSIDE + CALL_NEW_FLOW, l3_new_flow)
 {
 	return new_flow(skb, HOOK_FROM_OUTSIDE);
 }
 
-int l3_new_snat(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_OUTSIDE + CALL_NEW_SNAT_FLOW, l3_new_snat)
 {
 	return new_snat_flow(skb, HOOK_FROM_OUTSIDE);
 }
 
-int l3_first(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_OUTSIDE + CALL_TRANSLATE, l3_first)
 {
 	return translate_first(skb, HOOK_FROM_OUTSIDE);
 }
 
-int l3_reply(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_OUTSIDE + CALL_REPLY, l3_reply)
 {
 	return reply_from_client(skb, HOOK_FROM_OUTSIDE);
 }
 
-int l3_second(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_OUTSIDE + CALL_SECOND_SIGNPOST, l3_second)
 {
 	return second_signpost(skb, HOOK_FROM_OUTSIDE);
 }
 
-int l3_direct(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_OUTSIDE + CALL_DIRECT, l3_direct)
 {
 	return goes_directly(skb, HOOK_FROM_OUTSIDE);
 }
 
-int l3_leaves(struct __sk_buff *skb)
+TC_CALL(CALL_OUTSIDE_LEAVES, l3_leaves)
 {
 	return leaves(skb, HOOK_TO_OUTSIDE);
 }
 
-int l3_node(struct __sk_buff *skb)
+TC_CALL(CALL_FROM_NODE, l3_node)
 {
 	return from_node(skb);
 }
 
-int l3_node_flow(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_NODE + CALL_NEW_FLOW, l3_node_flow)
 {
 	return new_flow(skb, HOOK_FROM_NODE);
 }
 
-int l3_node_snat(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_NODE + CALL_NEW_SNAT_FLOW, l3_node_snat)
 {
 	return new_snat_flow(skb, HOOK_FROM_NODE);
 }
 
-int l3_node_first(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_NODE + CALL_TRANSLATE, l3_node_first)
 {
 	return translate_first(skb, HOOK_FROM_NODE);
 }
 
-int l3_node_reply(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_NODE + CALL_REPLY, l3_node_reply)
 {
 	return reply_from_client(skb, HOOK_FROM_NODE);
 }
 
-int l3_in_err(struct __sk_buff *skb)
+TC_CALL(CALL_ICMP_ERROR + HOOK_FROM_OUTSIDE, l3_in_err)
 {
 	return translate_error(skb, HOOK_FROM_OUTSIDE);
 }
 
-int l3_out_err(struct __sk_buff *skb)
+TC_CALL(CALL_ICMP_ERROR + HOOK_TO_OUTSIDE, l3_out_err)
 {
 	return translate_error(skb, HOOK_TO_OUTSIDE);
 }
 
-int l3_refusal(struct __sk_buff *skb)
+TC_CALL(CALL_REJECT, l3_refusal)
 {
 	return reject(skb);
 }
 
-int l3_dropped(struct __sk_buff *skb)
+TC_CALL(CALL_DROP, l3_dropped)
 {
 	return end_packet(skb);
 }
 
-int l3_sctp(struct __sk_buff *skb)
+TC_CALL(CALL_SCTP, l3_sctp)
 {
 	return mend_sctp_checksum(skb);
 }

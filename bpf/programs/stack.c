@@ -6,6 +6,7 @@
 #include "ground/layout.h"
 #include "ground/reason.h"
 #include "ground/maps.h"
+#include "programs/declare.h"
 #include "ground/event.h"
 
 #include "path/interfaces.h"
@@ -20,180 +21,180 @@
 
 /* TC, the host's side of a pod's interface */
 
-int pod_ingress(struct __sk_buff *skb)
+TC_PROGRAM(pod_ingress)
 {
 	return ctx_is_of_family(skb) ? from_client(skb, HOOK_FROM_POD) : NEXT;
 }
 
-int pod_egress(struct __sk_buff *skb)
+TC_PROGRAM(pod_egress)
 {
 	return ctx_is_of_family(skb) ? to_client(skb, HOOK_TO_POD) : NEXT;
 }
 
 /* TC, uplinks and tunnel devices */
 
-int uplink_ingress(struct __sk_buff *skb)
+TC_PROGRAM(uplink_ingress)
 {
 	return ctx_is_of_family(skb) ? from_client(skb, HOOK_FROM_OUTSIDE) : NEXT;
 }
 
-int uplink_egress(struct __sk_buff *skb)
+TC_PROGRAM(uplink_egress)
 {
 	return ctx_is_of_family(skb) ? to_client(skb, HOOK_TO_OUTSIDE) : NEXT;
 }
 
 /* TC, loopback */
 
-int loopback_egress(struct __sk_buff *skb)
+TC_PROGRAM(loopback_egress)
 {
 	return ctx_is_of_family(skb) ? over_loopback(skb) : NEXT;
 }
 
 /* TC, behind tail calls: see enum slow_path */
 
-int pod_new_flow(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_POD + CALL_NEW_FLOW, pod_new_flow)
 {
 	return new_flow(skb, HOOK_FROM_POD);
 }
 
-int pod_new_snat(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_POD + CALL_NEW_SNAT_FLOW, pod_new_snat)
 {
 	return new_snat_flow(skb, HOOK_FROM_POD);
 }
 
-int pod_first(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_POD + CALL_TRANSLATE, pod_first)
 {
 	return translate_first(skb, HOOK_FROM_POD);
 }
 
-int pod_reply(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_POD + CALL_REPLY, pod_reply)
 {
 	return reply_from_client(skb, HOOK_FROM_POD);
 }
 
-int pod_second(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_POD + CALL_SECOND_SIGNPOST, pod_second)
 {
 	return second_signpost(skb, HOOK_FROM_POD);
 }
 
-int pod_direct(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_POD + CALL_DIRECT, pod_direct)
 {
 	return goes_directly(skb, HOOK_FROM_POD);
 }
 
-int pod_leaves(struct __sk_buff *skb)
+TC_CALL(CALL_POD_LEAVES, pod_leaves)
 {
 	return leaves(skb, HOOK_TO_POD);
 }
 
-int uplink_new_flow(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_OUTSIDE + CALL_NEW_FLOW, uplink_new_flow)
 {
 	return new_flow(skb, HOOK_FROM_OUTSIDE);
 }
 
-int uplink_new_snat(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_OUTSIDE + CALL_NEW_SNAT_FLOW, uplink_new_snat)
 {
 	return new_snat_flow(skb, HOOK_FROM_OUTSIDE);
 }
 
-int uplink_first(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_OUTSIDE + CALL_TRANSLATE, uplink_first)
 {
 	return translate_first(skb, HOOK_FROM_OUTSIDE);
 }
 
-int uplink_reply(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_OUTSIDE + CALL_REPLY, uplink_reply)
 {
 	return reply_from_client(skb, HOOK_FROM_OUTSIDE);
 }
 
-int uplink_second(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_OUTSIDE + CALL_SECOND_SIGNPOST, uplink_second)
 {
 	return second_signpost(skb, HOOK_FROM_OUTSIDE);
 }
 
-int uplink_direct(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_OUTSIDE + CALL_DIRECT, uplink_direct)
 {
 	return goes_directly(skb, HOOK_FROM_OUTSIDE);
 }
 
-int uplink_leaves(struct __sk_buff *skb)
+TC_CALL(CALL_OUTSIDE_LEAVES, uplink_leaves)
 {
 	return leaves(skb, HOOK_TO_OUTSIDE);
 }
 
-int node_egress(struct __sk_buff *skb)
+TC_CALL(CALL_FROM_NODE, node_egress)
 {
 	return from_node(skb);
 }
 
-int node_new_flow(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_NODE + CALL_NEW_FLOW, node_new_flow)
 {
 	return new_flow(skb, HOOK_FROM_NODE);
 }
 
-int node_new_snat(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_NODE + CALL_NEW_SNAT_FLOW, node_new_snat)
 {
 	return new_snat_flow(skb, HOOK_FROM_NODE);
 }
 
-int node_first(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_NODE + CALL_TRANSLATE, node_first)
 {
 	return translate_first(skb, HOOK_FROM_NODE);
 }
 
-int node_reply(struct __sk_buff *skb)
+TC_CALL(CALLS_OF_NODE + CALL_REPLY, node_reply)
 {
 	return reply_from_client(skb, HOOK_FROM_NODE);
 }
 
-int pod_in_err(struct __sk_buff *skb)
+TC_CALL(CALL_ICMP_ERROR + HOOK_FROM_POD, pod_in_err)
 {
 	return translate_error(skb, HOOK_FROM_POD);
 }
 
-int pod_out_err(struct __sk_buff *skb)
+TC_CALL(CALL_ICMP_ERROR + HOOK_TO_POD, pod_out_err)
 {
 	return translate_error(skb, HOOK_TO_POD);
 }
 
-int uplink_in_err(struct __sk_buff *skb)
+TC_CALL(CALL_ICMP_ERROR + HOOK_FROM_OUTSIDE, uplink_in_err)
 {
 	return translate_error(skb, HOOK_FROM_OUTSIDE);
 }
 
-int uplink_out_err(struct __sk_buff *skb)
+TC_CALL(CALL_ICMP_ERROR + HOOK_TO_OUTSIDE, uplink_out_err)
 {
 	return translate_error(skb, HOOK_TO_OUTSIDE);
 }
 
-int answer_refusal(struct __sk_buff *skb)
+TC_CALL(CALL_REJECT, answer_refusal)
 {
 	return reject(skb);
 }
 
-int dropped(struct __sk_buff *skb)
+TC_CALL(CALL_DROP, dropped)
 {
 	return end_packet(skb);
 }
 
-int sctp_checksum(struct __sk_buff *skb)
+TC_CALL(CALL_SCTP, sctp_checksum)
 {
 	return mend_sctp_checksum(skb);
 }
 
 /* For the agent, by test runs: what time the data path has, what a run costs by itself, and sweeping. */
 
-int clock(struct __sk_buff *skb)
+TC_PROGRAM(clock)
 {
 	return TICK();
 }
 
-int empty(struct __sk_buff *skb)
+TC_PROGRAM(empty)
 {
 	return NEXT;
 }
 
-int sweep(struct __sk_buff *skb)
+TC_PROGRAM(sweep)
 {
 	return sweep_set();
 }
@@ -202,22 +203,22 @@ int sweep(struct __sk_buff *skb)
 
 #if FAMILY == 4
 
-int connect4(struct bpf_sock_addr *ctx)
+SOCKET_PROGRAM(INET4_CONNECT, connect4)
 {
 	return socket_names_peer(ctx, FORM_PLAIN, 1);
 }
 
-int sendmsg4(struct bpf_sock_addr *ctx)
+SOCKET_PROGRAM(UDP4_SENDMSG, sendmsg4)
 {
 	return socket_names_peer(ctx, FORM_PLAIN, 0);
 }
 
-int recvmsg4(struct bpf_sock_addr *ctx)
+SOCKET_PROGRAM(UDP4_RECVMSG, recvmsg4)
 {
 	return socket_hears_peer(ctx, FORM_PLAIN);
 }
 
-int getpeername4(struct bpf_sock_addr *ctx)
+SOCKET_PROGRAM(INET4_GETPEERNAME, getpeername4)
 {
 	return socket_hears_peer(ctx, FORM_PLAIN);
 }
@@ -227,32 +228,32 @@ int getpeername4(struct bpf_sock_addr *ctx)
 #define FORM_IN_IPV6 FORM_PLAIN
 #endif
 
-int connect6(struct bpf_sock_addr *ctx)
+SOCKET_PROGRAM(INET6_CONNECT, connect6)
 {
 	return socket_names_peer(ctx, FORM_IN_IPV6, 1);
 }
 
-int sendmsg6(struct bpf_sock_addr *ctx)
+SOCKET_PROGRAM(UDP6_SENDMSG, sendmsg6)
 {
 	return socket_names_peer(ctx, FORM_IN_IPV6, 0);
 }
 
-int recvmsg6(struct bpf_sock_addr *ctx)
+SOCKET_PROGRAM(UDP6_RECVMSG, recvmsg6)
 {
 	return socket_hears_peer(ctx, FORM_IN_IPV6);
 }
 
-int getpeername6(struct bpf_sock_addr *ctx)
+SOCKET_PROGRAM(INET6_GETPEERNAME, getpeername6)
 {
 	return socket_hears_peer(ctx, FORM_IN_IPV6);
 }
 
-int end_flow(struct __sk_buff *skb)
+TC_PROGRAM(end_flow)
 {
 	return end_flow_by_request(skb);
 }
 
-int what_if(struct __sk_buff *skb)
+TC_PROGRAM(what_if)
 {
 	return answer_question(skb);
 }

@@ -7,12 +7,13 @@
 #include "ground/layout.h"
 #include "ground/reason.h"
 #include "ground/maps.h"
+#include "programs/declare.h"
 #include "ground/event.h"
 
 #include "path/interfaces.h"
 #include "path/new_flow.h"
 
-int xdp_ingress(struct xdp_md *ctx)
+XDP_PROGRAM(xdp_ingress)
 {
 	struct ethhdr *ethernet = (void *)(long)ctx->data;
 
@@ -27,29 +28,29 @@ int xdp_ingress(struct xdp_md *ctx)
 
 /* Behind tail calls: see enum slow_path */
 
-int xdp_new_flow(struct xdp_md *ctx)
+XDP_CALL(CALLS_OF_OUTSIDE + CALL_NEW_FLOW, xdp_new_flow)
 {
 	return new_flow(ctx, HOOK_FROM_OUTSIDE);
 }
 
-int xdp_new_snat(struct xdp_md *ctx)
+XDP_CALL(CALLS_OF_OUTSIDE + CALL_NEW_SNAT_FLOW, xdp_new_snat)
 {
 	return new_snat_flow(ctx, HOOK_FROM_OUTSIDE);
 }
 
-int xdp_first(struct xdp_md *ctx)
+XDP_CALL(CALLS_OF_OUTSIDE + CALL_TRANSLATE, xdp_first)
 {
 	return translate_first(ctx, HOOK_FROM_OUTSIDE);
 }
 
-int xdp_dropped(struct xdp_md *ctx)
+XDP_CALL(CALL_DROP, xdp_dropped)
 {
 	return end_packet(ctx);
 }
 
 /* For measurements: what a run costs by itself. */
 
-int xdp_empty(struct xdp_md *ctx)
+XDP_PROGRAM(xdp_empty)
 {
 	return NEXT;
 }

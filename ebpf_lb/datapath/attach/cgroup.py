@@ -5,27 +5,20 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from ebpf_lb.datapath.layout import ProgramKind, programs_of
 from ebpf_lb.datapath.libbpf import CgroupHook, Link, Program
 from ebpf_lb.datapath.pins import Build
 from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Family
 
-_INET6 = {
-    "connect6": CgroupHook.INET6_CONNECT,
-    "sendmsg6": CgroupHook.UDP6_SENDMSG,
-    "recvmsg6": CgroupHook.UDP6_RECVMSG,
-    "getpeername6": CgroupHook.INET6_GETPEERNAME,
-}
+# IPv4's build is at the INET6 hooks, too: for sockets with v4-mapped addresses
 PROGRAMS: dict[Family, dict[str, CgroupHook]] = {
-    # IPv4's build is at the INET6 hooks, too: for sockets with v4-mapped addresses
-    Family.IPV4: {
-        "connect4": CgroupHook.INET4_CONNECT,
-        "sendmsg4": CgroupHook.UDP4_SENDMSG,
-        "recvmsg4": CgroupHook.UDP4_RECVMSG,
-        "getpeername4": CgroupHook.INET4_GETPEERNAME,
-        **_INET6,
-    },
-    Family.IPV6: _INET6,
+    family: {
+        one.name: CgroupHook[one.hook]
+        for one in programs_of("programs/stack.c", family)
+        if one.kind is ProgramKind.SOCKET
+    }
+    for family in Family
 }
 
 

@@ -25,13 +25,16 @@ from ebpf_lb.datapath.layout.headers import (
     read_constants,
     read_header,
 )
+from ebpf_lb.datapath.layout.programs import DeclaredProgram, ProgramKind, declared_programs
 from ebpf_lb.datapath.layout.reasons import Reason, Verdict, reasons_of
 from ebpf_lb.datapath.layout.structs import SCALARS, Codec, Scalar, StructLayout, lay_out
 from ebpf_lb.model.values import Family
 
 __all__ = [
+    "DeclaredProgram",
     "Layout",
     "MapSpec",
+    "ProgramKind",
     "Reason",
     "Scalar",
     "Scope",
@@ -39,6 +42,7 @@ __all__ = [
     "Verdict",
     "build",
     "load",
+    "programs_of",
     "sources",
 ]
 
@@ -188,3 +192,13 @@ def _map_spec(
         scope,
         table.description,
     )
+
+
+@functools.cache
+def programs_of(
+    main: str, family: Family, directory: Path | None = None
+) -> tuple[DeclaredProgram, ...]:
+    """What a main file, named from the folder of the sources on, declares; HeaderError."""
+    enums = load(family, directory).enums
+    names = {one.name: one.number for enum in ("slow_path", "hook") for one in enums[enum].values()}
+    return declared_programs((directory or sources()) / main, family, names)

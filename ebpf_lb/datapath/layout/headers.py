@@ -246,6 +246,11 @@ def evaluate(text: str, names: Mapping[str, int]) -> int | None:
         return None
 
 
+def lines_of(text: str, file: str, family: Family) -> Iterator[_Line]:
+    """The lines of code that a family's build keeps."""
+    return _of_family(_lines(text, file), family)
+
+
 def _lines(text: str, file: str) -> Iterator[_Line]:
     """Lines of code with the comments taken out and put beside them."""
     comments: dict[int, list[str]] = {}

@@ -1,4 +1,5 @@
-"""Which functions of the sources become programs: one line for each that is added.
+"""Which functions of the sources become programs: the sources say so themselves, in the main files'
+declarations (bpf/programs/declare.h).
 
 A unit is what is compiled as one text: its main file, and its own program array, since the kernel
 lets one array hold programs of one type only. All maps but that one are shared by all units.
@@ -7,6 +8,8 @@ lets one array hold programs of one type only. All maps but that one are shared 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ebpf_lb.datapath import layout
+from ebpf_lb.datapath.layout import DeclaredProgram, ProgramKind, programs_of
 from ebpf_lb.datapath.libbpf import CgroupHook
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
@@ -52,130 +55,63 @@ class Unit:
         return found
 
 
-_TC_PROGRAMS = (
-    "pod_ingress",
-    "pod_egress",
-    "uplink_ingress",
-    "uplink_egress",
-    "loopback_egress",
-    "clock",
-    "empty",
-    "sweep",
-    "end_flow",
-    "what_if",
-)
-_TC_SLOW_PATHS = {
-    0: "pod_new_flow",
-    1: "pod_new_snat",
-    2: "pod_first",
-    3: "pod_reply",
-    4: "pod_second",
-    5: "pod_direct",
-    8: "uplink_new_flow",
-    9: "uplink_new_snat",
-    10: "uplink_first",
-    11: "uplink_reply",
-    12: "uplink_second",
-    13: "uplink_direct",
-    16: "node_new_flow",
-    17: "node_new_snat",
-    18: "node_first",
-    19: "node_reply",
-    22: "node_egress",
-    23: "dropped",
-    24: "answer_refusal",
-    25: "sctp_checksum",
-    26: "pod_leaves",
-    27: "uplink_leaves",
-    28: "pod_in_err",
-    29: "pod_out_err",
-    30: "uplink_in_err",
-    31: "uplink_out_err",
-}
-_CGROUP_PROGRAMS = {
-    "connect4": CgroupHook.INET4_CONNECT,
-    "connect6": CgroupHook.INET6_CONNECT,
-    "sendmsg4": CgroupHook.UDP4_SENDMSG,
-    "sendmsg6": CgroupHook.UDP6_SENDMSG,
-    "recvmsg4": CgroupHook.UDP4_RECVMSG,
-    "recvmsg6": CgroupHook.UDP6_RECVMSG,
-    "getpeername4": CgroupHook.INET4_GETPEERNAME,
-    "getpeername6": CgroupHook.INET6_GETPEERNAME,
-}
-_XDP_SLOW_PATHS = {
-    8: "xdp_new_flow",
-    9: "xdp_new_snat",
-    10: "xdp_first",
-    23: "xdp_dropped",
-}
-_LAYER_3_SLOW_PATHS = {
-    8: "l3_new_flow",
-    9: "l3_new_snat",
-    10: "l3_first",
-    11: "l3_reply",
-    12: "l3_second",
-    13: "l3_direct",
-    16: "l3_node_flow",
-    17: "l3_node_snat",
-    18: "l3_node_first",
-    19: "l3_node_reply",
-    22: "l3_node",
-    23: "l3_dropped",
-    24: "l3_refusal",
-    25: "l3_sctp",
-    27: "l3_leaves",
-    30: "l3_in_err",
-    31: "l3_out_err",
-}
+def _kind(one: DeclaredProgram, xdp_flags: int) -> Kind:
+    match one.kind:
+        case ProgramKind.TC:
+            return Kind(_SCHED_CLS)
+        case ProgramKind.XDP:
+            return Kind(_XDP, flags=xdp_flags)
+        case ProgramKind.SOCKET:
+            return Kind(_CGROUP_SOCK_ADDR, CgroupHook[one.hook])
 
 
-def _stack_programs(family: Family) -> dict[str, Kind]:
-    """An IPv6 socket may name an IPv4 address, so IPv4 has both kinds of socket programs."""
-    found = dict.fromkeys((*_TC_PROGRAMS, *_TC_SLOW_PATHS.values()), Kind(_SCHED_CLS))
-    for name, hook in _CGROUP_PROGRAMS.items():
-        if family is Family.IPV4 or name.endswith("6"):
-            found[name] = Kind(_CGROUP_SOCK_ADDR, hook)
+def _programs(main: str, xdp_flags: int = 0) -> dict[Family, dict[str, Kind]]:
+    return {
+        family: {one.name: _kind(one, xdp_flags) for one in programs_of(main, family)}
+        for family in Family
+    }
+
+
+def _calls(main: str) -> dict[int, str]:
+    """Those behind tail calls, of which both families have the same."""
+    (found, other) = (
+        {one.call: one.name for one in programs_of(main, family) if one.call is not None}
+        for family in Family
+    )
+    if found != other:
+        raise ValueError(f"{main}: the families have other programs behind tail calls")
     return found
-
-
-def _xdp_programs(flags: int) -> dict[Family, dict[str, Kind]]:
-    names = ("xdp_ingress", *_XDP_SLOW_PATHS.values(), "xdp_empty")
-    kinds = dict.fromkeys(names, Kind(_XDP, flags=flags))
-    return dict.fromkeys(Family, kinds)
 
 
 STACK = Unit(
     "stack",
     "programs/stack.c",
-    {family: _stack_programs(family) for family in Family},
-    _TC_SLOW_PATHS,
+    _programs("programs/stack.c"),
+    _calls("programs/stack.c"),
 )
 """What runs on the kernel's socket buffers and sockets: TC and cgroup hooks."""
 
 XDP = Unit(
     "xdp",
     "programs/xdp.c",
-    _xdp_programs(_XDP_HAS_FRAGMENTS),
-    _XDP_SLOW_PATHS,
-    calls_of_ipv6={6: "xdp_ingress"},
+    _programs("programs/xdp.c", _XDP_HAS_FRAGMENTS),
+    _calls("programs/xdp.c"),
+    calls_of_ipv6={layout.load(Family.IPV4).enum("slow_path")["CALL_IPV6"]: "xdp_ingress"},
     macros={"XDP": 1},
 )
 
 LAYER_3 = Unit(
     "l3",
     "programs/layer_3.c",
-    dict.fromkeys(
-        Family,
-        dict.fromkeys(("l3_ingress", "l3_egress", *_LAYER_3_SLOW_PATHS.values()), Kind(_SCHED_CLS)),
-    ),
-    _LAYER_3_SLOW_PATHS,
+    _programs("programs/layer_3.c"),
+    _calls("programs/layer_3.c"),
     macros={"LINK_HEADER_BYTES": 0},
 )
 """For devices without Ethernet header. Few nodes have any, so it is added to a build on demand."""
 
 ADDED_ON_DEMAND = (LAYER_3,)
 
-_XDP_GENERIC = replace(XDP, programs=_xdp_programs(0))
+_XDP_GENERIC = replace(XDP, programs=_programs(XDP.main))
 
 
 def units(settings: Settings) -> tuple[Unit, ...]:
