@@ -312,12 +312,18 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 	__u32 now = TICK();
 	int hearer;
 
-	if (read_packet(skb, &outer) != PARSE_OTHER || !(outer.flags & PACKET_ICMP_ERROR) ||
-	    !parse_quotation(skb, &outer, &quotation))
+	if (read_packet(skb, &outer) != PARSE_OTHER || !(outer.flags & PACKET_ICMP_ERROR))
 		return NEXT;
+	forget_kind(&outer, now);
+	if (!parse_quotation(skb, &outer, &quotation))
+		return NEXT;
+	forget_kind(&quotation.turned, now);
 	hearer = error_changes(&quotation.turned, hook, now, &ref, &found, &source, &destination);
 	if (hearer == ERROR_NOBODYS || !flow_unchanged(&ref))
 		return NEXT;
+	/* which of them are wanted goes by how it was found */
+	source.wanted = forget(source.wanted, now);
+	destination.wanted = forget(destination.wanted, now);
 	/* rule: CO-21 */
 	/* it names a way to the backend, and its hearer would take it for one to the VIP */
 	if (outer.flags & PACKET_REDIRECT)

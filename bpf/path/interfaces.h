@@ -259,25 +259,12 @@ INLINE int leaves_for_backend(context *ctx, struct packet *packet, struct flow_r
 }
 
 /*
- * A packet from an address of the node, in a connection that is not ours: known from now on, so that
- * nothing is masqueraded with its tuple, and its answers open no connection.
- */
-/* rule: CO-3, CO-4 */
-INLINE void note_own(const struct packet *packet, __u32 now)
-{
-	if (is_known_end(&packet->destination, packet->destination_port))
-		hold_tuple(packet, now);
-	else if (packet->protocol == IPPROTO_UDP && comes_from_frontend(packet))
-		pass_answers(packet, now);
-}
-
-/*
  * Egress, behind a tail call: fragments; what may have to be masqueraded; what the node itself, or
  * another NAT, sends to a frontend, to a backend, or from a port that is a frontend.
  */
 INLINE int leaves(context *ctx, int hook)
 {
-	struct packet packet;
+	struct packet packet = {};
 	struct flow_ref ref;
 	__u32 now = TICK();
 	int parsed = read_packet(ctx, &packet);

@@ -159,32 +159,34 @@ INLINE int create_untranslated(const struct packet *packet, const addr *backend,
 	return flow_create(&new, FLOW_AT_HOME, now, ref);
 }
 
-/* That nothing may be masqueraded with: from where this packet comes, to where it goes. */
-INLINE void hold_tuple(const struct packet *packet, __u32 now)
+/*
+ * A packet from an address of the node, in a connection that is not ours: known from now on, so that
+ * nothing is masqueraded with its tuple, and its answers open no connection.
+ */
+/* rule: CO-3, CO-4 */
+INLINE void note_own(const struct packet *packet, __u32 now)
 {
+	__u64 kind = FLOW_SIGNPOST | SIGNPOST_HELD;
+	struct packet tuple = *packet;
 	struct flow_ref ref;
 
-	create_untranslated(packet, &packet->destination, packet->destination_port,
-			    FLOW_SIGNPOST | SIGNPOST_HELD, now, &ref);
-}
-
-/* Whose answers open no connection: they come to a port that is a frontend. */
-INLINE void pass_answers(const struct packet *packet, __u32 now)
-{
-	struct packet answer;
-	struct flow_ref ref;
-
-	turn_round(packet, &answer);
-	answer.flags = 0;
-	if (flow_lookup(&answer, FLOW_ASKS, now, &ref)) {
-		if ((ref.word & FLOW_KIND_MASK) == FLOW_PASS) {
-			flow_touch(&ref, 0, 0, now);
+	if (!is_known_end(&packet->destination, packet->destination_port)) {
+		if (packet->protocol != IPPROTO_UDP || !comes_from_frontend(packet))
 			return;
+		turn_round(packet, &tuple);
+		kind = FLOW_PASS;
+		if (flow_lookup(&tuple, FLOW_ASKS, now, &ref)) {
+			if ((ref.word & FLOW_KIND_MASK) == FLOW_PASS) {
+				flow_touch(&ref, 0, 0, now);
+				return;
+			}
+			/* an answer came before its question was seen here, and was taken for a client's */
+			flow_close(&ref);
 		}
-		/* an answer came before its question was seen here, and was taken for a client's */
-		flow_close(&ref);
 	}
-	create_untranslated(&answer, &packet->source, packet->source_port, FLOW_PASS, now, &ref);
+	/* made in one place: the verifier goes through all of that once */
+	kind = forget(kind, now);
+	create_untranslated(&tuple, &tuple.destination, tuple.destination_port, kind, now, &ref);
 }
 
 /* A connection that is not a Service's must have another port, to where it goes anyway. */
