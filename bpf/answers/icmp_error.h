@@ -223,6 +223,16 @@ INLINE int leaves_masqueraded(const struct packet *packet, __u32 now, struct flo
 }
 
 /*
+ * Are packets that name their VIP translated at this hook? Where they leave, only the node's own; what a
+ * client's error looks like there belongs to the flow as it left the stack.
+ */
+INLINE int asks_here(const struct packet *turned, int hook)
+{
+	return is_entry(hook) || (hook == HOOK_TO_OUTSIDE && (may_be_ours(&turned->source) ||
+							       may_be_ours(&turned->destination)));
+}
+
+/*
  * What becomes of the quotation, turned round, by the flow that it belongs to: as of a packet of that
  * flow at this hook. `found`: the entry by which it was found.
  */
@@ -233,7 +243,7 @@ INLINE int error_changes(const struct packet *turned, int hook, __u32 now, struc
 	int ported;
 
 	/* about a reply to the client: towards the backend */
-	if (hook != HOOK_TO_POD && flow_lookup(turned, FLOW_ASKS, now, ref)) {
+	if (asks_here(turned, hook) && flow_lookup(turned, FLOW_ASKS, now, ref)) {
 		int from_node = hook == HOOK_TO_OUTSIDE;
 
 		if (ref->word & FLOW_KIND_MASK)

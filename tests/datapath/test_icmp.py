@@ -153,6 +153,20 @@ def test_about_a_reply_to_an_outside_client(hook: Hook, protocol: int, backend: 
     assert ends(quotation(got.packet)) == ends(reply)
 
 
+def test_about_one_of_two_connections_from_one_port(hook: Hook) -> None:
+    """A client asks a Service, and its backend directly as well: the error is about the former."""
+    world, kernel = test_uplink.WORLDS[hook.kernel.family], hook.kernel
+    serve_at_node_port(kernel, world, TCP)
+    sent = test_uplink.first(world)
+    there = hook.through(sent).packet
+    back = hook.through(there.reply()).packet
+    direct = sent.but(destination=there.destination, destination_port=there.destination_port)
+    assert hook("uplink_ingress", direct).packet.source_port != direct.source_port
+    got = hook.through(too_big(back, world.client)).packet
+    assert got.valid and got.destination == there.destination
+    assert ends(quotation(got)) == ends(there.reply())
+
+
 def test_about_a_local_backends_client(hook: Hook) -> None:
     """An error that a backend (or this node) sends to an outside client quotes the VIP."""
     world, kernel = test_uplink.WORLDS[hook.kernel.family], hook.kernel
