@@ -5,8 +5,9 @@
  *
  * An error travels against the packet that it quotes. So it goes where an answer to that packet would
  * go: turn the quotation round, and what comes out is a packet of the flow as any other, which tells
- * how both headers are to be changed. The quoted ends become what their owner knows them as; an outer
- * end is changed with them if it is the same address, and left alone if it is some router's.
+ * how both headers are to be changed. The quoted ends become what their owner knows them as; the outer
+ * destination, who sent the quoted packet, is changed with it; so is the outer source, unless it is some
+ * router's.
  */
 #pragma once
 
@@ -171,11 +172,8 @@ INLINE int rewrite_error(struct __sk_buff *skb, const struct packet *outer,
 		ports[1] = source->port;
 	}
 	if (destination->wanted) {
-		if (same_address(&outer->destination, &turned->destination)) {
-			outer_sum =
-				sum_address(outer_sum, &outer->destination, &destination->address);
-			write_address(data + IP_DESTINATION, &destination->address);
-		}
+		outer_sum = sum_address(outer_sum, &outer->destination, &destination->address);
+		write_address(data + IP_DESTINATION, &destination->address);
 		quoted_sum = sum_address(quoted_sum, &turned->destination, &destination->address);
 		write_address(quoted + source_at, &destination->address);
 		port_sum = sum_change(port_sum, turned->destination_port, destination->port);
@@ -325,7 +323,9 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 	if (read_packet(skb, &outer) != PARSE_OTHER || !(outer.flags & PACKET_ICMP_ERROR))
 		return NEXT;
 	forget_kind(&outer, now);
-	if (!parse_quotation(skb, &outer, &quotation))
+	/* told to somebody else than who sent the quoted packet, it is none (as to netfilter) */
+	if (!parse_quotation(skb, &outer, &quotation) ||
+	    !same_address(&outer.destination, &quotation.turned.destination))
 		return NEXT;
 	forget_kind(&quotation.turned, now);
 	hearer = error_changes(&quotation.turned, hook, now, &ref, &found, &source, &destination);

@@ -137,7 +137,7 @@ class World:
 
     def establish(self, there: Traffic, back: Traffic) -> None:
         """All flows, each with two round trips seen."""
-        opening = replace(there, flags=SYN) if there.protocol == TCP else there
+        opening = there if there.protocol == UDP else replace(there, flags=SYN)
         for towards in (opening, there):
             self.feeder.run(self.program("pod_ingress"), towards, there.flows)
             self.feeder.run(self.program("pod_egress"), back, back.flows)
@@ -184,12 +184,20 @@ class World:
             for _ in range(2):
                 feeder.run(self.program(program), back, flows)
 
-        reasons = ("XDP", "XDP") if xdp else ("ESTABLISHED", "REPLY")
+        reasons = ("XDP", "XDP") if xdp else ("ESTABLISHED", "MASQUERADED")
         budget = XDP_ESTABLISHED_NS if xdp and flows <= FEW_FLOWS else None
         yield Path(
             f"{at}, to another node, there", program, there, reasons[0], budget, prepare, xdp=xdp
         )
         yield Path(f"{at}, to another node, back", program, back, reasons[1], budget, xdp=xdp)
+        if not xdp:  # the other half, where it leaves
+            leaving, program = (
+                Traffic(self.client, self.backend, 80, TCP, flows, self.services),
+                "uplink_egress",
+            )
+            restored = replace(leaving, turned=True)
+            yield Path(f"{at}, leaving, there", program, leaving, "MASQUERADED", None)
+            yield Path(f"{at}, leaving, back", program, restored, "REPLY", None)
         self.kernel.writer.set_config(0, False, 0)
 
     def uplink_rare(self, *, xdp: bool) -> Iterator[Path]:

@@ -250,3 +250,18 @@ def test_errors_about_others_are_left_alone(hook: Hook) -> None:
     for name in ("uplink_ingress", "uplink_egress", "pod_ingress", "pod_egress"):
         result = hook(name, sent)
         assert result.passed and result.frame == sent.frame()
+
+
+def test_errors_told_to_somebody_else_are_left_alone(hook: Hook) -> None:
+    """Nobody sends such: an error goes to who has sent what it quotes."""
+    world, kernel = test_uplink.WORLDS[hook.kernel.family], hook.kernel
+    serve_at_node_port(kernel, world, TCP)
+    sent = test_uplink.first(world)
+    there = hook.through(sent).packet
+    for about in (there, hook.through(there.reply()).packet):
+        told = too_big(about, ROUTER[kernel.family])
+        assert hook("uplink_ingress", told).frame != told.frame()
+        told = told.but(destination=world.other_pod)
+        for name in ("uplink_ingress", "uplink_egress", "pod_ingress", "pod_egress"):
+            result = hook(name, told)
+            assert result.passed and result.frame == told.frame()

@@ -135,7 +135,8 @@ def test_xdp_is_a_unit_of_its_own(
         for whose, name in XDP.calls(family).values():
             with Program.open(wanted.build.programs(whose) / name) as program:
                 assert (program.info().type, program.info().name) == (6, name[:15])
-    assert XDP.calls(Family.IPV4)[15] == (Family.IPV6, "xdp_ingress")
+    ipv6 = layout.load(Family.IPV4).enum("slow_path")["CALL_IPV6"]
+    assert XDP.calls(Family.IPV4)[ipv6] == (Family.IPV6, "xdp_ingress")
     (wanted.build.calls(Family.IPV6, "xdp") / "calls").unlink()
     assert ensure_loaded(root, replace(SETTINGS, xdp=True), sources).changed
     assert ensure_loaded(root, SETTINGS, sources).changed

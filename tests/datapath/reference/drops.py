@@ -60,6 +60,8 @@ def _is_about_a_flow(known: Known, sent: bytes, found: Reading) -> bool:
     quoted = judge.read_quotation(sent, found)
     if quoted is None or not is_redirect(sent, found):
         return False
+    if found.destination != quoted.source.address:
+        return False
     turned = (quoted.protocol, quoted.destination, quoted.source)
     between = [
         f

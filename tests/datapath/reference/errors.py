@@ -17,6 +17,8 @@ def error(known: Known, hook: str, sent: bytes, outer: Reading, got: Observed) -
     quoted = judge.read_quotation(sent, outer)
     if quoted is None:
         return Ruling("translated as an ICMP error that it is not", "error")
+    if outer.destination != quoted.source.address:
+        return Ruling("translated, although not told to whom it quotes", "error")
     turned = (quoted.protocol, quoted.destination, quoted.source)
     fault = "an error about no flow of ours was translated"
     flow = known.flows.get(turned)
@@ -122,11 +124,10 @@ def _changes(outer: Reading, quoted: Quotation, ends: tuple[End, End]) -> tuple[
     """What is to become of an error and of its quotation, whose source and destination become
     `ends`."""
     source, destination = ends
-    outside = Change(
-        destination if outer.source == quoted.destination.address else None,
-        source if outer.destination == quoted.source.address else None,
+    return (
+        Change(destination if outer.source == quoted.destination.address else None, source),
+        Change(source, destination),
     )
-    return outside, Change(source, destination)
 
 
 def _wrong_error(
@@ -148,8 +149,6 @@ def _wrong_error(
     if got.verdict != REDIRECT:
         return "an error was handed on to the stack"
     ways = [known.node.way(towards) or None]
-    if change.destination is None and hook in INGRESS:  # it quotes a packet of somebody else's
-        ways = [known.node.way(outer.destination) or None]
     if hook in FROM_NODE and (known.node.strange(towards) or known.node.strange(outer.source)):
         ways.append(BY_LOOPBACK)
     hops = int(hook in INGRESS)

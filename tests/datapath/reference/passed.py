@@ -56,9 +56,9 @@ def _missed(known: Known, hook: str, sent: bytes, found: Reading) -> str:
 
 
 def _missed_error(known: Known, hook: str, outer: Reading, quoted: Quotation) -> str:
-    if not quoted.whole or (
-        hook not in (POD_OUT, UPLINK_OUT) and outer.destination not in known.ours
-    ):
+    if not quoted.whole or outer.destination != quoted.source.address:
+        return ""
+    if hook not in (POD_OUT, UPLINK_OUT) and outer.destination not in known.ours:
         return ""
     turned = (quoted.protocol, quoted.destination, quoted.source)
     flow = known.flows.get(turned)

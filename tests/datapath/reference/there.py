@@ -51,7 +51,8 @@ def translated(known: Known, hook: str, sent: bytes, found: Reading, got: Observ
             Change(ported, before.backend, identification=other),
         ]
         faults = [judge.wrong_rewrite(sent, got.frame, change) for change in changes]
-        return Ruling("" if "" in faults else faults[0], fate, None, found.fragment)
+        ended = replace(before, ended=True) if ends_flow(sent, found) else None
+        return Ruling("" if "" in faults else faults[0], fate, ended, found.fragment)
     if found.transport is None:
         service = known.service(found)
         if new or not (before or (fresh and service)):
