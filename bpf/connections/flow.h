@@ -22,8 +22,9 @@
  *             of this node, or a socket of its own, has a connection from this very source to this
  *             backend, so nothing can be masqueraded with it, and its answers are left alone.
  *   PASS      a connection that is nobody's but the client's own, known because it may be taken for one
- *             of ours: from a pod to a backend past the Service, or by a port of the node's that is a
- *             frontend. Its VIP and its backend are whom it asks. It is not translated.
+ *             of ours: from a pod to a backend past the Service, by a port of the node's that is a
+ *             frontend, or older than the consistent hashing of its frontend. Its VIP and its backend
+ *             are whom it asks. It is not translated.
  */
 #pragma once
 

@@ -24,6 +24,7 @@ enum frontend_flag {
 	FRONTEND_LOCAL = 1,	    /* the traffic policy here is Local */
 	FRONTEND_SOURCE_RANGES = 2, /* only for clients in the Service's source ranges */
 	FRONTEND_CONSISTENT = 4,    /* consistent hashing, on every node for a minute or longer */
+	FRONTEND_YOUNG = 8,	    /* likewise, but not for that long yet */
 };
 
 /*

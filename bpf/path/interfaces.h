@@ -55,15 +55,24 @@ INLINE int is_for_others(context *ctx, int hook)
 #endif
 }
 
-/* At a frontend with consistent hashing, another node may have had the connection before. */
-INLINE int may_be_taken_over(const struct packet *packet, int hook)
+/*
+ * In mid-connection, and of no known flow: may it be taken over? At a frontend with consistent hashing,
+ * another node may have had the connection before; but not while that is new, for then it may as well be
+ * the stack's. What is left to the stack there is known from then on, and stays with it.
+ */
+/* rule: CO-2 */
+INLINE int may_be_taken_over(context *ctx, const struct packet *packet, int hook)
 {
 	struct frontend *frontend;
 
 	if (hook != HOOK_FROM_OUTSIDE || packet->flags & PACKET_RST)
 		return 0;
 	frontend = exact_frontend(&packet->destination, packet->destination_port, packet->protocol);
-	return frontend && frontend->flags & FRONTEND_CONSISTENT;
+	if (!frontend)
+		return 0;
+	if (!AT_XDP && UNLIKELY(frontend->flags & FRONTEND_YOUNG))
+		call_slow_path(ctx, CALL_DIRECT + calls_of(hook));
+	return frontend->flags & FRONTEND_CONSISTENT;
 }
 
 /*
@@ -79,7 +88,7 @@ INLINE int back_to_client(context *ctx, struct packet *packet, __u32 now, int ho
 	if (flow_lookup(packet, FLOW_ANSWERS, now, &ref))
 		return translate_reply(ctx, packet, &ref, now, hook);
 	if (!opens(packet) && !(packet->flags & PACKET_LATER_FRAGMENT) &&
-	    !may_be_taken_over(packet, hook))
+	    !may_be_taken_over(ctx, packet, hook))
 		return NEXT;
 	return call_new_flow(ctx, packet, hook);
 }
@@ -141,7 +150,8 @@ INLINE int from_client(context *ctx, int hook)
 
 /*
  * Ingress, behind a tail call: a client goes to a backend past the Service. If it has a connection to
- * that backend by the Service from the same port, and both live, the backend must see two ports.
+ * that backend by the Service from the same port, and both live, the backend must see two ports. Or to the
+ * Service itself, and is left to the stack (may_be_taken_over()).
  */
 /* rule: CO-5 */
 INLINE int goes_directly(context *ctx, int hook)
@@ -160,14 +170,15 @@ INLINE int goes_directly(context *ctx, int hook)
 			use_direct(now);
 		return translate_to_backend(ctx, &packet, &ref, now, hook);
 	}
-	if (!opens(&packet))
+	if (!opens(&packet) && !may_be_ours(&packet.destination))
 		return NEXT;
 	turn_round(&packet, &reply);
 	if (flow_lookup(&reply, FLOW_ANSWERS, now, &ref) && !(ref.word & FLOW_KIND_MASK) &&
 	    flow_over(ref.word))
 		flow_close(&ref); /* that one is over */
 	if (create_untranslated(&packet, &packet.destination, packet.destination_port, FLOW_PASS,
-				now, &ref) != FLOW_CLASH)
+				now, &ref) != FLOW_CLASH ||
+	    !opens(&packet))
 		return NEXT;
 	scratch->packet = packet;
 	decide_other_port(&packet, &scratch->verdict);

@@ -51,7 +51,8 @@ INLINE int flow_reused(const struct flow_ref *ref, const struct packet *packet)
 		return !(ref->word & FLOW_KIND_MASK) && !flow_serves(ref, packet->protocol);
 	if (LIKELY(flow_goes_on(ref, packet)))
 		return 0;
+	/* left to the stack, and whether there is such a connection nobody has said but this client */
 	if (ref->word & FLOW_KIND_MASK)
-		return flow_over(ref->word);
+		return flow_over(ref->word) || flow_state(ref->word) == FLOW_NEW;
 	return forget(flow_over(ref->word) || !flow_serves(ref, packet->protocol), ref->word);
 }

@@ -27,6 +27,7 @@ class FrontendFlag(IntFlag):
     LOCAL = 1  # the traffic policy that counts at this frontend is Local (iTP or eTP)
     SOURCE_RANGES = 2  # only clients inside the Service's loadBalancerSourceRanges
     CONSISTENT = 4  # by consistent hashing; the kernel is told so when that has held for a minute
+    YOUNG = 8  # and this until then: no plan has it
 
 
 NO_FLAGS = FrontendFlag(0)

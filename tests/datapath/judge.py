@@ -329,6 +329,8 @@ def read_quotation(frame: bytes, outer: Reading) -> Quotation | None:
     if outer.transport is None or outer.protocol != (ICMP if outer.version == 4 else ICMPV6):
         return None
     kind, at = frame[outer.transport : outer.transport + 1], outer.transport + 8
+    if kind == b"\x89" and outer.version == 6:
+        at = _redirected(frame, outer.transport + 40)
     errors = (3, 4, 5, 11, 12) if outer.version == 4 else (*range(128), 137)
     if not kind or kind[0] not in errors or len(frame) < at + (20 if outer.version == 4 else 40):
         return None
@@ -354,6 +356,18 @@ def read_quotation(frame: bytes, outer: Reading) -> Quotation | None:
         End(frame[at + destination : at + destination + size], ports[1]),
         outer.whole and transport + 8 <= end,
     )
+
+
+def _redirected(frame: bytes, at: int) -> int:
+    """Where IPv6's redirect has its quotation: in an option, which the target's link address may
+    come before (RFC 4861). Beyond the frame's end if it has none."""
+    for _ in range(2):
+        if len(frame) < at + 2:
+            break
+        if frame[at] == 4:
+            return at + 8
+        at += frame[at + 1] * 8
+    return len(frame)
 
 
 def wrong_error(sent: bytes, got: bytes, change: Change, quoted: Change) -> str:

@@ -183,7 +183,7 @@ def consistent(kernel: Kernel) -> None:
     value = kernel.layout.struct("frontend")
     for key, held in list(kernel.maps.frontends.items()):
         fields = value.unpack(held)._asdict()
-        fields["flags"] |= FrontendFlag.CONSISTENT
+        fields["flags"] = fields["flags"] & ~FrontendFlag.YOUNG | FrontendFlag.CONSISTENT
         kernel.maps.frontends.update(key, value.pack(**fields))
 
 
@@ -199,6 +199,28 @@ def test_consistent_hashing_takes_connections_over(
     assert kernel.run("pod_ingress", sent).frame == sent.frame()
     got = kernel.run("uplink_ingress", sent)
     assert got.passed and got.packet.destination == world.backend
+
+
+@pytest.mark.rule("CO-2")
+@pytest.mark.parametrize("answered", [False, True])
+def test_what_was_left_to_the_stack_stays_with_it(
+    kernel: Kernel, world: World, answered: bool
+) -> None:
+    """Older than the consistent hashing of its Service, and so it goes on when that is not new."""
+    backends = [(world.backend, 80)]
+    kernel.service(world.vip, 80, backends, local=backends, flags=FrontendFlag.CONSISTENT)
+    older, others = first(world).but(flags=ACK), first(world, source_port=50999).but(flags=ACK)
+    assert kernel.run("uplink_ingress", older).frame == older.frame()
+    if answered:
+        for flags in (ACK, ACK):
+            reply = older.reply().but(flags=flags, payload=b"data")
+            assert kernel.run("uplink_egress", reply).frame == reply.frame()
+    consistent(kernel)
+    assert kernel.run("uplink_ingress", older).frame == older.frame()
+    assert kernel.run("uplink_ingress", others).packet.destination == world.backend
+    # nobody holds up a connection by a segment that he made up
+    again = kernel.run("uplink_ingress", older.but(flags=SYN))
+    assert (again.frame == older.but(flags=SYN).frame()) == answered
 
 
 @pytest.mark.rule("VE-7")

@@ -4,8 +4,8 @@ The kernel itself says whose a key is: where two Service ports hand one over, wh
 first, only the owner's deletion counts.
 
 A frontend with consistent hashing is told so a minute after it got it (CONSISTENT_AFTER_S): until
-then there may be connections to it that were spread otherwise, and hashing would send their packets
-to a wrong pod.
+then, when it is YOUNG, there may be connections to it that were spread otherwise, and hashing would
+send their packets to a wrong pod.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ from ebpf_lb.plan.node import LOOPBACK
 
 CONSISTENT_AFTER_S = 60.0
 
-_CONSISTENT = int(FrontendFlag.CONSISTENT)
+_CONSISTENT, _YOUNG = int(FrontendFlag.CONSISTENT), int(FrontendFlag.YOUNG)
 
 
 class FrontendTable:
@@ -94,7 +94,7 @@ class FrontendTable:
             if kind is FrontendKind.CLUSTER_IP:
                 change.cluster_ips.add(address)  # the plan's own object: it takes no memory
             if flags & _CONSISTENT and not self._is_consistent(held.get(key)):
-                flags &= ~_CONSISTENT
+                flags ^= _CONSISTENT | _YOUNG
                 change.young.add(key)
             entries[key] = pack_value(number, kind, flags)
         self._promised += self._more(held, change)
@@ -260,7 +260,7 @@ class FrontendTable:
             held = self._packing.unpack(record.frontends) if record is not None else {}
             if record is not None and key in held and self._owner(key) == number:
                 _, kind, flags = self._value.unpack(held[key])
-                held[key] = self._value.pack(number, kind, flags | _CONSISTENT)
+                held[key] = self._value.pack(number, kind, flags & ~_YOUNG | _CONSISTENT)
                 self._maps.frontends.update(key, held[key])
                 record.frontends = self._packing.pack(held)
                 self._count(0, 1)

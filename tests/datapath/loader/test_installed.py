@@ -116,7 +116,7 @@ def test_a_flow_that_a_program_wrote_is_read_as_bytes_and_as_fields(kernel: Kern
         b"".join(ipaddress.ip_address(address).packed for address in addresses)
         + bytes.fromhex("9c40 0050 24a0 0000")
     ).ljust(size - 8, b"\0")
-    state, protocol = entry[3] >> 2 & 15, entry[3] >> 6
+    state, protocol = entry[3] >> 1 & 15, entry[3] >> 5 & 3
     assert (state, protocol) == (3, 1)  # NEW, TCP
     assert int.from_bytes(entry[4:6], "little") == kernel.writer.service_id(service)
 

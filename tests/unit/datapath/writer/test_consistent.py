@@ -43,6 +43,7 @@ class Node:
                 assert entry.flags & flags["FRONTEND_LOCAL"]
                 vip = layout.struct("frontend_key").unpack(key).address[-1]
                 found[vip] = bool(entry.flags & flags["FRONTEND_CONSISTENT"])
+                assert not (found[vip] and entry.flags & flags["FRONTEND_YOUNG"])
         return found
 
 
@@ -52,6 +53,9 @@ def test_a_minute_after_it_appeared() -> None:
     node.after(CONSISTENT_AFTER_S - 1)
     node.writer.set(hashed(vips=(100, 101)))
     assert node.told == {100: False, 101: False}
+    unpack = node.fake.layout.struct("frontend").unpack
+    flags = [unpack(value).flags for _, value in node.fake.tables["frontends"].items()]
+    assert sum(bool(each & FrontendFlag.YOUNG) for each in flags) == 2
     node.after(1.1)
     assert node.told == {100: True, 101: False}
     writes = node.fake.hooks.writes
