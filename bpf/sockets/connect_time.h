@@ -220,6 +220,30 @@ INLINE int somebody_listens(struct bpf_sock_addr *ctx, const struct packet *pack
 	return found;
 }
 
+#ifndef SOL_SOCKET
+#define SOL_SOCKET 1
+#define SO_REUSEADDR 2
+#define SO_REUSEPORT 15
+#endif
+
+/* rule: CO-5 */
+/*
+ * Has the socket a port that another may have too? That one may connect to the backend itself, and the kernel
+ * has no two connections with the same ends: it would refuse the second of them. So this one's packets are
+ * translated where they leave, from another port if need be.
+ */
+INLINE int shares_its_port(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *socket = ctx->sk;
+	int address = 0, port = 0;
+
+	if (!socket || !socket->src_port)
+		return 0;
+	bpf_getsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &address, sizeof(address));
+	bpf_getsockopt(ctx, SOL_SOCKET, SO_REUSEPORT, &port, sizeof(port));
+	return address || port;
+}
+
 INLINE int socket_names_peer(struct bpf_sock_addr *ctx, int form, int connecting)
 {
 	struct packet packet = {};
@@ -244,6 +268,9 @@ INLINE int socket_names_peer(struct bpf_sock_addr *ctx, int form, int connecting
 	packet.destination_port = ctx->user_port;
 	packet.protocol = ctx->protocol;
 	if (client == CLIENT_LOCALHOST && somebody_listens(ctx, &packet))
+		return SOCKET_ALLOW;
+	if (connecting && client == CLIENT_NODE && packet.protocol == IPPROTO_TCP &&
+	    shares_its_port(ctx))
 		return SOCKET_ALLOW;
 	now = TICK();
 	if (!connecting && keeps_to_backend(cookie, &packet, now, &verdict))

@@ -183,6 +183,43 @@ def test_tcp(node: Node) -> None:
     assert not node.kernel.flows()
 
 
+@pytest.mark.rule("CO-5")
+@pytest.mark.parametrize("first", ["the Service", "its backend"])
+def test_a_service_and_its_backend_from_one_tcp_port(node: Node, first: str) -> None:
+    """Connected to the backend alike, the second one would have no address to connect from."""
+    node.service([node.world.backend])
+    ends = [(node.world.vip, PORT), (node.world.backend, TARGET_PORT)]
+    if first == "its backend":
+        ends.reverse()
+
+    def work(one: socket.socket) -> object:
+        with socket.socket(node.family, socket.SOCK_STREAM) as other:
+            for each in (one, other):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                each.setblocking(False)
+            one.bind(("", 0))
+            other.bind(("", one.getsockname()[1]))
+            return [
+                each.connect_ex((node.spelled(address), port))
+                for each, (address, port) in zip((one, other), ends, strict=True)
+            ]
+
+    assert node.run(work, socket.SOCK_STREAM) == [errno.EINPROGRESS, errno.EINPROGRESS]
+    assert not node.kernel.count("SOCKET")  # packets are translated
+
+
+def test_a_port_of_its_own_makes_no_difference(node: Node) -> None:
+    node.service([node.world.backend])
+
+    def work(fresh: socket.socket) -> object:
+        fresh.bind(("", 0))
+        fresh.connect((node.spelled(node.world.vip), PORT))
+        return fresh.recv(100).decode()
+
+    assert node.run(work, socket.SOCK_STREAM) == node.world.backend
+    assert node.kernel.count("SOCKET") == 1
+
+
 @pytest.mark.parametrize("connected", [True, False])
 def test_udp(node: Node, connected: bool) -> None:
     node.service(BACKENDS[node.kernel.family], protocol=Protocol.UDP)
