@@ -227,7 +227,7 @@ INLINE int leaves_masqueraded(const struct packet *packet, __u32 now, struct flo
 INLINE int asks_here(const struct packet *turned, int hook)
 {
 	return is_entry(hook) || (hook == HOOK_TO_OUTSIDE && (may_be_ours(&turned->source) ||
-							       may_be_ours(&turned->destination)));
+							      may_be_ours(&turned->destination)));
 }
 
 /*
