@@ -53,6 +53,14 @@ INLINE struct way *way_of(__u32 set, __u32 slot)
 	return ways ? &ways->entry[slot & 3] : 0;
 }
 
+/* Likewise, of flows that go past the stack: the way to the client. */
+INLINE struct way *way_back_of(__u32 set, __u32 slot)
+{
+	struct way_set *ways = way_back_set_get(set);
+
+	return ways ? &ways->entry[slot & 3] : 0;
+}
+
 /* Decides where the flows of a client's tuple live. */
 INLINE __u64 flow_home(const addr *client, __be16 port, __u8 protocol)
 {

@@ -32,7 +32,8 @@ struct new_flow {
 	__be16 snat_port;
 	__u64 bits;	/* kind, service_id, source, PORTED, BRIDGED, as in word */
 	int takes_over; /* a signpost: the place of one that looks alike, if it is dispensable */
-	const struct way *way; /* its way and backend, before anybody finds it */
+	const struct way *way;	    /* its way and backend, before anybody finds it */
+	const struct way *way_back; /* its way back past the stack; 0: it has none */
 	__u32 spared; /* a flow: the place of its signpost, which must not make room for it */
 };
 
@@ -330,6 +331,13 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 		if (new->way)
 			*way = *new->way;
 		else /* what stands there is of the place's last tenant */
+			__builtin_memset(way, 0, sizeof(*way));
+	}
+	if (HOST_ROUTING) {
+		way = way_back_of(set, slot);
+		if (way && new->way_back)
+			*way = *new->way_back;
+		else if (way)
 			__builtin_memset(way, 0, sizeof(*way));
 	}
 	if (UNLIKELY(best >> 8 < FLOW_VACANT))

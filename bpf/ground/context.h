@@ -133,6 +133,30 @@ INLINE __u32 ctx_segment_bytes(context *ctx)
 #endif
 
 /*
+ * The note that a packet has been translated completely where it came in, and is on its way out: for the
+ * egress programs, which must not do it once more. Whoever reads the note takes it off.
+ */
+#define TRANSLATED 0x4c42
+
+INLINE void ctx_note_translated(context *ctx)
+{
+#ifndef XDP
+	ctx->tc_index = TRANSLATED;
+#endif
+}
+
+INLINE int ctx_was_translated(context *ctx)
+{
+#ifndef XDP
+	if (UNLIKELY(ctx->tc_index == TRANSLATED)) {
+		ctx->tc_index = 0;
+		return 1;
+	}
+#endif
+	return 0;
+}
+
+/*
  * What one of our programs leaves to the next about a packet: numbers in notes, which at TC stand in
  * the socket buffer; more than that in `scratch`, of which each CPU has one. It is this packet's until
  * the last tail call has ended: at ingress, at egress and at XDP bottom halves are off for that long, so

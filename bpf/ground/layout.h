@@ -195,11 +195,16 @@ struct flow_end {
 	__u32 slot;
 };
 
+/* bits of interface.flags */
+enum interface_flag {
+	INTERFACE_PEER = 1,	/* a pod's: what is sent by it may be handed to its peer in the pod */
+};
+
 /* What we must know of an interface before sending by it. */
 struct interface {
 	__u32 bridge;	    /* its bridge's ifindex; 0: none */
 	__u8 source_id;	    /* the entry in snat_sources for packets that leave here; 0: none */
-	__u8 pad;
+	__u8 flags;	    /* enum interface_flag */
 	__u8 mac[6]; /* of frames that are for this node; zeroes: not known */
 };
 
@@ -382,11 +387,12 @@ struct scratch {
 	struct packet packet;
 	struct verdict verdict;
 	struct way way;	     /* towards the backend, as far as it is known */
-#if FAMILY == 6
-	__u32 pad;
-#endif
+	struct way way_back; /* and to the client, where the flow goes past the stack */
 	__u32 end_reason;    /* drop_of(): why the packet ends */
 	__u32 end_service;   /* and on its way to which Service port; 0: not known, or none's */
+#if FAMILY == 4
+	__u32 pad;
+#endif
 };
 
 struct token_bucket {

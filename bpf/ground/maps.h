@@ -51,6 +51,9 @@ BPF_F_TABLE("array:" PIN "/handshakes", u32, u32, handshakes, HANDSHAKES, 0);
 BPF_F_TABLE("array:" PIN "/flow_seed", u32, u64, flow_seed, 1, 0);
 /* Beside it, by the same index: how to reach the backend, and which it was. Programs write and read. */
 BPF_F_TABLE("array:" PIN "/ways", u32, struct way_set, ways, FLOW_SETS_MAX, 0);
+/* Likewise, how to reach the client: of flows that go past the stack (hostRouting); of others, zeroes. One
+ * set in all where none does. Programs write and read. */
+BPF_F_TABLE("array:" PIN "/ways_back", u32, struct way_set, ways_back, WAYS_BACK_MAX, 0);
 /* The sweep's: the agent runs it and reads the result. One entry. */
 BPF_F_TABLE("array:" PIN "/census", u32, struct census, census, 1, 0);
 /* Programs count by enum flow_event. */
@@ -169,6 +172,11 @@ INLINE __u32 *handshake_get(__u32 index)
 INLINE struct way_set *way_set_get(__u32 index)
 {
 	return ways.lookup(&index);
+}
+
+INLINE struct way_set *way_back_set_get(__u32 index)
+{
+	return ways_back.lookup(&index);
 }
 
 INLINE struct census *census_get(void)

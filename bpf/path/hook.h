@@ -48,11 +48,12 @@ INLINE __u32 calls_of(int hook)
 /*
  * Where a packet goes when all is done. 0: on to the next classifier. Else out by the interface of
  * this number, with the link header as it is; or with one that the kernel makes; or in by it, as if
- * it had been received there. Both bits: nowhere, it is too big for its way; the rest is the MTU.
+ * it had been received there; or in by its peer, in a pod. NEIGHBOUR and INWARDS: nowhere, it is too big for its way; the rest is the MTU.
  */
 #define SEND_NEIGHBOUR 0x80000000U
 #define SEND_INWARDS 0x40000000U
-#define SEND_IFINDEX 0x3fffffffU
+#define SEND_PEER 0x20000000U
+#define SEND_IFINDEX 0x1fffffffU
 #define SEND_TOO_BIG (SEND_NEIGHBOUR | SEND_INWARDS)
 /* Its ifindex, in every network namespace. */
 #define LOOPBACK 1
@@ -107,6 +108,10 @@ INLINE int send_by(context *ctx, __u32 where)
 		return NEXT;
 	if (AT_XDP) /* see finishes_here() */
 		return XDP_TX;
+	if (HOST_ROUTING && where & SEND_PEER)
+		return bpf_redirect_peer(where & SEND_IFINDEX, 0);
+	if (HOST_ROUTING && !(where & SEND_INWARDS))
+		ctx_note_translated(ctx);
 	if (where & SEND_NEIGHBOUR)
 		return redirect_neigh(where & SEND_IFINDEX, 0, 0, 0);
 	return bpf_redirect(where & SEND_IFINDEX, where & SEND_INWARDS ? BPF_F_INGRESS : 0);
@@ -136,8 +141,11 @@ INLINE int send_by(context *ctx, __u32 where)
 		return NEXT;
 	if (bpf_skb_change_head(ctx, ETH_HLEN, 0))
 		return drop(ctx, REASON_REWRITE_FAILED);
-	if (!(where & SEND_INWARDS))
+	if (!(where & SEND_INWARDS)) {
+		if (HOST_ROUTING)
+			ctx_note_translated(ctx);
 		return redirect_neigh(where & SEND_IFINDEX, 0, 0, 0);
+	}
 	header[0] = ctx_note(ctx, NOTE_MAC_HIGH);
 	header[1] = low;
 	header[2] = low >> 16;

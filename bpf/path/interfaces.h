@@ -87,6 +87,11 @@ INLINE int back_to_client(context *ctx, struct packet *packet, __u32 now, int ho
 
 	if (flow_lookup(packet, FLOW_ANSWERS, now, &ref))
 		return translate_reply(ctx, packet, &ref, now, hook);
+	if (may_pass_stack(hook) && !may_be_ours(&packet->destination)) {
+		if (may_go_direct(packet))
+			call_slow_path(ctx, CALL_DIRECT + calls_of(hook));
+		return NEXT;
+	}
 	if (!opens(packet) && !(packet->flags & PACKET_LATER_FRAGMENT) &&
 	    !may_be_taken_over(ctx, packet, hook))
 		return NEXT;
@@ -112,12 +117,18 @@ INLINE int from_client(context *ctx, int hook)
 	struct flow_ref ref;
 	int parsed;
 
+	if (HOST_ROUTING && !AT_XDP)
+		ctx_was_translated(
+			ctx); /* on another machine, or by another one in this one's namespaces */
 	if (UNLIKELY(is_for_others(ctx, hook)))
 		return NEXT;
 	parsed = read_packet(ctx, &packet);
 	if (UNLIKELY(parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN))
 		return unreadable(ctx, parsed);
 	if (!may_be_ours(&packet.destination)) {
+		if (may_pass_stack(hook) && parsed == PARSE_OK && has_ports(packet.protocol) &&
+		    !is_fragment(&packet) && flow_may_be_reply(&packet))
+			call_slow_path(ctx, CALL_REPLY + calls_of(hook));
 		if (!AT_XDP && UNLIKELY(may_go_direct(&packet)))
 			call_slow_path(ctx, CALL_DIRECT + calls_of(hook));
 		return NEXT;
@@ -205,8 +216,11 @@ INLINE int to_client(context *ctx, int hook)
 {
 	struct packet packet;
 	struct flow_ref ref;
-	int parsed = read_packet(ctx, &packet);
+	int parsed;
 
+	if (HOST_ROUTING && ctx_was_translated(ctx))
+		return NEXT;
+	parsed = read_packet(ctx, &packet);
 	if (UNLIKELY(parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN))
 		return NEXT;
 	if (UNLIKELY(packet.flags & PACKET_ICMP_ERROR))

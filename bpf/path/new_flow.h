@@ -59,6 +59,7 @@ INLINE int create_signpost(const struct packet *packet, const struct verdict *ve
 	new.bits = FLOW_SIGNPOST | bits;
 	new.takes_over = takes_over;
 	new.way = 0;
+	new.way_back = 0;
 	new.spared = NO_PLACE;
 	return flow_create(&new, FLOW_AT_HOME, now, ref);
 }
@@ -133,6 +134,7 @@ INLINE void flow_from_verdict(const struct packet *packet, const struct verdict 
 	new->bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT;
 	new->takes_over = 0;
 	new->way = 0;
+	new->way_back = 0;
 	new->spared = NO_PLACE;
 }
 
@@ -194,6 +196,10 @@ INLINE int new_flow(context *ctx, int hook)
 				   now);
 	way->backend_id = verdict->backend_id;
 	new.way = way;
+	if (may_pass_stack(hook) && !(new.bits &FLOW_BRIDGED)) {
+		find_past_ways(ctx, packet, verdict, &scratch->way_back);
+		new.way_back = &scratch->way_back;
+	}
 
 	int created = flow_create(&new, FLOW_AT_HOME, now, &ref);
 
@@ -324,6 +330,10 @@ INLINE int new_snat_flow(context *ctx, int hook)
 	new.spared = flow_place(signpost.set, signpost.slot);
 	way->backend_id = verdict->backend_id;
 	new.way = way;
+	if (may_pass_stack(hook)) {
+		find_past_ways(ctx, packet, verdict, &scratch->way_back);
+		new.way_back = &scratch->way_back;
+	}
 	created = flow_create(&new, ported ? FLOW_ANYWHERE : FLOW_AT_HOME, now, &ref);
 	if (created != FLOW_CREATED) {
 		flow_close(&signpost);

@@ -155,6 +155,7 @@ INLINE int create_untranslated(const struct packet *packet, const addr *backend,
 	new.bits = kind;
 	new.takes_over = 0;
 	new.way = 0;
+	new.way_back = 0;
 	new.spared = NO_PLACE;
 	return flow_create(&new, FLOW_AT_HOME, now, ref);
 }

@@ -9,8 +9,8 @@
  *   client's packet   VIP -> backend             client -> node, where masqueraded
  *   reply             node -> client, likewise   backend -> VIP
  *
- * A PORTED flow's client has its other port from where it enters until its reply leaves. At XDP, and for
- * what the node's own sockets send, there is no stack in between: all is done at once.
+ * A PORTED flow's client has its other port from where it enters until its reply leaves. At XDP, for
+ * what the node's own sockets send, and past the stack (past_stack.h), nothing is in between: all is done at once.
  */
 #pragma once
 
@@ -20,6 +20,7 @@
 #include "connections/signpost.h"
 #include "services/decide.h"
 #include "path/hook.h"
+#include "path/past_stack.h"
 #include "path/way.h"
 #include "path/xdp.h"
 
@@ -45,13 +46,14 @@ INLINE int all_at_once(int hook)
 	return AT_XDP || hook == HOOK_FROM_NODE;
 }
 
-/* What becomes of a client's packet's source where it enters. Returns 0 where that cannot be. */
-INLINE int source_on_entry(const struct flow_ref *ref, int hook, struct endpoint_change *change)
+/* What becomes of a client's packet's source where it enters. `at_once`: and leaves. Returns 0 where that
+ * cannot be. */
+INLINE int source_on_entry(const struct flow_ref *ref, int at_once, struct endpoint_change *change)
 {
 	change->port = ref->flow->snat_port;
 	change->address = ref->flow->client;
 	change->wanted = (ref->word & FLOW_PORTED) != 0;
-	if (!all_at_once(hook) || !flow_source_id(ref->word))
+	if (!at_once || !flow_source_id(ref->word))
 		return 1;
 	change->wanted = 1;
 	return seen_address(ref, &change->address);
@@ -127,7 +129,7 @@ INLINE int translate_flow(context *ctx, struct packet *packet, const struct flow
 	struct endpoint_change source = {};
 	struct endpoint_change destination;
 	__u32 service_id = flow_service_id(ref->word);
-	__u32 where = 0, segment, state;
+	__u32 where = 0, segment, state, past = 0;
 	int tick = forget(flow_age(ref->word, now) != 0, now);
 
 	segment = flow_segment(ctx, packet, ref, 1);
@@ -143,7 +145,12 @@ INLINE int translate_flow(context *ctx, struct packet *packet, const struct flow
 	destination.address = ref->flow->backend;
 	destination.port = ref->flow->backend_port;
 	destination.wanted = 1;
-	if (!source_on_entry(ref, hook, &source))
+	if (may_pass_stack(hook)) {
+		past = past_stack(ctx, ref, way_of(ref->set, ref->slot), packet,
+				  &destination.address, tick);
+		where = past;
+	}
+	if (!source_on_entry(ref, all_at_once(hook) || past, &source))
 		return drop_of(ctx, REASON_NO_SNAT_SOURCE, flow_service_id(ref->word));
 	if (UNLIKELY(!flow_unchanged(ref)))
 		return call_new_flow(ctx, packet, hook);
@@ -169,7 +176,7 @@ INLINE int translate_flow(context *ctx, struct packet *packet, const struct flow
 		}
 	}
 	flow_touch(ref, segment, 1, now);
-	if (AT_XDP) {
+	if (AT_XDP || past) {
 		pass_hop(ctx);
 		take_way(ctx, ref, where);
 	} else if (hook == HOOK_FROM_NODE && destination.port == packet->destination_port &&
@@ -189,7 +196,7 @@ INLINE int translate_flow(context *ctx, struct packet *packet, const struct flow
 	if (!AT_XDP && UNLIKELY(is_fragment(packet)))
 		prepare_fragment(ctx, packet, source.wanted, &destination.address, now);
 	count_flow_packet(ctx, REASON_ESTABLISHED, service_id);
-	if (all_at_once(hook) && flow_source_id(ref->word))
+	if ((all_at_once(hook) || past) && flow_source_id(ref->word))
 		count_packet(ctx, REASON_MASQUERADED);
 	if (rewrite(ctx, packet, &source, &destination))
 		return drop(ctx, REASON_REWRITE_FAILED);
@@ -257,6 +264,7 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 	int turned = (ref->word & FLOW_SIGNPOST) != 0;
 	int of_node = turned && ref->word & SIGNPOST_OF_NODE;
 	int masqueraded = 0;
+	__u32 past = 0;
 
 	if (UNLIKELY(ref->word & FLOW_PASS || (turned && ref->word & SIGNPOST_HELD)))
 		return leave_alone(ctx, packet, ref, 0, now);
@@ -267,11 +275,19 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 			      !(ref->word & FLOW_PORTED &&
 				same_address(&ref->flow->client, &packet->destination));
 	}
+
+	int tick = flow_age(ref->word, now) != 0;
+
+	if (may_pass_stack(hook) && !of_node) {
+		past = past_stack(ctx, ref, way_back_of(ref->set, ref->slot), packet,
+				  turned ? &destination.address : &packet->destination, tick);
+		where = past;
+	}
 	/* restored where it leaves (the filter errs about some addresses) */
-	if (is_entry(hook) && !masqueraded && !of_node)
+	if (is_entry(hook) && !masqueraded && !of_node && !past)
 		return NEXT;
 
-	int whole = AT_XDP || of_node || !is_entry(hook);
+	int whole = AT_XDP || of_node || !is_entry(hook) || past;
 
 	if (whole) {
 		source.address = ref->flow->vip;
@@ -282,7 +298,6 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 	}
 
 	__u32 service_id = flow_service_id(ref->word);
-	int tick = flow_age(ref->word, now) != 0;
 
 	if (UNLIKELY(!flow_unchanged(ref)))
 		return NEXT;
@@ -302,6 +317,9 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 	if (AT_XDP) {
 		pass_hop(ctx);
 		take_way(ctx, &signpost, where);
+	} else if (past) {
+		pass_hop(ctx);
+		take_way_at(ctx, way_back_of(ref->set, ref->slot), where);
 	} else if (of_node && flow_source_id(ref->word) && hook != HOOK_TO_POD &&
 		   hook != HOOK_TO_OUTSIDE) {
 		int found = to_node_itself(ctx, packet, &signpost, &source, &destination, tick,

@@ -212,16 +212,24 @@ INLINE int may_be_kept(context *ctx, __u32 ifindex, __u32 size)
 	return LIKELY(size >= device_mtu(ctx, ifindex));
 }
 
+/* SEND_PEER, if packets to be sent by this interface may be handed to its peer. */
+INLINE __u32 peer_bit(__u32 ifindex)
+{
+	struct interface *interface = LINK_HEADER_BYTES ? interface_get(ifindex) : 0;
+
+	return interface && interface->flags & INTERFACE_PEER ? SEND_PEER : 0;
+}
+
 /*
- * The way towards `destination` that is kept beside the flow, asked for anew where it is time to.
- * Nothing else is changed: the packet may still go elsewhere.
+ * The way towards `destination` that is kept at `place`, asked for anew where it is time to.
+ * Nothing else is changed: the packet may still go elsewhere. `enters`: it is on its way in, from where
+ * the kernel hands packets to peers.
  * Returns where, for take_way() and send_by(); 0 where there is no way; SEND_TOO_BIG and the MTU where
  * the packet does not fit.
  */
-INLINE __u32 flow_way(context *ctx, const struct flow_ref *ref, const struct packet *packet,
-		      const addr *source, const addr *destination, int tick)
+INLINE __u32 flow_way_at(context *ctx, struct way *place, const struct packet *packet,
+			 const addr *source, const addr *destination, int tick, int enters)
 {
-	struct way *place = way_of(ref->set, ref->slot);
 	int big = ctx_bytes(ctx) > ANY_LINK_BYTES;
 	__u32 size = UNLIKELY(big) ? datagram_bytes(ctx, packet) : ANY_SIZE;
 
@@ -245,6 +253,8 @@ INLINE __u32 flow_way(context *ctx, const struct flow_ref *ref, const struct pac
 
 		if (route == ROUTE_LAYER_3)
 			found.ifindex |= SEND_NEIGHBOUR;
+		else if (enters)
+			found.ifindex |= peer_bit(found.ifindex);
 		found.backend_id = place->backend_id;
 		*place = found;
 		if (!kept)
@@ -260,13 +270,23 @@ INLINE __u32 flow_way(context *ctx, const struct flow_ref *ref, const struct pac
 	return place->ifindex;
 }
 
-/* Gives the packet the link header for the way that flow_way() found. */
-INLINE void take_way(context *ctx, const struct flow_ref *ref, __u32 where)
+/* The way beside the flow, towards what its entry leads to. */
+INLINE __u32 flow_way(context *ctx, const struct flow_ref *ref, const struct packet *packet,
+		      const addr *source, const addr *destination, int tick)
 {
-	struct way *way = way_of(ref->set, ref->slot);
+	return flow_way_at(ctx, way_of(ref->set, ref->slot), packet, source, destination, tick, 0);
+}
 
+/* Gives the packet the link header for the way that was found at `way`. */
+INLINE void take_way_at(context *ctx, const struct way *way, __u32 where)
+{
 	if (way && !(where & SEND_NEIGHBOUR)) /* else the kernel makes it */
 		set_macs(ctx, way->destination_mac, way->source_mac);
+}
+
+INLINE void take_way(context *ctx, const struct flow_ref *ref, __u32 where)
+{
+	take_way_at(ctx, way_of(ref->set, ref->slot), where);
 }
 
 /*

@@ -31,6 +31,11 @@ import click
     help="How connections are spread over backends; maglev: by consistent hashing.",
 )
 @click.option(
+    "--host-routing",
+    metavar="stack|bpf",
+    help="How packets get through the host: by its stack, or past it by eBPF; default: stack.",
+)
+@click.option(
     "--xdp",
     metavar="off|generic|native|auto",
     help="Serve backends on other nodes by XDP on the uplinks; default: off.",
@@ -68,6 +73,7 @@ def agent(
     uplink_interfaces: str | None,
     endpoints_source: str | None,
     algorithm: str | None,
+    host_routing: str | None,
     xdp: str | None,
     tc_hooks: str | None,
     anew: bool,
@@ -90,6 +96,7 @@ def agent(
         "uplink_interfaces": uplink_interfaces,
         "endpoints_source": endpoints_source,
         "algorithm": algorithm,
+        "host_routing": host_routing,
         "xdp": xdp,
         "tc_hooks": tc_hooks,
         "compile": "true" if anew else None,

@@ -30,6 +30,7 @@ class Settings:
     udp_new_s: UDP, until there has been a second round trip.
     udp_s: UDP.
     sctp_s: SCTP, open.
+    host_routing: whether plain packets go past the host's stack (hostRouting: bpf).
     xdp: whether there are XDP programs; whoever wants none does not wait for their verification.
     xdp_generic: they are for generic mode, where they take no frames in pieces.
     """
@@ -53,6 +54,7 @@ class Settings:
     udp_new_s: int = 30
     udp_s: int = 60
     sctp_s: int = 8000
+    host_routing: bool = False
     xdp: bool = False
     xdp_generic: bool = False
 

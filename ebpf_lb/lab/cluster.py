@@ -315,13 +315,20 @@ class Lab:
 
     # --- agents
 
-    def start_agent(self, name: str, xdp: str | None = None) -> None:
-        """Starts a node's agent, unless it runs. xdp: its --xdp, if another than the lab's."""
+    def start_agent(
+        self, name: str, xdp: str | None = None, host_routing: str | None = None
+    ) -> None:
+        """Starts a node's agent, unless it runs. xdp, host_routing: its --xdp and --host-routing,
+        if others than the lab's."""
         node = self.node(name)
         with self._changed() as kept:
             running = kept.processes.get(node.agent)
             if running is None or not running.alive:
-                options = replace(kept.options, xdp=xdp or kept.options.xdp)
+                options = replace(
+                    kept.options,
+                    xdp=xdp or kept.options.xdp,
+                    host_routing=host_routing or kept.options.host_routing,
+                )
                 services.start_agent(node, options, self._recorder(kept, node.agent))
 
     def stop_agent(self, name: str) -> None:

@@ -12,6 +12,7 @@ PROXIES = ("ebpf-lb", "none")
 NETWORKS = ("routes", "vxlan", "udp")
 POD_NETWORKS = ("bridge", "ptp")
 XDP_MODES = ("off", "generic", "native", "auto")
+HOST_ROUTINGS = ("stack", "bpf")
 NODES_MAX = 100  # node addresses are .11 to .110 in the underlay
 CLIENTS_MAX = 100
 DEFAULT_NAME = "lab"
@@ -39,6 +40,7 @@ class Options:
         bridge CNI's `hairpinMode` is unless configured: what works without it works with it.
         Proxies that leave a pod's connection to itself to the bridge (kube-proxy) need it on.
     clients: machines outside the cluster.
+    host_routing: the agents' --host-routing.
     xdp: the agents' --xdp.
     dns: whether there is cluster DNS, and pods resolve names by it.
     socket_hooks: whether the nodes' own processes are served at their sockets; else as on nodes
@@ -53,6 +55,7 @@ class Options:
     bridge_netfilter: bool = True
     hairpin_mode: bool = False
     clients: int = 1
+    host_routing: str = "stack"
     xdp: str = "off"
     socket_hooks: bool = True
     dns: bool = True
@@ -65,6 +68,7 @@ class Options:
             ("proxy", PROXIES),
             ("network", NETWORKS),
             ("pods", POD_NETWORKS),
+            ("host_routing", HOST_ROUTINGS),
             ("xdp", XDP_MODES),
         ):
             value = getattr(self, name)

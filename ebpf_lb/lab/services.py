@@ -101,6 +101,7 @@ def start_agent(node: NodeNames, options: Options, record: Record) -> Process:
         *("--cluster-cidr", ",".join(map(str, PODS.networks(node.families)))),
         *("--bpffs", str(node.bpffs)),
         *("--cgroup", str(node.cgroup) if options.socket_hooks else "none"),
+        *("--host-routing", options.host_routing),
         *("--xdp", options.xdp),
     ]
     return spawn(node_place(node), argv, node.lab.log(node.agent), record=record)

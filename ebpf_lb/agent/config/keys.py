@@ -53,6 +53,8 @@ class Config:
         later); `clsact`, as TC filters; `auto`: tcx where the kernel has it.
     filter_preference: with clsact, the place of our filter among a hook's TC filters; lower ones
         run first.
+    host_routing: how translated packets get through the host: `stack`, by the kernel's own, as with
+        kube-proxy; `bpf`, past it wherever that can be: faster, and unseen by the host's netfilter.
     xdp: where programs run on uplinks before TC: `off`; `native`, in the driver; `auto`, native
         where that is possible; `generic`, after the driver: for trying things, not quicker than TC.
     healthz_bind_address: address and port of `/healthz` and `/livez`; empty: not served.
@@ -89,6 +91,7 @@ class Config:
     compile: Annotated[bool, parsers.boolean] = False
     tc_hooks: Annotated[str, parsers.choice(*KINDS)] = "auto"
     filter_preference: Annotated[int, parsers.whole(1, 65534)] = 49000
+    host_routing: Annotated[str, parsers.choice("stack", "bpf")] = "stack"
     xdp: Annotated[str, parsers.xdp_mode] = "off"
     healthz_bind_address: Annotated[tuple[str, int] | None, parsers.bind_address] = (
         "0.0.0.0",

@@ -54,7 +54,7 @@ def _keys() -> Iterator[_Key]:
         if name != "settings":
             yield _Key("", name, hint.__metadata__[0])
     for setting in fields(Settings):
-        if setting.name.startswith("xdp"):
+        if setting.name.startswith(("xdp", "host_routing")):
             continue  # follows from ours
         if setting.name.endswith("_s"):
             yield _Key(DATA_PATH_SECTION, setting.name, parsers.whole(1, LONGEST_TIMEOUT_S))
@@ -101,7 +101,12 @@ def load(
     own.setdefault("node_name", host_name().lower())  # as the kubelet names its Node
     own.setdefault("cgroup", cgroup_root(mounts))
     xdp = own.get("xdp", "off")
-    settings = Settings(**values[DATA_PATH_SECTION], xdp=xdp != "off", xdp_generic=xdp == "generic")
+    settings = Settings(
+        **values[DATA_PATH_SECTION],
+        host_routing=own.get("host_routing") == "bpf",
+        xdp=xdp != "off",
+        xdp_generic=xdp == "generic",
+    )
     return Config(**own, settings=settings), warnings
 
 

@@ -33,7 +33,12 @@ class InterfaceTables(Protocol):
     """What is asked of a family's writer here."""
 
     def set_interface(
-        self, ifindex: int, bridge: int = 0, source_id: int = 0, mac: bytes = bytes(6)
+        self,
+        ifindex: int,
+        bridge: int = 0,
+        source_id: int = 0,
+        mac: bytes = bytes(6),
+        peer: bool = False,
     ) -> None: ...
     def delete_interface(self, ifindex: int) -> None: ...
     def interfaces(self) -> set[int]: ...
@@ -205,7 +210,11 @@ class Attachments:
                 source = interface.source(family)
                 number = self._source_id(family, source) if source is not None else 0
                 writer.set_interface(
-                    interface.index, interface.bridge, number, interface.mac or bytes(6)
+                    interface.index,
+                    interface.bridge,
+                    number,
+                    interface.mac or bytes(6),
+                    interface.peer,
                 )
             if before is None or before.programs != interface.programs:
                 self._change_role(interface, before)

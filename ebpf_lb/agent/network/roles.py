@@ -117,7 +117,7 @@ class Interface:
     where an XDP program does not belong: all but uplinks; tunnels, whose frames are packets before
     they come; and ports of bridges, since XDP cannot send by a bridge. `layer_3`: its packets have
     no link header. `mac`: what frames for this node are addressed to there; b"" where there is
-    none."""
+    none. `peer`: what is sent by it may be handed to its peer, which is in a pod."""
 
     index: int
     name: str
@@ -127,6 +127,7 @@ class Interface:
     xdp: XdpPlace | None = None
     layer_3: bool = False
     mac: bytes = b""
+    peer: bool = False
 
     @property
     def programs(self) -> str:
@@ -189,7 +190,15 @@ def view(
                 xdp = XdpPlace(link.kind in PAIRED_KINDS, link.mtu, link.xdp)
             mac = facts.links[bridge or link.index].mac
             interfaces[link.index] = Interface(
-                link.index, link.name, role, bridge, sources, xdp, layer_3, mac
+                link.index,
+                link.name,
+                role,
+                bridge,
+                sources,
+                xdp,
+                layer_3,
+                mac,
+                peer=role is Role.POD and link.kind in PAIRED_KINDS and link.peer_elsewhere,
             )
     addresses = tuple(sorted({own.address for own in facts.addresses}))
     return NetworkView(interfaces, primary, addresses, pod_networks, tuple(sorted(unserved)))

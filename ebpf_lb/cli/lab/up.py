@@ -9,7 +9,15 @@ import click
 
 from ebpf_lb.cli.lab.common import with_lab
 from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lab.options import FAMILIES, NETWORKS, POD_NETWORKS, PROXIES, XDP_MODES, Options
+from ebpf_lb.lab.options import (
+    FAMILIES,
+    HOST_ROUTINGS,
+    NETWORKS,
+    POD_NETWORKS,
+    PROXIES,
+    XDP_MODES,
+    Options,
+)
 from ebpf_lb.lab.state import name_option
 
 _DEFAULTS = Options()
@@ -40,6 +48,7 @@ def _option(name: str, kind: Sequence[str] | type, help: str) -> _Decorator:
 @_option("network", NETWORKS, "How packets travel between nodes.")
 @_option("pods", POD_NETWORKS, "How pods are connected to their node.")
 @_option("clients", int, "How many machines outside the cluster.")
+@_option("host-routing", HOST_ROUTINGS, "The agents' --host-routing.")
 @_option(
     "xdp",
     XDP_MODES,

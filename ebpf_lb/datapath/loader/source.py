@@ -94,6 +94,7 @@ def capacities(settings: Settings) -> dict[str, int]:
     return {
         **{name: getattr(settings, key) for name, key in _CAPACITIES.items()},
         "FLOW_SETS_MAX": flow_sets(settings),
+        "WAYS_BACK_MAX": flow_sets(settings) if settings.host_routing else 1,
         "FRAGMENT_IDS": 1024,
         "FILTER_WORDS": 4096,
         "KNOWN_ENDS_WORDS": 16384,
@@ -136,6 +137,7 @@ def filled_in(settings: Settings) -> dict[str, int]:
         "TIMEOUT_SHORTEST": min(timeouts.values()),
         "FLOW_SETS": flow_sets(settings),
         "TICK_SHIFT": clock.tick_shift(),
+        "HOST_ROUTING": int(settings.host_routing),
     }
 
 

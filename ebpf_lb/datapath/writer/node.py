@@ -67,12 +67,19 @@ class NodeTables:
             self._put("crc32c_shifts", self._maps.crc32c_shifts, _INDEX.pack(exponent), value)
 
     def set_interface(
-        self, ifindex: int, bridge: int = 0, source_id: int = 0, mac: bytes = bytes(6)
+        self,
+        ifindex: int,
+        bridge: int = 0,
+        source_id: int = 0,
+        mac: bytes = bytes(6),
+        peer: bool = False,
     ) -> None:
         """bridge: ifindex of the bridge it is a port of, or 0; source_id: see set_snat_source.
-        mac: to which frames are addressed that are for this node; zeroes: not known."""
+        mac: to which frames are addressed that are for this node; zeroes: not known.
+        peer: what is sent by it may be handed to its peer, in a pod."""
+        flags = self._maps.layout.enum("interface_flag")["INTERFACE_PEER"] if peer else 0
         value = self._maps.layout.struct("interface").pack(
-            bridge=bridge, source_id=source_id, mac=mac
+            bridge=bridge, source_id=source_id, flags=flags, mac=mac
         )
         self._put("interfaces", self._maps.interfaces, _INDEX.pack(ifindex), value)
 

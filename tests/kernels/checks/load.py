@@ -23,6 +23,7 @@ LOGS = Path(os.environ.get("OUT", "/tmp")) / "refused"
 BUILDS = {
     "default": Settings(),
     "native": Settings(xdp=True),
+    "past the stack": Settings(host_routing=True),
     "generic": Settings(xdp=True, xdp_generic=True),
     "small": Settings(flows=1024, xdp=True),  # as for most packet tests
 }

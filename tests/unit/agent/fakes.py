@@ -84,6 +84,7 @@ class Writer:
         self.stats: Counter[str] = Counter()
         self.calls: list[str] = []
         self.entries: dict[int, tuple[int, int]] = {}
+        self.with_peers: frozenset[int] = frozenset()
         self.macs: dict[int, bytes] = {}
         self.sources: dict[int, bytes] = {}
         self.pod_networks: builtins.set[Network] = builtins.set()
@@ -141,10 +142,16 @@ class Writer:
         return demands([self.held[name]])[0] if name in self.held else None
 
     def set_interface(
-        self, ifindex: int, bridge: int = 0, source_id: int = 0, mac: bytes = bytes(6)
+        self,
+        ifindex: int,
+        bridge: int = 0,
+        source_id: int = 0,
+        mac: bytes = bytes(6),
+        peer: bool = False,
     ) -> None:
         self.calls.append(f"interface {ifindex}")
         self.macs[ifindex] = mac
+        self.with_peers = self.with_peers | {ifindex} if peer else self.with_peers - {ifindex}
         if self.entries.get(ifindex) != (bridge, source_id):
             self.entries[ifindex] = (bridge, source_id)
             self.stats["interfaces"] += 1

@@ -118,8 +118,8 @@ def test_golden_bytes() -> None:
         address=b"\x0a\1\0\2", port=8080, service_id=5, flags=5
     ) == bytes.fromhex("0a010002 1f90 0500 05 000000")
     assert four.struct("interface").pack(
-        bridge=4, source_id=1, mac=bytes.fromhex("020000006a7e")
-    ) == bytes.fromhex("04000000 01 00 020000006a7e")
+        bridge=4, source_id=1, flags=1, mac=bytes.fromhex("020000006a7e")
+    ) == bytes.fromhex("04000000 01 01 020000006a7e")
 
 
 def test_the_tables_entries_fill_cache_lines() -> None:

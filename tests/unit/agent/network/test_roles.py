@@ -53,6 +53,13 @@ def test_loopback_is_a_way_of_its_own() -> None:
     assert Role.LOOPBACK.has_programs
 
 
+def test_only_a_pods_interface_may_hand_packets_to_its_peer() -> None:
+    """An uplink may be one of a pair as well, in a node that is itself a namespace."""
+    pod = Link(7, "veth7", "veth", 0, True)
+    seen = look(LO, ETH0_VETH, pod, addresses=OF_ETH0)
+    assert {one.name for one in seen.interfaces.values() if one.peer} == {"veth7"}
+
+
 def test_loopback_may_be_ignored() -> None:
     facts = Facts({1: LO, 2: ETH0_NIC}, OF_ETH0, BY_ETH0)
     patterns = Patterns(POD_INTERFACES, ignored=("lo",))
