@@ -88,10 +88,10 @@ locks: ## pin anew what pyproject.toml asks for (needs uv)
 	    -o requirements/dev.lock pyproject.toml
 
 demo: packages build ## three nodes, a Service and its answers; stays up until `make demo-down`
-	@$(BIN)/python -m ebpf_lb.lab.demo
+	@$(BIN)/python -m ebpf_lb.lessons.demo
 
 demo-down: ## take the demo's lab down
-	@if [ -x $(BIN)/ebpf-lb ]; then $(BIN)/python -m ebpf_lb.lab.demo down; else echo "nothing is set up here"; fi
+	@if [ -x $(BIN)/ebpf-lb ]; then $(BIN)/python -m ebpf_lb.lessons.demo down; else echo "nothing is set up here"; fi
 
 # Side by side: what computes, what loads programs, and what mostly waits for a lab. Each prints when it is
 # through, and all end before a failure counts.
@@ -149,6 +149,6 @@ check: $(VENV)/.installed docs ## style, types, layers, C, and what must not be 
 	    || { echo "check: the lines above name paths of one machine" >&2; exit 1; }
 
 clean: ## remove what was made here, the demo's lab included
-	@if [ -x $(BIN)/ebpf-lb ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m ebpf_lb.lab.demo down; fi
+	@if [ -x $(BIN)/ebpf-lb ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m ebpf_lb.lessons.demo down; fi
 	@rm -rf /var/cache/ebpf-lb ebpf_lb/objects $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	@find ebpf_lb tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lab.tutorial import course, stage
-from ebpf_lb.lab.tutorial.course import STEPS, Step, find
-from ebpf_lb.lab.tutorial.stage import UnexpectedError
+from ebpf_lb.lessons.tutorial import course, stage
+from ebpf_lb.lessons.tutorial.course import STEPS, Step, find
+from ebpf_lb.lessons.tutorial.stage import UnexpectedError
 from tests.lab.test_outside import until
 
 COREDNS = "/apis/apps/v1/namespaces/kube-system/deployments/coredns/scale"

@@ -4,7 +4,7 @@ made from. A recording can be kept as JSON."""
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from ebpf_lb.lab.scenarios.frames import Endpoint
+from ebpf_lb.lessons.scenarios.frames import Endpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from ebpf_lb.datapath.layout import Verdict
 from ebpf_lb.datapath.reader import NothingPinned, open_views
 from ebpf_lb.datapath.reader.counters import ReasonCount, reason_counts
 from ebpf_lb.lab.names import NodeNames
-from ebpf_lb.lab.scenarios.recording import Drop
+from ebpf_lb.lessons.scenarios.recording import Drop
 from ebpf_lb.model.values import Family
 
 _WANTED = (Verdict.REJECT, Verdict.DROP)

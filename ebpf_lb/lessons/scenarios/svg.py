@@ -9,12 +9,12 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ebpf_lb.lab.scenarios import words
-from ebpf_lb.lab.scenarios.canvas import FAINT, GREY, INK, PAPER, Canvas, mono_width, text_width
-from ebpf_lb.lab.scenarios.catalog import Scenario
-from ebpf_lb.lab.scenarios.frames import Endpoint
-from ebpf_lb.lab.scenarios.recording import Machine
-from ebpf_lb.lab.scenarios.way import Change, Story, Tap, Way
+from ebpf_lb.lessons.scenarios import words
+from ebpf_lb.lessons.scenarios.canvas import FAINT, GREY, INK, PAPER, Canvas, mono_width, text_width
+from ebpf_lb.lessons.scenarios.catalog import Scenario
+from ebpf_lb.lessons.scenarios.frames import Endpoint
+from ebpf_lb.lessons.scenarios.recording import Machine
+from ebpf_lb.lessons.scenarios.way import Change, Story, Tap, Way
 
 _TEXT = 12.0  # addresses' size
 _TOWARDS, _BACK, _LOST = "#1971c2", "#2f9e44", "#e03131"

@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from ebpf_lb.lab.scenarios import catalog, way
-from ebpf_lb.lab.scenarios import run as running
-from ebpf_lb.lab.scenarios import text as drawing
-from ebpf_lb.lab.tutorial.stage import Stage
+from ebpf_lb.lessons.scenarios import catalog, way
+from ebpf_lb.lessons.scenarios import run as running
+from ebpf_lb.lessons.scenarios import text as drawing
+from ebpf_lb.lessons.tutorial.stage import Stage
 
 TITLE = "In from outside: NodePort, LoadBalancer, affinity"
 TEXT = (

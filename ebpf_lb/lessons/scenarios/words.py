@@ -1,6 +1,6 @@
 """What text and drawing both say of a story."""
 
-from ebpf_lb.lab.scenarios.way import Change, Story, Tap, Way
+from ebpf_lb.lessons.scenarios.way import Change, Story, Tap, Way
 
 
 def interface(story: Story, tap: Tap) -> str:

@@ -8,8 +8,8 @@ from typing import TextIO
 
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lab.tutorial.stage import Stage, UnexpectedError, set_up
-from ebpf_lb.lab.tutorial.steps import (
+from ebpf_lb.lessons.tutorial.stage import Stage, UnexpectedError, set_up
+from ebpf_lb.lessons.tutorial.steps import (
     cluster_ip,
     deployment,
     discovery,

@@ -213,7 +213,7 @@ def hints(url: str) -> str:
 
 
 def main() -> None:
-    """Entry point of `python -m ebpf_lb.lab.demo [down]`."""
+    """Entry point of `python -m ebpf_lb.lessons.demo [down]`."""
     lab = Lab(os.environ.get("EBPF_LB_LAB", DEFAULT_NAME))
     try:
         (take_down if sys.argv[1:] == ["down"] else run)(lab, sys.stdout)

@@ -4,10 +4,10 @@ import struct
 
 import pytest
 
-from ebpf_lb.lab.scenarios import catalog, svg, text
-from ebpf_lb.lab.scenarios.way import Story, Way, tell
+from ebpf_lb.lessons.scenarios import catalog, svg, text
+from ebpf_lb.lessons.scenarios.way import Story, Way, tell
 from tests.support.packets import ACK, ICMP, RST, UDP, Packet
-from tests.unit.lab_scenarios.recorded_frames import Made, recorded, syn
+from tests.unit.lessons_scenarios.recorded_frames import Made, recorded, syn
 
 CLIENT, PORT = "172.31.0.2:40000", "172.30.0.12:30080"
 

@@ -1,8 +1,8 @@
 """Step 1: who stands behind a Service."""
 
-from ebpf_lb.lab.demo import manifest
 from ebpf_lb.lab.objects.pod_life import PodLife
-from ebpf_lb.lab.tutorial.stage import Stage, pods_path, services_path
+from ebpf_lb.lessons.demo import manifest
+from ebpf_lb.lessons.tutorial.stage import Stage, pods_path, services_path
 
 TITLE = "Pods behind a Service: readiness and scaling"
 TEXT = (

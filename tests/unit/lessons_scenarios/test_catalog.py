@@ -4,9 +4,9 @@ import pytest
 import yaml
 
 from ebpf_lb.lab.objects.manifest import read_manifests
-from ebpf_lb.lab.scenarios import catalog
-from ebpf_lb.lab.scenarios.recording import Recording
-from tests.unit.lab_scenarios.recorded_frames import recorded
+from ebpf_lb.lessons.scenarios import catalog
+from ebpf_lb.lessons.scenarios.recording import Recording
+from tests.unit.lessons_scenarios.recorded_frames import recorded
 
 NAMES = catalog.names()
 

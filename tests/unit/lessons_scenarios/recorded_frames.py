@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ebpf_lb.lab.scenarios.frames import Endpoint
-from ebpf_lb.lab.scenarios.recording import Connection, Frame, Machine, Recording
+from ebpf_lb.lessons.scenarios.frames import Endpoint
+from ebpf_lb.lessons.scenarios.recording import Connection, Frame, Machine, Recording
 from tests.support.packets import Packet
 
 _FOLDER = Path(__file__).with_name("recorded")

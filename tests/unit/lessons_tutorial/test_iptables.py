@@ -1,6 +1,6 @@
 """kube-proxy's rules, as it writes them itself."""
 
-from ebpf_lb.lab.tutorial.iptables import rules
+from ebpf_lb.lessons.tutorial.iptables import rules
 
 
 def test_chains_are_named_as_by_kube_proxy() -> None:

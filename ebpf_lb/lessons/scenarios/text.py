@@ -3,9 +3,9 @@
 import textwrap
 from collections.abc import Iterator
 
-from ebpf_lb.lab.scenarios import words
-from ebpf_lb.lab.scenarios.catalog import Scenario
-from ebpf_lb.lab.scenarios.way import Change, Story, Way
+from ebpf_lb.lessons.scenarios import words
+from ebpf_lb.lessons.scenarios.catalog import Scenario
+from ebpf_lb.lessons.scenarios.way import Change, Story, Way
 
 _WIDTH = 88
 _BOLD, _RED, _RESET = "\033[1m", "\033[31m", "\033[0m"

@@ -1,7 +1,7 @@
 """Step 4: Services have names."""
 
-from ebpf_lb.lab.demo import manifest
-from ebpf_lb.lab.tutorial.stage import Stage
+from ebpf_lb.lessons.demo import manifest
+from ebpf_lb.lessons.tutorial.stage import Stage
 
 TITLE = "Discovery by DNS"
 TEXT = (

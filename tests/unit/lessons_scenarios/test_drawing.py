@@ -5,9 +5,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ebpf_lb.lab.scenarios import catalog, svg, text
-from ebpf_lb.lab.scenarios.way import Story, tell
-from tests.unit.lab_scenarios.recorded_frames import Made, recorded
+from ebpf_lb.lessons.scenarios import catalog, svg, text
+from ebpf_lb.lessons.scenarios.way import Story, tell
+from tests.unit.lessons_scenarios.recorded_frames import Made, recorded
 
 SVG = "{http://www.w3.org/2000/svg}"
 RECORDED = [
@@ -63,7 +63,7 @@ def test_the_svg_stays_within_its_borders(name: str) -> None:
 
 
 def test_the_drawing_in_the_readme_is_this_ones() -> None:
-    """To renew it: ebpf_lb.lab.scenarios.svg.render of this recording, or a run of the lesson."""
+    """To renew it: `scenarios.svg.render` of this recording, or a run of the lesson."""
     shown = catalog.load("cross-node-snat").manifests.with_name("drawing.svg").read_text()
     story = tell(recorded("cross-node-snat-ipv4"))
     assert shown == svg.render(catalog.load("cross-node-snat"), story)

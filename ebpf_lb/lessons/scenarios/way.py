@@ -9,8 +9,8 @@ client's first SYN is found by its source port on its machine; all else follows 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ebpf_lb.lab.scenarios.frames import ACK, RST, SYN, TCP, UDP, Endpoint, Packet
-from ebpf_lb.lab.scenarios.recording import Connection, Drop, Frame, Machine, Recording
+from ebpf_lb.lessons.scenarios.frames import ACK, RST, SYN, TCP, UDP, Endpoint, Packet
+from ebpf_lb.lessons.scenarios.recording import Connection, Drop, Frame, Machine, Recording
 
 _WINDOW = 1 << 24  # sequence numbers of one connection are this close to its first
 

@@ -1,9 +1,9 @@
 """Step 2: an address that nobody has."""
 
-from ebpf_lb.lab.demo import manifest
 from ebpf_lb.lab.names import PODS
-from ebpf_lb.lab.tutorial import iptables
-from ebpf_lb.lab.tutorial.stage import Stage
+from ebpf_lb.lessons.demo import manifest
+from ebpf_lb.lessons.tutorial import iptables
+from ebpf_lb.lessons.tutorial.stage import Stage
 
 TITLE = "ClusterIP: an address that no machine has"
 TEXT = (

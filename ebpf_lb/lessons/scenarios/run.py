@@ -25,11 +25,11 @@ from ebpf_lb.lab.names import (
 from ebpf_lb.lab.objects.apply import apply_files
 from ebpf_lb.lab.objects.client import ApiError, Client
 from ebpf_lb.lab.pods import Pod
-from ebpf_lb.lab.scenarios import drops
-from ebpf_lb.lab.scenarios.capture import Capture
-from ebpf_lb.lab.scenarios.catalog import Scenario
-from ebpf_lb.lab.scenarios.frames import Endpoint
-from ebpf_lb.lab.scenarios.recording import Connection, Machine, Recording
+from ebpf_lb.lessons.scenarios import drops
+from ebpf_lb.lessons.scenarios.capture import Capture
+from ebpf_lb.lessons.scenarios.catalog import Scenario
+from ebpf_lb.lessons.scenarios.frames import Endpoint
+from ebpf_lb.lessons.scenarios.recording import Connection, Machine, Recording
 from ebpf_lb.model.values import Family
 
 # on a machine that is busy with other things; what does not come, does not come at all

@@ -15,7 +15,7 @@ from typing import Self
 
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab import namespaces
-from ebpf_lb.lab.scenarios.recording import Frame
+from ebpf_lb.lessons.scenarios.recording import Frame
 
 _ETH_P_ALL = 0x0003
 _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
