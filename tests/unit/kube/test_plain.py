@@ -1,4 +1,4 @@
-"""Plain credentials are read as the kubernetes library reads them; what is not plain is left to it."""
+"""Plain credentials are read as the kubernetes library reads them; all else is left to it."""
 
 import base64
 import json
@@ -32,9 +32,7 @@ def kubeconfig(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> P
 def self_signed(folder: Path) -> dict[str, str]:
     from tests.api.connection import self_signed as make
 
-    return {
-        name: file.read_text() for name, file in zip(("ca", "key"), make(folder), strict=True)
-    }
+    return {name: file.read_text() for name, file in zip(("ca", "key"), make(folder), strict=True)}
 
 
 PLAIN = [
@@ -44,9 +42,12 @@ PLAIN = [
     ({"insecure-skip-tls-verify": True}, {"token": "secret"}),
     ({"tls-server-name": "kubernetes"}, {"token": "secret", "tokenFile": "nowhere"}),
     ({"certificate-authority": "ca.pem"}, {"token": "secret"}),
-    ({"certificate-authority-data": "CA"}, {"client-certificate": "ca.pem", "client-key": "key.pem"}),
+    (
+        {"certificate-authority-data": "CA"},
+        {"client-certificate": "ca.pem", "client-key": "key.pem"},
+    ),
     ({}, {"client-certificate-data": "CA", "client-key-data": "KEY"}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("cluster", "user"), PLAIN)
