@@ -71,7 +71,17 @@ $(VENV)/.lab: pyproject.toml requirements/build.lock requirements/lab.lock | pac
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --system-site-packages $(VENV)
 	@$(PIP_INSTALL) --require-hashes -r requirements/build.lock -r requirements/lab.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@command -v nginx >/dev/null || $(MAKE) $(VENV)/nginx
 	@touch $@
+
+# For the lab's ingress controller. Unpacked and not installed: Debian's package would begin to serve on this
+# machine's port 80.
+$(VENV)/nginx:
+	@echo "setup: unpacking nginx"
+	@rm -rf $@.new && mkdir -p $@.new
+	@cd $@.new && { $(APT_GET) -o APT::Sandbox::User=root download nginx 2>/dev/null \
+	    || { $(APT_GET) update && $(APT_GET) -o APT::Sandbox::User=root download nginx; }; } >/dev/null
+	@dpkg-deb -x $@.new/nginx_*.deb $@.new && rm $@.new/nginx_*.deb && mv $@.new $@
 
 $(VENV)/.installed: $(VENV)/.lab requirements/dev.lock
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock

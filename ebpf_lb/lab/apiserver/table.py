@@ -11,6 +11,8 @@ from ebpf_lb.lab.apiserver.kinds import (
     DEPLOYMENT,
     ENDPOINT_SLICE,
     ENDPOINTS,
+    INGRESS,
+    INGRESS_CLASS,
     KINDS,
     NAMESPACE,
     NODE,
@@ -252,6 +254,27 @@ def _endpoints_addresses(endpoints: Json) -> str:
     return _join(found, 3)
 
 
+# --- Ingresses
+
+
+def _hosts(ingress: Json) -> str:
+    found = [rule.get("host") or "*" for rule in _spec(ingress).get("rules") or ()]
+    return _join(found, 3) or "*"
+
+
+def _ingress_addresses(ingress: Json) -> str:
+    given = (_status(ingress).get("loadBalancer") or {}).get("ingress") or ()
+    return _join([entry.get("ip") or entry.get("hostname", "") for entry in given])
+
+
+def _parameters(ingress_class: Json) -> str:
+    found = _spec(ingress_class).get("parameters")
+    if not found:
+        return ""
+    kind = f"{found['kind']}.{found['apiGroup']}" if found.get("apiGroup") else found["kind"]
+    return f"{kind}/{found['name']}"
+
+
 def _ready_replicas(object_: Json) -> str:
     return f"{_status(object_).get('readyReplicas', 0)}/{_spec(object_).get('replicas', 1)}"
 
@@ -306,6 +329,16 @@ _COLUMNS: dict[Kind, tuple[Column, ...]] = {
         Column("SELECTOR", _selector, wide=True),
     ),
     STATEFUL_SET: (Column("READY", _ready_replicas), *_WORKLOAD_WIDE),
+    INGRESS: (
+        Column("CLASS", lambda o: str(_spec(o).get("ingressClassName", ""))),
+        Column("HOSTS", _hosts),
+        Column("ADDRESS", _ingress_addresses),
+        Column("PORTS", lambda o: "80, 443" if _spec(o).get("tls") else "80"),
+    ),
+    INGRESS_CLASS: (
+        Column("CONTROLLER", lambda o: str(_spec(o).get("controller", ""))),
+        Column("PARAMETERS", _parameters),
+    ),
     SERVICE_CIDR: (Column("CIDRS", lambda o: _join(_spec(o).get("cidrs") or ())),),
 }
 

@@ -14,6 +14,7 @@ from ebpf_lb.lessons.tutorial.steps import (
     deployment,
     discovery,
     environment,
+    ingress,
     outside,
 )
 
@@ -39,6 +40,7 @@ STEPS = (
     Step("environment", environment.TITLE, environment.TEXT, environment.act),
     Step("dns", discovery.TITLE, discovery.TEXT, discovery.act),
     Step("outside", outside.TITLE, outside.TEXT, outside.act, nodes=2),
+    Step("ingress", ingress.TITLE, ingress.TEXT, ingress.act),
 )
 
 
@@ -51,8 +53,9 @@ def find(name: str) -> Step:
     raise NoSuchStepError(f"the tutorial has no step {name!r}; it has {names}")
 
 
-def run(lab: Lab, step: Step, out: TextIO) -> None:
-    """Raises UnexpectedError where something else is seen than the step is about."""
+def run(lab: Lab, step: Step, out: TextIO, kind: type[Stage] = Stage) -> None:
+    """Raises UnexpectedError where something else is seen than the step is about. kind: the stage
+    on which it takes place."""
     if lab.options.nodes < step.nodes:
         raise UnexpectedError(f"step {step.name} needs a lab of {step.nodes} nodes or more")
     heading = f"{STEPS.index(step) + 1}. {step.title}"
@@ -60,7 +63,7 @@ def run(lab: Lab, step: Step, out: TextIO) -> None:
         f"{heading}\n{'=' * len(heading)}\n{textwrap.fill(step.text, 96)}\n", file=out, flush=True
     )
     began = time.monotonic()
-    with set_up(lab, step.name, out) as stage:
+    with set_up(lab, step.name, out, kind) as stage:
         try:
             step.act(stage)
         except UnexpectedError as error:

@@ -17,16 +17,17 @@ from ebpf_lb.lab.objects.text import render
 Json = dict[str, Any]
 T = TypeVar("T")
 
-_WITHIN_S = 60.0
-_ANSWER_S = 5
-
 
 class UnexpectedError(UserError):
     """What was seen is not what the step is about."""
 
 
 class Stage:
-    """Says what it does, does it, and shows what came of it."""
+    """Says what it does, does it, and shows what came of it. within_s: how long it waits for what
+    is to come; answer_s: and for one answer."""
+
+    within_s = 60.0
+    answer_s = 5
 
     def __init__(self, lab: Lab, namespace: str, out: TextIO) -> None:
         self.lab = lab
@@ -50,20 +51,21 @@ class Stage:
 
     def wait(self, what: str, look: Callable[[], T]) -> T:
         """What `look` sees when it is true at last. UnexpectedError: `what` did not come."""
-        deadline = time.monotonic() + _WITHIN_S
+        deadline = time.monotonic() + self.within_s
         while not (seen := look()):
             if time.monotonic() > deadline:
-                raise UnexpectedError(f"{what}: not within {_WITHIN_S:.0f} s; see `lab status`")
+                raise UnexpectedError(f"{what}: not within {self.within_s:.0f} s; see `lab status`")
             time.sleep(0.1)
         return seen
 
     # --- doing
 
-    def apply(self, text: str) -> None:
+    def apply(self, text: str, namespace: str = "") -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             file.write(text)
             file.flush()
-            results = apply_files(self.lab.client, [file.name], self.namespace)
+            namespace = namespace or self.namespace
+            results = apply_files(self.lab.client, [file.name], namespace)
         self.say("  $ ebpf-lb lab apply -f -")
         self.show("\n".join(map(str, results)))
 
@@ -73,9 +75,9 @@ class Stage:
         path = f"/{group}/namespaces/{self.namespace}/{kind}"
         return self.lab.client.get(f"{path}/{name}" if name else path)
 
-    def table(self, kind: str, path: str) -> None:
+    def table(self, kind: str, path: str, namespace: str = "") -> None:
         """Shows a list as `lab get` does."""
-        self.say(f"  $ ebpf-lb lab get {kind} -n {self.namespace}")
+        self.say(f"  $ ebpf-lb lab get {kind} -n {namespace or self.namespace}")
         self.show(render(self.lab.client.table(path), namespaces=False, wide=False))
 
     def run(self, host: str, *words: str, quiet: bool = False) -> str:
@@ -92,7 +94,15 @@ class Stage:
 
     def ask(self, host: str, url: str, times: int = 1) -> list[str]:
         """Who answered on new connections, up to the first that got no answer."""
-        options = ["-sg", "--fail-early", f"-m{_ANSWER_S}", "-H", "Connection: close", "-w", "\\n"]
+        options = [
+            "-sg",
+            "--fail-early",
+            f"-m{self.answer_s}",
+            "-H",
+            "Connection: close",
+            "-w",
+            "\\n",
+        ]
         words = ["curl", *options, *[url] * times]
         return self.run(host, *words, quiet=True).split()
 
@@ -144,11 +154,11 @@ def is_ready(pod: Json) -> bool:
 
 
 @contextmanager
-def set_up(lab: Lab, name: str, out: TextIO) -> Iterator[Stage]:
+def set_up(lab: Lab, name: str, out: TextIO, kind: type[Stage] = Stage) -> Iterator[Stage]:
     """A stage with a new namespace, which is removed at the end."""
     namespace = f"tutorial-{name}"
     collection, path = NAMESPACE.collection_path(None), NAMESPACE.path(None, namespace)
-    stage = Stage(lab, namespace, out)
+    stage = kind(lab, namespace, out)
 
     def made() -> bool:
         try:
