@@ -34,6 +34,7 @@ SUBCOMMANDS = {
         "ebpf_lb.cli.bundle:bundle", "Write all that this node can tell into one file."
     ),
     "completion": Subcommand("ebpf_lb.cli.completion:completion", "Make a shell complete names."),
+    "config": Subcommand("ebpf_lb.cli.config:config", "Show the agent's configuration."),
     "explain": Subcommand(
         "ebpf_lb.cli.explain:explain", "Say what becomes of a new connection, and why."
     ),

@@ -3,19 +3,17 @@
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from enum import Enum
 from typing import Any
 
 from ebpf_lb.agent.config import Config
-from ebpf_lb.model.values import Network
+from ebpf_lb.agent.config.shown import plain
 
 _GROUP = "ebpf-lb.io"
 
 
 def configz(config: Config) -> dict[str, Any]:
     """What is in force, by the keys of the configuration file."""
-    return {_GROUP: _plain(config)}
+    return {_GROUP: plain(config)}
 
 
 class Statusz:
@@ -50,25 +48,3 @@ def _span(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} hr {minutes:02d} min {rest:02d} sec"
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type | Network):
-        return {_camel(one.name): _plain(getattr(value, one.name)) for one in fields(value)}
-    if isinstance(value, tuple | list):
-        if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int):
-            host, port = value
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return [_plain(one) for one in value]
-    if isinstance(value, Enum):
-        return value.value
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)
-
-
-def _camel(name: str) -> str:
-    if name == "settings":
-        return "dataPath"
-    head, *rest = name.split("_")
-    return head + "".join(word.capitalize() for word in rest)

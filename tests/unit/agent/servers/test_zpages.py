@@ -21,9 +21,10 @@ def test_configz_has_the_files_keys_and_nothing_secret() -> None:
     assert found["nodeName"] == "node1" and found["kubeconfig"] == "/etc/kubeconfig"
     assert found["clusterCidrs"] == ["10.244.0.0/16", "fd00::/48"]
     assert found["nodePortAddresses"] == ["primary"]
-    assert found["healthzBindAddress"] == "[::]:10256" and found["metricsBindAddress"] is None
-    assert found["dataPath"]["services"] > 0
-    assert found["cgroup"] is None and found["masqueradeAll"] is False
+    assert found["healthzBindAddress"] == "[::]:10256" and found["metricsBindAddress"] == ""
+    assert found["dataPath"]["services"] > 0 and "xdp" not in found["dataPath"]
+    assert found["criticalServices"] == ["default/kubernetes", "kube-system/kube-dns"]
+    assert found["cgroup"] == "none" and found["masqueradeAll"] is False
 
 
 def test_statusz_says_since_when_and_what() -> None:
