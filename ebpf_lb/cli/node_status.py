@@ -30,6 +30,7 @@ _PROBLEMS = {
     "hookProblems": True,
     "interfaceProblems": True,
     "staleSocketProblem": True,
+    "mapProblems": True,
     "serviceNetworkProblems": True,
     "healthCheckProblems": True,
     "conflicts": False,

@@ -92,6 +92,10 @@ MEANING: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "iptables.masqueradeAll": ("masquerade_all", _same),
     "nftables.masqueradeAll": ("masquerade_all", _same),
     "linux.masqueradeAll": ("masquerade_all", _same),
+    "syncPeriod": ("sync_period_s", seconds),
+    "iptables.syncPeriod": ("sync_period_s", seconds),
+    "ipvs.syncPeriod": ("sync_period_s", seconds),
+    "nftables.syncPeriod": ("sync_period_s", seconds),
     "logging.format": ("log_format", _format),
     "logging.verbosity": ("log_level", _level),
 }
@@ -129,12 +133,10 @@ NO_MEANING = (
     "featureGates",
     "iptables.masqueradeBit",
     "iptables.minSyncPeriod",
-    "iptables.syncPeriod",
     "ipvs.excludeCIDRs",
     "ipvs.masqueradeBit",
     "ipvs.minSyncPeriod",
     "ipvs.strictARP",
-    "ipvs.syncPeriod",
     "ipvs.tcpFinTimeout",
     "ipvs.tcpTimeout",
     "ipvs.udpTimeout",
@@ -144,11 +146,9 @@ NO_MEANING = (
     "minSyncPeriod",
     "nftables.masqueradeBit",
     "nftables.minSyncPeriod",
-    "nftables.syncPeriod",
     "oomScoreAdj",
     "portRange",
     "showHiddenMetricsForVersion",
-    "syncPeriod",
     "udpIdleTimeout",
     "windowsRunAsService",
     "winkernel",
@@ -194,11 +194,11 @@ def translate(said: Mapping[str, tuple[Any, str]]) -> tuple[list[Said], list[str
     mode, where = said.get("mode", ("", ""))
     if mode and mode not in _MODES:
         raise ConfigError(f"{where} is wrong: {mode!r} is not one of {', '.join(_MODES)}.")
-    skipped = "iptables.masqueradeAll" if mode == "nftables" else "nftables.masqueradeAll"
-    meaningless = [said[path][1] for path in said if path in (*NO_MEANING, skipped)]
+    skipped = _of_other_modes(str(mode) or "iptables")
+    meaningless = [said[path][1] for path in said if path in skipped.union(NO_MEANING)]
     found = []
     for path, (value, source) in said.items():
-        if path in MEANING and path != skipped:
+        if path in MEANING and path not in skipped:
             key, convert = MEANING[path]
             try:
                 found.append(Said(key, convert(value), source))
@@ -207,6 +207,14 @@ def translate(said: Mapping[str, tuple[Any, str]]) -> tuple[list[Said], list[str
     found += _by_mode(str(mode), said)
     notes = [_note(meaningless)] if meaningless else []
     return found, notes + list(_unsupported(str(mode), said))
+
+
+def _of_other_modes(mode: str) -> set[str]:
+    """Keys that kube-proxy does not look at in this mode; ipvs has masqueradeAll of iptables."""
+    sections = {"iptables", "ipvs", "nftables"} - {mode}
+    masquerading = "nftables" if mode == "nftables" else "iptables"
+    others = {path for path in MEANING if path.partition(".")[0] in sections}
+    return others - {f"{masquerading}.masqueradeAll"}
 
 
 def _by_mode(mode: str, said: Mapping[str, tuple[Any, str]]) -> Iterator[Said]:

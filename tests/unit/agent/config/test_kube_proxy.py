@@ -138,6 +138,13 @@ def test_masquerade_all_is_that_of_the_mode(read: Any) -> None:
     assert not found.config.masquerade_all and "iptables.masqueradeAll" in found.warnings[0]
 
 
+def test_the_sync_period_is_that_of_the_mode(read: Any) -> None:
+    both = "iptables: {syncPeriod: 2m}\nnftables: {syncPeriod: 1h}\n"
+    assert read(HEAD + both).config.sync_period_s == 120
+    assert read(HEAD + "mode: nftables\n" + both).config.sync_period_s == 3600
+    assert read(HEAD, {"syncPeriod": "5s"}).config.sync_period_s == 5
+
+
 def test_ipvs_schedulers(read: Any) -> None:
     assert read(HEAD + "mode: ipvs\nipvs: {scheduler: mh}\n").config.algorithm == "maglev"
     found = read(HEAD + "mode: ipvs\nipvs: {scheduler: lc}\n")
@@ -186,9 +193,11 @@ def test_two_places_that_agree_are_none_to_complain_about(read: Any) -> None:
 
 def test_a_flag_wins_over_the_file_also_with_zero(read: Any) -> None:
     text = HEAD + "iptables: {masqueradeAll: true}\nconntrack: {min: 7}\n"
-    found = read(text, {"linux.masqueradeAll": "false", "conntrack.min": "0", "syncPeriod": "30s"})
+    found = read(
+        text, {"linux.masqueradeAll": "false", "conntrack.min": "0", "minSyncPeriod": "30s"}
+    )
     assert not found.config.masquerade_all and found.config.conntrack_min == 0
-    assert found.warnings == ["these have no meaning here: --syncPeriod"]
+    assert found.warnings == ["these have no meaning here: --minSyncPeriod"]
     assert (
         read(HEAD + "nodePortAddresses: [primary]\n", {"mode": "nftables"})
         .origins["nodePortAddresses"]
