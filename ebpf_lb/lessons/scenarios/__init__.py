@@ -1,7 +1,8 @@
 """Lessons: real connections through a lab, captured at every hop and drawn.
 
     catalog     what there is: a folder a scenario, with manifests.yaml and scenario.yaml
-    run         applies the manifests, connects (`connect`, in the client's namespace) and captures
+    run         applies the manifests and has the connection recorded
+    record      one connection (`connect`, in the client's namespace), captured
     capture     AF_PACKET sockets in all namespaces; `recording` is what they yield
     frames      Ethernet frames taken apart
     way         the packets of the connection known again from hop to hop, and what changed where

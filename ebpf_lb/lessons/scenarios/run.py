@@ -1,44 +1,25 @@
 """Runs a scenario in a lab: manifests, one real connection, what was captured of it."""
 
 import fcntl
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab.apiserver.kinds import NAMESPACE, SERVICE
 from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lab.kubelet.sandbox import host_link
-from ebpf_lb.lab.names import (
-    OUTSIDE,
-    ROUTER_HOST,
-    UNDERLAY,
-    UPLINK,
-    client_interfaces,
-    clients,
-    control_addresses,
-)
 from ebpf_lb.lab.objects.apply import apply_files
 from ebpf_lb.lab.objects.client import ApiError, Client
-from ebpf_lb.lab.pods import Pod
-from ebpf_lb.lessons.scenarios import drops
-from ebpf_lb.lessons.scenarios.capture import Capture
+from ebpf_lb.lessons.scenarios import record as recorder
 from ebpf_lb.lessons.scenarios.catalog import Scenario
 from ebpf_lb.lessons.scenarios.frames import Endpoint
-from ebpf_lb.lessons.scenarios.recording import Connection, Machine, Recording
-from ebpf_lb.model.values import Family
+from ebpf_lb.lessons.scenarios.record import Question
+from ebpf_lb.lessons.scenarios.recording import Recording
 
 # on a machine that is busy with other things; what does not come, does not come at all
 _PODS_WITHIN_S = 60.0
 _OUTCOME_WITHIN_S = 30.0
-_TIMEOUT_S = 0.8  # below TCP's first retransmission, a second after the SYN
-_LAST_PACKETS_S = 0.1  # the connection's end is captured too
-
-_CONNECT = Path(__file__).with_name("connect.py")
 Json = dict[str, Any]
 
 
@@ -202,106 +183,27 @@ def _wait_for_outcome(lab: Lab, scenario: Scenario, asked: Endpoint, deadline: f
     """The agents take a moment to follow; and neighbours find each other meanwhile, so that what is
     recorded later is the usual way and not that of the very first packet."""
     while time.monotonic() < deadline:
-        if _connect(lab, scenario, asked)["outcome"] == scenario.outcome:
+        if recorder.connect(lab, _question(scenario, asked))["outcome"] == scenario.outcome:
             return
         time.sleep(0.1)
 
 
-def _connect(lab: Lab, scenario: Scenario, asked: Endpoint) -> Json:
-    wanted = {
-        "protocol": scenario.protocol,
-        "address": asked.address,
-        "port": asked.port,
-        "request": scenario.request,
-        "timeout_s": _TIMEOUT_S,
-    }
-    # -I and -S: no site packages, a quick start
-    argv = [sys.executable, "-I", "-S", str(_CONNECT), json.dumps({**wanted, "times": 1})]
-    done = lab.exec(_host(scenario), argv)
-    if done.returncode:
-        raise ScenarioError(f"connecting from {scenario.client} failed: {done.stderr.strip()}")
-    [answer] = json.loads(done.stdout)
-    return dict(answer)
-
-
-def _host(scenario: Scenario) -> str:
-    """As `lab exec` names it."""
-    kind, _, pod = scenario.client.partition("/")
-    return f"{scenario.namespace}/{pod}" if kind == "pod" else scenario.client
+def _question(scenario: Scenario, asked: Endpoint) -> Question:
+    return Question(
+        client=scenario.client.removeprefix("pod/"),
+        asked=asked,
+        protocol=scenario.protocol,
+        request=scenario.request,
+        namespace=scenario.namespace,
+    )
 
 
 def _record_expected(lab: Lab, scenario: Scenario, asked: Endpoint, deadline: float) -> Recording:
     """One with the outcome that is expected: on a busy machine an answer may come too late, and
     silence is our programs' only if they have counted it."""
     while True:
-        found = _record_one(lab, scenario, asked)
+        found = recorder.record(lab, _question(scenario, asked))
         silent = scenario.outcome == "silent"
         expected = found.connection.outcome == scenario.outcome and (found.drops or not silent)
         if expected or time.monotonic() > deadline:
             return found
-
-
-def _record_one(lab: Lab, scenario: Scenario, asked: Endpoint) -> Recording:
-    machines = _machines(lab, scenario.namespace)
-    family = Family.IPV6 if ":" in asked.address else Family.IPV4
-    before = drops.counted(lab.nodes(), family)
-    with Capture((machine.name, netns) for machine, netns, _ in machines) as capture:
-        answer = _connect(lab, scenario, asked)
-        time.sleep(_LAST_PACKETS_S)
-        frames = capture.frames()
-    dropped = drops.since(before, drops.counted(lab.nodes(), family))
-    connection = Connection(
-        protocol=scenario.protocol,
-        machine=scenario.client.removeprefix("pod/"),
-        source_port=answer["source_port"],
-        asked=asked,
-        request=scenario.request,
-        outcome=answer["outcome"],
-        text=answer["text"],
-    )
-    wires = tuple(wire for _, _, wire in machines if wire)
-    names = tuple(machine for machine, _, _ in machines)
-    return Recording(connection, names, wires, frames, dropped)
-
-
-_Wire = tuple[tuple[str, str], tuple[str, str]]
-
-
-def _machines(lab: Lab, namespace: str) -> list[tuple[Machine, Path, _Wire | None]]:
-    """Every machine and pod of the lab, where it is, and its wire to what it hangs on."""
-    options, names = lab.options, lab.names
-    families = options.families
-    gateways = [
-        str(interface.ip)
-        for segment in (UNDERLAY, OUTSIDE)
-        for interface in segment.host(ROUTER_HOST, families)
-    ]
-    found: list[tuple[Machine, Path, _Wire | None]] = [
-        (Machine("router", "router", tuple(gateways)), names.netns("router"), None),
-        _leaf(Machine("control", "control", control_addresses(options)), names.netns("control")),
-    ]
-    for number, client in enumerate(clients(options), start=1):
-        addresses = tuple(str(i.ip) for i in client_interfaces(number, families))
-        name = "client" if number == 1 else client
-        found.append(_leaf(Machine(name, "client", addresses), names.netns(client), port=client))
-    for node in lab.nodes():
-        # the gateway of its pods, and its address in the overlay if there is one (topology.py)
-        numbers = (1,) if options.network == "routes" else (1, 0)
-        inside = [str(i.ip) for n in numbers for i in node.pod_segment.host(n, families)]
-        machine = Machine(node.name, "node", (*node.addresses, *inside))
-        found.append(_leaf(machine, node.netns))
-    for pod in lab.pods():
-        if not pod.host_network:
-            found.append(_pod(pod, namespace))
-    return found
-
-
-def _leaf(machine: Machine, netns: Path, port: str = "") -> tuple[Machine, Path, _Wire]:
-    """Its uplink is plugged into the router's port of its name."""
-    return machine, netns, ((machine.name, UPLINK), ("router", port or machine.name))
-
-
-def _pod(pod: Pod, namespace: str) -> tuple[Machine, Path, _Wire]:
-    name = pod.name if pod.namespace == namespace else f"{pod.namespace}/{pod.name}"
-    wire = ((name, UPLINK), (pod.node, host_link(pod.namespace, pod.name)))
-    return Machine(name, "pod", pod.addresses, pod.node), pod.netns, wire
