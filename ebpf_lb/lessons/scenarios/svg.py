@@ -111,6 +111,11 @@ class _Drawing:
         least = max(_NARROWEST, text_width(self._scenario.title, 19.0)) + 2 * _MARGIN
         pitch = max(_PITCH, addresses + 4 * _RADIUS + 24)
         pitch = max(pitch, (least - 2 * _MARGIN) / max(lanes, 1))
+        heads = (self._head_width(m) for group in self._groups for m in group.lanes)
+        pitch = max([pitch, *(width + _GAP for width in heads)])
+        # below an arrow, interfaces' names stand beside its address
+        names = (mono_width(self._interface(tap), 10.0) for tap in self._taps())
+        pitch = max([pitch, *(width + addresses for width in names)])
         x = _MARGIN
         for group in self._groups:
             group.left = x
@@ -266,9 +271,8 @@ class _Drawing:
 
     def _draw_lane(self, machine: Machine, top: float, bottom: float) -> None:
         x, pod = self._x[machine.name], machine.kind == "pod"
-        name = f"pod {machine.name.rpartition('/')[2]}" if pod else machine.name
-        address = self._address(machine)
-        width = max(text_width(name, 14.0), mono_width(address, 11.0)) + 30
+        name, address = self._name(machine), self._address(machine)
+        width = self._head_width(machine)
         self._canvas.line(
             x, top + _HEAD, x, bottom - 10, layer="behind", stroke="#ced4da", stroke_width=2
         )
@@ -278,6 +282,17 @@ class _Drawing:
         )  # fmt: skip
         self._canvas.text(x, top + 27, name, size=14.0, bold=True, anchor="middle")
         self._canvas.text(x, top + 43, address, size=11.0, fill=GREY, mono=True, anchor="middle")
+
+    def _head_width(self, machine: Machine) -> float:
+        name, address = self._name(machine), self._address(machine)
+        return max(text_width(name, 14.0), mono_width(address, 11.0)) + 30
+
+    def _name(self, machine: Machine) -> str:
+        return f"pod {machine.name.rpartition('/')[2]}" if machine.kind == "pod" else machine.name
+
+    def _taps(self) -> Iterator[Tap]:
+        for way in (self._story.first, self._story.answer):
+            yield from way.taps if way else ()
 
     def _address(self, machine: Machine) -> str:
         """The one that the packets carry, else the machine's first of their family."""

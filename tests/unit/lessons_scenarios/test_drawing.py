@@ -1,11 +1,13 @@
 """Text and SVG of recorded connections."""
 
+import json
 import re
 from xml.etree import ElementTree
 
 import pytest
 
 from ebpf_lb.lessons.scenarios import catalog, svg, text
+from ebpf_lb.lessons.scenarios.recording import Recording
 from ebpf_lb.lessons.scenarios.way import Story, tell
 from tests.unit.lessons_scenarios.recorded_frames import Made, recorded
 
@@ -51,6 +53,20 @@ def test_every_tap_stands_in_both(name: str) -> None:
 @pytest.mark.parametrize("name", RECORDED)
 def test_the_svg_stays_within_its_borders(name: str) -> None:
     _, root = drawn(name)
+    stays_within_its_borders(root)
+
+
+def test_names_that_a_deployment_gives_have_room() -> None:
+    """web-5dd7d68bzd-fvgxj and the like are wider than any address."""
+    kept = json.dumps(recorded("cross-node-snat-ipv4").to_json())
+    renamed = kept.replace("web-1", "shop/hostnames-7c8v949v59-kk4fn")
+    story = tell(Recording.from_json(json.loads(renamed)))
+    root = ElementTree.fromstring(svg.render(catalog.load("cross-node-snat"), story))
+    assert "pod hostnames-7c8v949v59-kk4fn" in texts(root)
+    stays_within_its_borders(root)
+
+
+def stays_within_its_borders(root: ElementTree.Element) -> None:
     _, _, width, height = map(float, root.attrib["viewBox"].split())
     for element in root.iter(f"{SVG}rect"):
         x, y = float(element.get("x", 0)), float(element.get("y", 0))
