@@ -120,6 +120,8 @@ unit: setup ## pure Python, and the API server's protocol: seconds, no root
 datapath: setup ## single packets through the loaded programs
 	@$(PYTEST) tests/datapath
 
+# the page of `ebpf-lb lab web` is looked at by a browser, which nothing else needs
+lab test: PACKAGES += chromium-headless-shell fonts-dejavu-core
 lab: setup ## real traffic between namespaces
 	@$(PYTEST) tests/lab
 
