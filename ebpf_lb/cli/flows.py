@@ -2,7 +2,6 @@
 
 import heapq
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,13 +12,10 @@ from ebpf_lb.cli.choice import (
     Place,
     backend_option,
     client_option,
-    families,
-    family_option,
     is_service,
-    must_know,
     service_option,
 )
-from ebpf_lb.cli.options import bpffs_option
+from ebpf_lb.cli.listing import Listing, listing_options
 from ebpf_lb.model.values import Family, format_address, format_endpoint
 
 if TYPE_CHECKING:
@@ -59,12 +55,7 @@ _SORTS = ["client", "age", "service", "backend", "state"]
 )
 @click.option("--delete", is_flag=True, help="End these connections, after asking.")
 @click.option("--yes", is_flag=True, help="With --delete: do not ask.")
-@output.output_option
-@output.limit_option
-@output.wide_option
-@output.watch_option
-@family_option
-@bpffs_option
+@listing_options
 def flows(
     service: str | None,
     backend: Place | None,
@@ -75,34 +66,25 @@ def flows(
     sort: str | None,
     delete: bool,
     yes: bool,
-    form: str,
-    limit: int | None,
-    wide: bool,
-    watch: bool,
-    family: str | None,
-    bpffs: Path,
+    listing: Listing,
 ) -> None:
     """List the connections that this node translates: client, address asked, backend.
 
     Connections of the node's own processes are translated at the socket and have no flow.
     """
-    from ebpf_lb.datapath.reader import open_views
-
-    if delete and watch:
+    if delete and listing.watch:
         raise click.UsageError("--delete and --watch exclude each other.")
 
-    def find(views: "list[View]") -> Iterator[Found]:
-        must_know(service, {one.service for view in views for one in view.names.values()})
-        for view in views:
+    def find() -> Iterator[Found]:
+        for view in listing.views(service):
             yield from _matching(
                 view, service, backend, client, state, unanswered, others or delete
             )
 
     def show() -> None:
-        found = find(open_views(bpffs, families(family)))
-        wanted = output.rows_wanted(limit, form)
-        rows = _first(found, wanted, sort)
-        if form == "json":
+        wanted = listing.rows
+        rows = _first(find(), wanted, sort)
+        if listing.form == "json":
             output.say(output.as_json({"flows": [_row(view, one) for view, one in rows[:wanted]]}))
             return
         if not rows:
@@ -110,12 +92,12 @@ def flows(
             return
         # one more is looked for, not all: half a million would take their time
         more = wanted is not None and len(rows) > wanted
-        output.say(_table(rows[:wanted], wide), output.more(0, None) if more else "")
+        output.say(_table(rows[:wanted], listing.wide), output.more(0, None) if more else "")
 
     if delete:
-        _delete(list(find(open_views(bpffs, families(family)))), yes)
+        _delete(list(find()), yes)
     else:
-        output.repeat(show, watch)
+        listing.repeat(show)
 
 
 def _matching(

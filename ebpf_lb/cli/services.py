@@ -1,13 +1,13 @@
 """`ebpf-lb services`: what this node serves, and how."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ebpf_lb.cli import names, output
-from ebpf_lb.cli.choice import families, family_option, is_service, must_know
-from ebpf_lb.cli.options import bpffs_option
+from ebpf_lb.cli.backends import sets_of
+from ebpf_lb.cli.choice import is_service
+from ebpf_lb.cli.listing import Listing, listing_options
 from ebpf_lb.model.values import format_address, format_endpoint
 
 if TYPE_CHECKING:
@@ -19,67 +19,48 @@ if TYPE_CHECKING:
 @click.argument(
     "name", metavar="[[NAMESPACE/]NAME[:PORT]]", required=False, shell_complete=names.services
 )
-@output.output_option
-@output.limit_option
-@output.wide_option
-@output.watch_option
-@family_option
-@bpffs_option
-def services(
-    name: str | None,
-    form: str,
-    limit: int | None,
-    wide: bool,
-    watch: bool,
-    family: str | None,
-    bpffs: Path,
-) -> None:
+@listing_options
+def services(name: str | None, listing: Listing) -> None:
     """List the Services that this node forwards; with a NAME, tell all about one.
 
     Reads the maps only, and needs no running agent.
     """
-    from ebpf_lb.datapath.reader import open_views
     from ebpf_lb.datapath.reader.summary import summaries
 
     def show() -> None:
-        views = open_views(bpffs, families(family))
-        must_know(name, {one.service for view in views for one in view.names.values()})
         found = [
-            one for view in views for one in summaries(view) if is_service(name, one.port.service)
+            one
+            for view in listing.views(name)
+            for one in summaries(view)
+            if is_service(name, one.port.service)
         ]
         found.sort(key=lambda one: (one.port.service, one.port.protocol, one.family))
-        if form == "json":
-            rows = found[: output.rows_wanted(limit, form)]
-            output.say(output.as_json({"services": [_row(one) for one in rows]}))
-        elif name is None:
-            _list(found, output.rows_wanted(limit, form), wide)
-        else:
-            output.say("\n\n".join(_whole(one, wide) for one in found))
+        if name is not None and listing.form == "table":
+            output.say("\n\n".join(_whole(one, listing.wide) for one in found))
+            return
+        listing.tell(
+            "services",
+            found,
+            _row,
+            ["SERVICE", "PROTOCOL", "ADDRESS", "USABLE", "LOCAL", "CONNECTIONS", "REFUSED"],
+            _line,
+            right=["USABLE", "LOCAL", "CONNECTIONS", "REFUSED"],
+            nothing="No Services are served on this node.",
+        )
 
-    output.repeat(show, watch)
+    listing.repeat(show)
 
 
-def _list(found: "list[ServiceSummary]", limit: int | None, wide: bool) -> None:
-    header = ["SERVICE", "PROTOCOL", "ADDRESS", "USABLE", "LOCAL", "CONNECTIONS", "REFUSED"]
-    rows = [
-        [
-            one.port.service,
-            one.port.protocol,
-            _first(one.frontends),
-            _usable(one),
-            str(len(one.port.local)) if one.port.local else "-",
-            f"{one.counted.connections:,}" if one.counted else "0",
-            f"{sum(drop.packets for drop in one.drops):,}",
-        ]
-        for one in found[:limit]
+def _line(one: "ServiceSummary") -> list[str]:
+    return [
+        one.port.service,
+        one.port.protocol,
+        _first(one.frontends),
+        _usable(one),
+        str(len(one.port.local)) if one.port.local else "-",
+        f"{one.counted.connections:,}" if one.counted else "0",
+        f"{sum(drop.packets for drop in one.drops):,}",
     ]
-    if not rows:
-        output.say("No Services are served on this node.")
-        return
-    right = ["USABLE", "LOCAL", "CONNECTIONS", "REFUSED"]
-    output.say(
-        output.table(header, rows, right=right, wide=wide), output.more(len(rows), len(found))
-    )
 
 
 def _first(frontends: "list[Frontend]") -> str:
@@ -176,16 +157,6 @@ def _endpoints(one: "ServiceSummary", wide: bool) -> str:
         indent="  ",
         wide=wide,
     )
-
-
-def sets_of(flags: tuple[str, ...]) -> str:
-    """Which new connections may choose a backend with these flags."""
-    chosen = [
-        text
-        for flag, text in (("IN_CLUSTER_SET", "Cluster"), ("IN_LOCAL_SET", "Local"))
-        if flag in flags
-    ]
-    return ", ".join(chosen) if chosen else "none: it only ends its connections"
 
 
 def _network(one: "SourceRange") -> str:
