@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from ebpf_lb.datapath.reader import View
     from ebpf_lb.datapath.reader.flows import Entry, Word
 
-Found = tuple["View", "Entry"]
+
+class Found(NamedTuple):
+    """`service`: None where it is nobody's any more, or never was a Service's."""
+
+    view: "View"
+    entry: "Entry"
+    service: str | None
 
 
 def _states(
@@ -85,7 +91,7 @@ def flows(
         wanted = listing.rows
         rows = _first(find(), wanted, sort)
         if listing.form == "json":
-            output.say(output.as_json({"flows": [_row(view, one) for view, one in rows[:wanted]]}))
+            output.say(output.as_json({"flows": [_row(one) for one in rows[:wanted]]}))
             return
         if not rows:
             output.say("No such connections.")
@@ -110,6 +116,7 @@ def _matching(
     others: bool,
 ) -> Iterator[Found]:
     from ebpf_lb.datapath.reader.flows import FLOW, entries
+    from ebpf_lb.datapath.reader.owners import Owners
     from ebpf_lb.datapath.reader.summary import UNANSWERED
 
     width = view.family.address_bytes
@@ -129,12 +136,15 @@ def _matching(
             and (service is None or is_service(service, view.service(word.service_id)))
         )
 
+    owners = Owners(view)
     holds = (client.whole if client else b"") or (backend.whole if backend else b"")
     for one in entries(view, wanted, holds):
         if (client is None or client.holds(one.client, one.client_port)) and (
             backend is None or backend.holds(one.backend, one.backend_port)
         ):
-            yield view, one
+            owner = owners.service(one)
+            if is_service(service, owner):
+                yield Found(view, one, owner)
 
 
 def _first(found: Iterator[Found], wanted: int | None, sort: str | None) -> list[Found]:
@@ -154,24 +164,24 @@ def _first(found: Iterator[Found], wanted: int | None, sort: str | None) -> list
 def _age(found: Found) -> float:
     from ebpf_lb.datapath.reader.flows import age_s
 
-    view, entry = found
-    age = age_s(view, entry.word)
+    age = age_s(found.view, found.entry.word)
     return 0 if age is None else age
 
 
 _ORDERS: dict[str, Callable[[Found], Any]] = {
-    "client": lambda found: (found[1].client, found[1].client_port),
+    "client": lambda found: (found.entry.client, found.entry.client_port),
     "age": lambda found: -_age(found),
-    "service": lambda found: (found[0].service(found[1].word.service_id) or "", found[1].client),
-    "backend": lambda found: (found[1].backend, found[1].backend_port, found[1].client),
-    "state": lambda found: (found[1].word.state, found[1].client),
+    "service": lambda found: (found.service or "", found.entry.client),
+    "backend": lambda found: (found.entry.backend, found.entry.backend_port, found.entry.client),
+    "state": lambda found: (found.entry.word.state, found.entry.client),
 }
 
 
-def _row(view: "View", entry: "Entry") -> dict[str, Any]:
+def _row(found: Found) -> dict[str, Any]:
     from ebpf_lb.datapath.dump.decoders import flow_row
 
-    return flow_row(view, entry) | {"family": view.family.directory}
+    family = {"family": found.view.family.directory}
+    return flow_row(found.view, found.entry, found.service) | family
 
 
 def _table(rows: list[Found], wide: bool) -> str:
@@ -180,16 +190,14 @@ def _table(rows: list[Found], wide: bool) -> str:
 
     lines = []
     for found in rows:
-        view, one = found
+        view, one, owner = found
         word = one.word
         if word.kind == SIGNPOST:
             asked = f"(reply to {format_endpoint(one.vip, one.vip_port)})"
             service = "signpost"
         else:
             asked = format_endpoint(one.vip, one.vip_port)
-            service = view.service(word.service_id) or (
-                "no Service's" if word.kind == PASS else "-"
-            )
+            service = owner or ("no Service's" if word.kind == PASS else "gone")
         address = source(view, word.source_id) if word.kind != SIGNPOST else None
         snat = format_address(address) if address else ""
         if one.snat_port and word.kind != SIGNPOST:
@@ -216,11 +224,13 @@ def _delete(found: list[Found], yes: bool) -> None:
     from ebpf_lb.datapath.flow_end import FlowEnd
     from ebpf_lb.datapath.reader.flows import FLOW
 
-    number = sum(one.word.kind == FLOW for _, one in found)
+    number = sum(one.entry.word.kind == FLOW for one in found)
     if not found:
         output.say("No such connections.")
         return
-    output.say(_table([one for one in found if one[1].word.kind == FLOW][: output.SCREEN], False))
+    output.say(
+        _table([one for one in found if one.entry.word.kind == FLOW][: output.SCREEN], False)
+    )
     if number > output.SCREEN:
         output.say(f"… and {number - output.SCREEN:,} more")
     if not yes:
@@ -229,9 +239,9 @@ def _delete(found: list[Found], yes: bool) -> None:
             abort=True,
         )
     ended = 0
-    for view in {id(view): view for view, _ in found}.values():
+    for view in {id(one.view): one.view for one in found}.values():
         with FlowEnd(view) as end:
-            for other, one in found:
+            for other, one, _ in found:
                 if other is view and end(one) and one.word.kind == FLOW:
                     ended += 1
     output.say(f"Ended {ended:,} connections.")
