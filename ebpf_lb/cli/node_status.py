@@ -108,6 +108,16 @@ def _agent(pins: Pins, address: tuple[str, int]) -> Agent:
     return agent
 
 
+def silence_s(root: Path) -> float | None:
+    """For how long no agent has run on this node; None while one does."""
+    if _lock_is_held(root):
+        return None
+    try:
+        return max(0.0, time.time() - root.stat().st_mtime)
+    except OSError:
+        return 0.0
+
+
 def _lock_is_held(root: Path) -> bool:
     """An agent has a name that goes with its process (agent/host/process.py)."""
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)

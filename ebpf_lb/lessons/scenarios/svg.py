@@ -27,9 +27,12 @@ _MARGIN, _HEAD, _RADIUS = 24.0, 54.0, 9.5
 _NARROWEST, _PITCH, _GAP = 640.0, 180.0, 16.0
 
 
-def render(scenario: Scenario, story: Story) -> str:
-    """The drawing of one connection as an SVG document."""
-    return _Drawing(scenario, story).document()
+_CAPTURED = "Drawn from frames captured at every interface of every machine (AF_PACKET)."
+
+
+def render(scenario: Scenario, story: Story, source: str = _CAPTURED) -> str:
+    """The drawing of one connection as an SVG document. source: what it was drawn from."""
+    return _Drawing(scenario, story, source).document()
 
 
 def _width(text: object) -> float:
@@ -82,8 +85,8 @@ def _colours(story: Story) -> dict[Endpoint, str]:
 class _Drawing:
     """Draws from top to bottom; `_y` is where the next row begins."""
 
-    def __init__(self, scenario: Scenario, story: Story):
-        self._scenario, self._story = scenario, story
+    def __init__(self, scenario: Scenario, story: Story, source: str):
+        self._scenario, self._story, self._source = scenario, story, source
         self._colours = _colours(story)
         self._groups = _groups(story)
         self._canvas = Canvas()
@@ -318,8 +321,7 @@ class _Drawing:
             for line in textwrap.wrap(sentence, letters):
                 self._canvas.text(_MARGIN, self._y, line, fill=_SOFT)
                 self._y += 18
-        source = "Drawn from frames captured at every interface of every machine (AF_PACKET)."
-        self._canvas.text(_MARGIN, self._y, source, size=11.0, fill=GREY)
+        self._canvas.text(_MARGIN, self._y, self._source, size=11.0, fill=GREY)
 
     def _roles(self) -> Iterator[tuple[Endpoint, str]]:
         """Whose address each is, as the machines' own addresses say."""
