@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 @service_option
 @backend_option
 @click.option(
-    "--unanswered", is_flag=True, help="Only those with connections that nobody has answered yet."
+    "--unanswered",
+    is_flag=True,
+    help="Only those with connections that were not answered, or refused.",
 )
 @listing_options
 def backends(
@@ -24,8 +26,9 @@ def backends(
 ) -> None:
     """List the endpoints that connections are sent to, with their live connections.
 
-    UNANSWERED counts those that have not heard from the pod yet: one endpoint that has many, among
-    others that have none, is dead, or has the wrong port.
+    UNANSWERED counts those that have not heard from the pod yet, REFUSED those that one end gave up
+    before both had talked: one endpoint that has many, among others that have none, is dead, or has
+    the wrong port. Connections that have ended are forgotten after a while.
     """
     from ebpf_lb.datapath.reader.summary import backend_summaries
 
@@ -38,23 +41,30 @@ def backends(
                 for one in backend_summaries(view)
                 if is_service(service, one.backend.service)
                 and (backend is None or backend.holds(one.backend.address, one.backend.port))
-                and (one.unanswered or not unanswered)
+                and (one.unanswered or one.refused or not unanswered)
             ],
             _row,
-            ["BACKEND", "SERVICE", "RUNS", "CHOSEN BY", "ANSWERED", "UNANSWERED"],
+            ["BACKEND", "SERVICE", "RUNS", "CHOSEN BY", *COUNTED],
             lambda one: [
                 format_endpoint(one.backend.address, one.backend.port),
                 one.backend.service or "-",
                 "here" if "ON_NODE" in one.backend.flags else "elsewhere",
                 sets_of(one.backend.flags),
-                f"{one.answered:,}",
-                f"{one.unanswered:,}",
+                *counted(one),
             ],
-            right=["ANSWERED", "UNANSWERED"],
+            right=COUNTED,
             nothing="No such backends.",
         )
 
     listing.repeat(show)
+
+
+COUNTED = ["ANSWERED", "UNANSWERED", "REFUSED"]
+
+
+def counted(one: "BackendSummary") -> list[str]:
+    """Live connections of a backend, as COUNTED has them."""
+    return [f"{number:,}" for number in (one.answered, one.unanswered, one.refused)]
 
 
 def _row(one: "BackendSummary") -> dict[str, Any]:
@@ -67,6 +77,7 @@ def _row(one: "BackendSummary") -> dict[str, Any]:
         "inLocalSet": "IN_LOCAL_SET" in one.backend.flags,
         "answered": one.answered,
         "unanswered": one.unanswered,
+        "refused": one.refused,
         "connections": one.connections,
     }
 

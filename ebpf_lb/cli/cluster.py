@@ -49,6 +49,8 @@ class Cluster:
         self._client: ApiClient | None = None
         self.problem = ""
         self.denied = ""
+        self._pods: dict[str, list[Any] | None] = {}
+        self._nodes: list[Any] | None = None
         if not wanted:
             self.problem = "it was not to be asked"
         elif self._file is None and not in_pod:
@@ -63,7 +65,15 @@ class Cluster:
         return self._get(f"/api/v1/namespaces/{namespace}/pods/{name}")
 
     def pods_at(self, address: str) -> list[Any] | None:
+        """Those whose first address it is."""
         return self._list("/api/v1/pods", {"fieldSelector": f"status.podIP={address}"})
+
+    def pods_on(self, node: str) -> list[Any] | None:
+        if node not in self._pods:
+            self._pods[node] = self._list(
+                "/api/v1/pods", {"fieldSelector": f"spec.nodeName={node}"}
+            )
+        return self._pods[node]
 
     def service(self, namespace: str, name: str) -> Any:
         return self._get(f"/api/v1/namespaces/{namespace}/services/{name}")
@@ -80,7 +90,19 @@ class Cluster:
         return self._get(f"/api/v1/nodes/{self.node}")
 
     def nodes(self) -> list[Any] | None:
-        return self._list("/api/v1/nodes", {})
+        if self._nodes is None:
+            self._nodes = self._list("/api/v1/nodes", {})
+        return self._nodes
+
+    def node_of(self, address: bytes) -> str:
+        """The node in whose pod network an address is; "" if there is none."""
+        from ebpf_lb.kube.parse_node import parse_node
+
+        for raw in self.nodes() or []:
+            node = parse_node(raw).value
+            if node and any(address in network for network in node.pod_networks):
+                return node.name
+        return ""
 
     def _list(self, path: str, query: dict[str, str]) -> list[Any] | None:
         found = self._get(path, query)

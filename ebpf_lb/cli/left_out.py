@@ -4,17 +4,24 @@ The maps hold no endpoint that was never usable, so what the API server says of 
 where it can be asked, by the same rules that the plan has.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ebpf_lb.cli.cluster import Cluster
 from ebpf_lb.kube.parse_endpoints import parse_slice
 from ebpf_lb.kube.parse_node import parse_node
-from ebpf_lb.model.values import Family, Protocol, format_address, format_endpoint
+from ebpf_lb.model.values import (
+    Family,
+    Network,
+    Protocol,
+    format_address,
+    format_endpoint,
+    parse_address,
+)
 from ebpf_lb.plan.usable import Place, near, on_node, places
 
-_DECLARED = "ports"
+_SHOWN = 5
 
 
 class LeftOut(NamedTuple):
@@ -97,38 +104,48 @@ class Endpoints:
         return f"its Pod {name} " if name else "it "
 
     def troubles(
-        self, cluster: Cluster, address: bytes, port: int, *, in_pod_network: bool
+        self, cluster: Cluster, ends: Sequence[tuple[bytes, int]], networks: Sequence[Network]
     ) -> Iterator[str]:
-        """What the API server shows to be wrong with an endpoint that may be chosen."""
-        text = format_address(address)
-        name = self.pods.get(address)
-        if name is None:
-            at = cluster.pods_at(text)
-            if at == [] and in_pod_network:
-                yield f"No Pod has the address {text} that an EndpointSlice names."
-            pods = at or []
-        else:
-            one = cluster.pod(*name.split("/"))
-            pods = [one] if one else []
-            addresses = _addresses(one) if one else []
-            if one and addresses and text not in addresses:
-                yield (
-                    f"An EndpointSlice says that {name} has the address {text}, but the Pod has "
-                    f"{', '.join(addresses)}."
-                )
-                return
-        declared = {number for pod in pods for number in _declared(pod)}
-        if declared and port not in declared:
-            listed = ", ".join(map(str, sorted(declared)))
+        """What the API server shows to be wrong with endpoints that may be chosen. networks: the
+        pods', in which an address that no Pod has is a mistake."""
+        undeclared: dict[tuple[int, str], list[str]] = {}
+        for address, port in ends:
+            text = format_address(address)
+            pods = self._pods_of(cluster, address)
+            if pods is None:
+                continue
+            if not pods and any(address in one for one in networks):
+                yield self._nobodys(cluster, address)
+            declared = {number for pod in pods for number in _declared(pod)}
+            if declared and port not in declared:
+                listed = ", ".join(map(str, sorted(declared)))
+                undeclared.setdefault((port, listed), []).append(text)
+        for (port, listed), texts in undeclared.items():
+            shown = ", ".join(texts[:_SHOWN]) + (" …" if len(texts) > _SHOWN else "")
             yield (
-                f"Connections go to port {port} of {text}, but its Pod declares {listed}: is the "
-                "Service's targetPort wrong?"
+                f"Connections go to port {port} of {shown}, but the Pods there declare {listed}: "
+                "is the Service's targetPort wrong?"
             )
+
+    def _pods_of(self, cluster: Cluster, address: bytes) -> list[Any] | None:
+        """The Pods that have an address; None where that cannot be told."""
+        node = self.nodes.get(address) or cluster.node_of(address)
+        pods = cluster.pods_on(node) if node else None
+        text = format_address(address)
+        return None if pods is None else [one for one in pods if text in _addresses(one)]
+
+    def _nobodys(self, cluster: Cluster, address: bytes) -> str:
+        text, name = format_address(address), self.pods.get(address)
+        one = cluster.pod(*name.split("/")) if name else None
+        if one:
+            return (
+                f"An EndpointSlice says that Pod {name} has the address {text}, but the Pod has "
+                f"{', '.join(_addresses(one)) or 'none'}."
+            )
+        return f"No Pod has the address {text} that an EndpointSlice names."
 
 
 def _pods(raw: list[Any], namespace: str) -> Iterator[tuple[bytes, str]]:
-    from ebpf_lb.model.values import parse_address
-
     for one in raw:
         for endpoint in one.get("endpoints") or []:
             target = endpoint.get("targetRef") or {}
@@ -148,6 +165,6 @@ def _addresses(pod: Any) -> list[str]:
 
 def _declared(pod: Any) -> Iterator[int]:
     for container in (pod.get("spec") or {}).get("containers") or []:
-        for port in container.get(_DECLARED) or []:
+        for port in container.get("ports") or []:
             if isinstance(port.get("containerPort"), int):
                 yield port["containerPort"]

@@ -98,7 +98,7 @@ def test_backends_flows_and_affinity_by_filters(node: Pins) -> None:
 
 
 def test_a_flow_is_not_the_services_that_got_its_number() -> None:
-    """It asked an address that is no frontend of that Service."""
+    """What it asked is not a frontend of that Service."""
     with written_node("gone") as where:
         layout = load(Family.IPV4)
         with Map.open(where.current.maps(Family.IPV4) / "flows") as flows:

@@ -131,7 +131,7 @@ class _Ruleset:
                             return
 
     def _matches(self, key: tuple[str, str, str], part: Json, packet: Packet) -> bool | None:
-        """None: it cannot be told. What is no condition matches."""
+        """None: it cannot be told. What is not a condition matches."""
         if "xt" in part or "fib" in part or "vmap" in part or "limit" in part or "lookup" in part:
             return None
         match = part.get("match")

@@ -105,11 +105,15 @@ def _echoes(found: Explanation, routes: dict[bytes, Route]) -> None:
             f"{len(heard) - len(silent)} other backends do: a filter or a route on the way or on "
             "that node, or nobody has that address."
         )
+        return
+    says = (
+        f"No backend answers an echo request ({listed}): a filter or a route on the way, or none "
+        "of them lives; or they just do not answer these."
+    )
+    if any(one.answered for one in found.candidates):
+        found.beyond.append(says)
     else:
-        found.beyond.append(
-            f"No backend answers an echo request ({listed}): a filter or a route on the way, or "
-            "none of them lives; or they just do not answer these."
-        )
+        found.trouble(says)
 
 
 def say_node(view: "View", found: Explanation) -> None:

@@ -7,9 +7,9 @@ from ebpf_lb.cli.explain.explanation import Explanation
 from ebpf_lb.errors import UserError
 
 if TYPE_CHECKING:
-    from ebpf_lb.lab.scenarios.frames import Endpoint, Packet
-    from ebpf_lb.lab.scenarios.recording import Machine
-    from ebpf_lb.lab.scenarios.way import Story, Way
+    from ebpf_lb.lessons.scenarios.frames import Endpoint, Packet
+    from ebpf_lb.lessons.scenarios.recording import Machine
+    from ebpf_lb.lessons.scenarios.way import Story, Way
 
 _PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 _SYN, _RST, _ACK = 2, 4, 16
@@ -19,12 +19,12 @@ _SOURCE = "Drawn from what the node's maps, programs and routes say: no packet w
 def draw(found: Explanation, node: str) -> str:
     """As an SVG document. UserError where the lab's part is not installed."""
     try:
-        from ebpf_lb.lab.scenarios.svg import render
+        from ebpf_lb.lessons.scenarios.svg import render
     except ImportError:
         raise UserError(
             "Drawings need the lab, which is not installed here: pip install 'ebpf-lb[lab]'."
         ) from None
-    from ebpf_lb.lab.scenarios.catalog import Scenario
+    from ebpf_lb.lessons.scenarios.catalog import Scenario
 
     service = found.service or found.asked
     title = f"{found.kind} asks {service}: {found.verdict}"
@@ -38,8 +38,8 @@ def draw(found: Explanation, node: str) -> str:
 
 def _story(found: Explanation, node: str) -> "Story":
     """The client, this node, and the backend, each with what it sees of the packet."""
-    from ebpf_lb.lab.scenarios.recording import Connection, Machine
-    from ebpf_lb.lab.scenarios.way import Story
+    from ebpf_lb.lessons.scenarios.recording import Connection, Machine
+    from ebpf_lb.lessons.scenarios.way import Story
 
     client = _endpoint(found.client)
     asked = _endpoint(found.asked.rpartition("/")[0])
@@ -78,7 +78,7 @@ def _client_machine(found: Explanation, node: str) -> tuple[str, str, tuple[str,
 
 
 def _backend_machine(found: Explanation, node: str) -> "Machine":
-    from ebpf_lb.lab.scenarios.recording import Machine
+    from ebpf_lb.lessons.scenarios.recording import Machine
 
     assert found.backend is not None
     address = _endpoint(found.backend).address
@@ -96,7 +96,7 @@ def _there(
     number: int,
     own: bool,
 ) -> "Way":
-    from ebpf_lb.lab.scenarios.way import Tap, Way
+    from ebpf_lb.lessons.scenarios.way import Tap, Way
 
     asker, node = machines[0], machines[0] if own else machines[1]
     entry, leaving = _interfaces(found)
@@ -123,7 +123,7 @@ def _back(
     number: int,
     own: bool,
 ) -> "Way | None":
-    from ebpf_lb.lab.scenarios.way import Tap, Way
+    from ebpf_lb.lessons.scenarios.way import Tap, Way
 
     asker, node = machines[0], machines[0] if own else machines[1]
     entry, leaving = _interfaces(found)
@@ -156,7 +156,7 @@ def _interfaces(found: Explanation) -> tuple[str, str]:
 
 
 def _seen(found: Explanation, client: "Endpoint") -> "Endpoint":
-    from ebpf_lb.lab.scenarios.frames import Endpoint
+    from ebpf_lb.lessons.scenarios.frames import Endpoint
 
     try:
         source = _endpoint(found.source or "")
@@ -166,14 +166,14 @@ def _seen(found: Explanation, client: "Endpoint") -> "Endpoint":
 
 
 def _packet(number: int, source: "Endpoint", destination: "Endpoint", flags: int) -> "Packet":
-    from ebpf_lb.lab.scenarios.frames import Packet
+    from ebpf_lb.lessons.scenarios.frames import Packet
 
     return Packet(number, source, destination, flags)
 
 
 def _endpoint(text: str) -> "Endpoint":
     """ADDRESS:PORT."""
-    from ebpf_lb.lab.scenarios.frames import Endpoint
+    from ebpf_lb.lessons.scenarios.frames import Endpoint
 
     host, _, port = text.rpartition(":")
     return Endpoint(str(ipaddress.ip_address(host.strip("[]"))), int(port))

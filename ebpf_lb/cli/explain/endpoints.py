@@ -87,11 +87,9 @@ def _compare(
                 f"This node may choose {candidate.address}, which the API server calls unusable by "
                 "now: the agent does not follow (`ebpf-lb status`)."
             )
-        inside = any(backend.address in one for one in networks)
-        for sentence in known.troubles(
-            cluster, backend.address, backend.port, in_pod_network=inside
-        ):
-            found.trouble(sentence)
+    ends = [(one.address, one.port) for _, one in listed[:MOST]]
+    for sentence in known.troubles(cluster, ends, networks):
+        found.trouble(sentence)
     have = {(backend.address, backend.port) for _, backend in listed}
     for place in known.places:
         text = format_endpoint(place.address, place.port)
