@@ -50,7 +50,7 @@ from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import format_address
 from ebpf_lb.plan.reserved import Reserved
 
-_PATHS = ["/configz", "/healthz", "/metrics", "/proxyMode", "/status", "/statusz"]
+_PATHS = ["/configz", "/flagz", "/healthz", "/metrics", "/proxyMode", "/status", "/statusz"]
 _ENDPOINTS = {
     "auto": resources.ENDPOINT_SLICES_OR_ENDPOINTS,
     "slices": resources.ENDPOINT_SLICES,
@@ -188,7 +188,12 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pa
             "/status": lambda: loop.status() | upkeep.recent_drops.status(),
             "/configz": lambda: zpages.configz(config),
         },
-        {"/healthz": lambda: "ok", "/proxyMode": lambda: "ebpf", "/statusz": statusz.page},
+        {
+            "/healthz": lambda: "ok",
+            "/proxyMode": lambda: "ebpf",
+            "/flagz": lambda: zpages.flagz(config),
+            "/statusz": statusz.page,
+        },
     )
     inquiries.tell(log)
     log.info(

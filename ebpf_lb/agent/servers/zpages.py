@@ -1,6 +1,8 @@
-"""`/configz` and `/statusz`, as other components of Kubernetes have them."""
+"""`/configz`, `/flagz` and `/statusz`, as other components of Kubernetes have them."""
 
+import json
 import platform
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +11,24 @@ from ebpf_lb.agent.config import Config
 from ebpf_lb.agent.config.shown import plain
 
 _GROUP = "ebpf-lb.io"
+_FOR_PEOPLE = "Warning: this page is for people; use /configz, /metrics and /status in programs."
 
 
 def configz(config: Config) -> dict[str, Any]:
     """What is in force, by the keys of the configuration file."""
     return {_GROUP: plain(config)}
+
+
+def flagz(config: Config) -> str:
+    """The same by the names of flags, a line each."""
+    values = plain(config)
+    values |= values.pop("dataPath")
+    lines = [f"{_flag(key)}={json.dumps(value)}" for key, value in sorted(values.items())]
+    return "\n".join(["", "ebpf-lb flagz", _FOR_PEOPLE, "", *lines, ""])
+
+
+def _flag(key: str) -> str:
+    return re.sub("([A-Z])", lambda match: f"-{match[1].lower()}", key)
 
 
 class Statusz:
@@ -32,7 +47,7 @@ class Statusz:
         lines = [
             "",
             "ebpf-lb statusz",
-            "Warning: this page is for people; use /metrics and /status in programs.",
+            _FOR_PEOPLE,
             "",
             f"Started: {self._started}",
             f"Up: {_span(self._clock() - self._began_s)}",
