@@ -115,7 +115,7 @@ test-deep: setup ## ten times as much of what chance brings: an hour; DEPTH=N, S
 	    tests/unit tests/oracle tests/datapath/test_properties.py tests/datapath/test_agreement.py
 
 unit: setup ## pure Python, and the API server's protocol: seconds, no root
-	@$(PYTEST) tests/unit tests/api tests/oracle
+	@$(PYTEST) tests/unit tests/api tests/oracle tests/scenarios
 
 datapath: setup ## single packets through the loaded programs
 	@$(PYTEST) tests/datapath
