@@ -71,7 +71,17 @@ $(VENV)/.lab: pyproject.toml requirements/build.lock requirements/lab.lock | pac
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --system-site-packages $(VENV)
 	@$(PIP_INSTALL) --require-hashes -r requirements/build.lock -r requirements/lab.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@command -v nginx >/dev/null || $(MAKE) $(VENV)/nginx
 	@touch $@
+
+# For the lab's ingress controller. Unpacked and not installed: Debian's package would begin to serve on this
+# machine's port 80.
+$(VENV)/nginx:
+	@echo "setup: unpacking nginx"
+	@rm -rf $@.new && mkdir -p $@.new
+	@cd $@.new && { $(APT_GET) -o APT::Sandbox::User=root download nginx 2>/dev/null \
+	    || { $(APT_GET) update && $(APT_GET) -o APT::Sandbox::User=root download nginx; }; } >/dev/null
+	@dpkg-deb -x $@.new/nginx_*.deb $@.new && rm $@.new/nginx_*.deb && mv $@.new $@
 
 $(VENV)/.installed: $(VENV)/.lab requirements/dev.lock
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
@@ -88,10 +98,10 @@ locks: ## pin anew what pyproject.toml asks for (needs uv)
 	    -o requirements/dev.lock pyproject.toml
 
 demo: packages build ## three nodes, a Service and its answers; stays up until `make demo-down`
-	@$(BIN)/python -m ebpf_lb.lab.demo
+	@$(BIN)/python -m ebpf_lb.lessons.demo
 
 demo-down: ## take the demo's lab down
-	@if [ -x $(BIN)/ebpf-lb ]; then $(BIN)/python -m ebpf_lb.lab.demo down; else echo "nothing is set up here"; fi
+	@if [ -x $(BIN)/ebpf-lb ]; then $(BIN)/python -m ebpf_lb.lessons.demo down; else echo "nothing is set up here"; fi
 
 # Side by side: what computes, what loads programs, and what mostly waits for a lab. Each prints when it is
 # through, and all end before a failure counts.
@@ -105,11 +115,13 @@ test-deep: setup ## ten times as much of what chance brings: an hour; DEPTH=N, S
 	    tests/unit tests/oracle tests/datapath/test_properties.py tests/datapath/test_agreement.py
 
 unit: setup ## pure Python, and the API server's protocol: seconds, no root
-	@$(PYTEST) tests/unit tests/api tests/oracle
+	@$(PYTEST) tests/unit tests/api tests/oracle tests/scenarios
 
 datapath: setup ## single packets through the loaded programs
 	@$(PYTEST) tests/datapath
 
+# the page of `ebpf-lb lab web` is looked at by a browser, which nothing else needs
+lab test: PACKAGES += chromium-headless-shell fonts-dejavu-core
 lab: setup ## real traffic between namespaces
 	@$(PYTEST) tests/lab
 
@@ -149,6 +161,6 @@ check: $(VENV)/.installed docs ## style, types, layers, C, and what must not be 
 	    || { echo "check: the lines above name paths of one machine" >&2; exit 1; }
 
 clean: ## remove what was made here, the demo's lab included
-	@if [ -x $(BIN)/ebpf-lb ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m ebpf_lb.lab.demo down; fi
+	@if [ -x $(BIN)/ebpf-lb ] && [ "$$(id -u)" = 0 ]; then $(BIN)/python -m ebpf_lb.lessons.demo down; fi
 	@rm -rf /var/cache/ebpf-lb ebpf_lb/objects $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	@find ebpf_lb tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import browser
+
 _CLONE_NEWNET = 0x40000000
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(os.uname().machine, -1)
 _BPF_PROG_LOAD = 5
@@ -148,6 +150,11 @@ RAW_SOCKETS = Capability(
     "raw sockets",
     "run as root",
     lambda: _socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP),
+)
+BROWSER = Capability(
+    "a browser",
+    "apt-get install chromium-headless-shell (`make lab` does)",
+    lambda: browser.program() is not None,
 )
 TUN = Capability("tun devices", "modprobe tun", lambda: Path("/dev/net/tun").exists())
 BRIDGE_NETFILTER = Capability(

@@ -14,8 +14,10 @@ from sphinx.util.docutils import SphinxDirective
 
 from docs.extensions import declared_metrics
 from docs.extensions.rules import ROOT
+from ebpf_lb.agent.config import kube_proxy
 from ebpf_lb.agent.config.keys import Config
 from ebpf_lb.cli.agent import agent
+from ebpf_lb.cli.agent_options import KUBE_PROXYS
 from ebpf_lb.datapath import layout
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
@@ -64,7 +66,6 @@ def options(of: click.Command) -> dict[str, str]:
 def configuration() -> str:
     """The agent's keys."""
     said, flags = sentences(Config), options(agent)
-    flags["cluster_cidrs"] = flags["cluster_cidr"]  # kube-proxy's name, and one may be enough
     rows = []
     for field in dataclasses.fields(Config):
         if field.name == "settings":
@@ -76,6 +77,18 @@ def configuration() -> str:
             ("<br>".join(map("`{}`".format, names)), _default(field), _sentence(said[field.name]))
         )
     return table(("Key, option", "Default", "Meaning"), rows)
+
+
+def kube_proxys() -> str:
+    """Its keys and flags, and which of ours has their meaning."""
+    flags = {path: f"-{flag}" if flag == "v" else f"--{flag}" for flag, path in KUBE_PROXYS.items()}
+    rows = []
+    for path in sorted({*kube_proxy.MEANING, *kube_proxy.LOOKED_AT}):
+        ours = f"`{in_file(kube_proxy.MEANING[path][0])}`" if path in kube_proxy.MEANING else ""
+        names = [path, *([flags[path]] if path in flags else ())]
+        rows.append(("<br>".join(map("`{}`".format, names)), ours or kube_proxy.LOOKED_AT[path]))
+    without = ", ".join(f"`{path}`" for path in kube_proxy.NO_MEANING)
+    return f"{table(('Key, flag', 'Here'), rows)}\n\nWithout a meaning here: {without}."
 
 
 def data_path() -> str:
@@ -145,6 +158,7 @@ def metrics() -> str:
 _PAGES = {
     "configuration": configuration,
     "data-path": data_path,
+    "kube-proxy": kube_proxys,
     "reasons": reasons,
     "maps": maps,
     "metrics": metrics,

@@ -23,6 +23,7 @@ from ebpf_lb.agent.programming.conflicts import Conflicts
 from ebpf_lb.agent.programming.latency import ProgrammingLatency
 from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.agent.programming.service_networks import ServiceNetworks
+from ebpf_lb.agent.programming.verifier import Verifier
 from ebpf_lb.agent.servers.health_checks import HealthCheckServers
 from ebpf_lb.agent.upkeep.contact import Contact
 from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets
@@ -72,6 +73,7 @@ class Parts:
     vacate: Callable[[Iterable[Reserved]], None] = lambda places: None
     sweep: Callable[[], None] = lambda: None
     checks: Sequence[Check] = ()
+    verifier: Verifier | None = None
 
 
 class Loop:
@@ -150,9 +152,15 @@ class Loop:
         """Why this node is not served as it should be."""
         found = [one.problem for one in (self._parts.contact, *self._parts.checks) if one.problem]
         found += list(self._parts.attachments.failed.values())
+        found += self._map_problems
         priority, refused = self._parts.cluster.priority, self._parts.programmer.refused
         found += [one.sentence for one in list(refused.values()) if priority(one.key).critical]
         return found
+
+    @property
+    def _map_problems(self) -> list[str]:
+        verifier = self._parts.verifier
+        return [verifier.problem] if verifier is not None and verifier.problem else []
 
     @property
     def left_out(self) -> list[str]:
@@ -433,6 +441,21 @@ class Loop:
         again = programmer.to_retry() if self.complete else []
         if again:
             self._sync(sorted(again, key=self._parts.cluster.priority))
+        verifier = self._parts.verifier
+        if verifier is not None and self.complete and not self._dirty and verifier.check():
+            self._write_again()
+
+    # rule: CP-2
+    def _write_again(self) -> None:
+        """Somebody changed the maps: they are read back, and what differs is written."""
+        cluster, programmer = self._parts.cluster, self._parts.programmer
+        try:
+            programmer.start_over()
+        except OSError as error:
+            self._parts.log.error("the maps cannot be read back", error=error.strerror)
+            return
+        self._sync(sorted(cluster.keys(), key=cluster.priority))
+        programmer.retain()
 
     # for people
 
@@ -454,6 +477,7 @@ class Loop:
             "notProgrammed": programmer.refused.sentences(),
             "conflicts": self._parts.conflicts.sentences(),
             "staleSocketProblem": self._parts.stale_sockets.problem,
+            "mapProblems": self._map_problems,
             "hookProblems": self.hook_problems,
             "serviceNetworkProblems": list(self._parts.service_networks.problems),
             "interfaces": self._parts.attachments.attached(Role.POD),

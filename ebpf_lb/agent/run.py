@@ -26,12 +26,14 @@ from ebpf_lb.agent.metrics.parts import (
     Restoring,
     ServerCollector,
     StaleSocketCollector,
+    VerifierCollector,
     XdpCollector,
 )
 from ebpf_lb.agent.metrics.requests import RequestCollector
 from ebpf_lb.agent.network import build as network_room
 from ebpf_lb.agent.network import hook_changes, reserved
 from ebpf_lb.agent.programming import build as programming_room
+from ebpf_lb.agent.programming.verifier import Verifier
 from ebpf_lb.agent.servers import pages, zpages
 from ebpf_lb.agent.servers.health_checks import HealthCheckServers
 from ebpf_lb.agent.upkeep import build as upkeep_room
@@ -48,7 +50,7 @@ from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import format_address
 from ebpf_lb.plan.reserved import Reserved
 
-_PATHS = ["/configz", "/healthz", "/metrics", "/proxyMode", "/status", "/statusz"]
+_PATHS = ["/configz", "/flagz", "/healthz", "/metrics", "/proxyMode", "/status", "/statusz"]
 _ENDPOINTS = {
     "auto": resources.ENDPOINT_SLICES_OR_ENDPOINTS,
     "slices": resources.ENDPOINT_SLICES,
@@ -97,7 +99,12 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pa
     upkeep = upkeep_room.build(config, loaded.build, writers, client.server, log)
     interfaces = network_room.build(config, loaded, writers, log, upkeep.build_pins.hold)
     programming = programming_room.build(
-        config, writers, log, report("NotProgrammed"), report("AddressConflict", everywhere=True)
+        config,
+        loaded.build,
+        writers,
+        log,
+        report("NotProgrammed"),
+        report("AddressConflict", everywhere=True),
     )
     health_checks = HealthCheckServers(
         probes.health.prompt, log, report("FailedToStartServiceHealthcheck")
@@ -145,6 +152,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pa
             *upkeep.drop_counts,
             upkeep.heartbeat,
         ),
+        verifier=programming.verifier,
     )
     loop = Loop(
         config,
@@ -158,7 +166,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pa
         when_complete=serve_sockets,
         when_everywhere=take_over,
     )
-    _register(metrics, loaded, parts, upkeep, lambda: len(loop.hook_problems))
+    _register(metrics, loaded, parts, upkeep, programming.verifier, lambda: len(loop.hook_problems))
     metrics.registry.register(ProbeCollector(probes.health.answers))
     metrics.registry.register(RequestCollector(client.requests))
     process_metrics.register(metrics.registry, version("ebpf-lb"))
@@ -180,7 +188,12 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pa
             "/status": lambda: loop.status() | upkeep.recent_drops.status(),
             "/configz": lambda: zpages.configz(config),
         },
-        {"/healthz": lambda: "ok", "/proxyMode": lambda: "ebpf", "/statusz": statusz.page},
+        {
+            "/healthz": lambda: "ok",
+            "/proxyMode": lambda: "ebpf",
+            "/flagz": lambda: zpages.flagz(config),
+            "/statusz": statusz.page,
+        },
     )
     inquiries.tell(log)
     log.info(
@@ -218,6 +231,7 @@ def _register(
     loaded: Loaded,
     parts: Parts,
     upkeep: upkeep_room.Upkeep,
+    verifier: Verifier,
     hook_problems: Callable[[], int],
 ) -> None:
     hooks: dict[str, Restoring] = {
@@ -228,6 +242,7 @@ def _register(
     for collector in (
         ProgrammerCollector(parts.programmer, version("ebpf-lb"), loaded.build_id),
         ConflictCollector(parts.conflicts),
+        VerifierCollector(verifier),
         MapCollector(loaded.build, parts.programmer.occupancy),
         HealthCheckCollector(parts.health_checks),
         XdpCollector(parts.xdp),

@@ -2,8 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
@@ -13,20 +12,23 @@ from ebpf_lb.cli.choice import (
     Place,
     backend_option,
     client_option,
-    families,
-    family_option,
     is_service,
-    must_know,
     service_option,
 )
-from ebpf_lb.cli.options import bpffs_option
+from ebpf_lb.cli.listing import Listing, listing_options
 from ebpf_lb.model.values import Family, format_address, format_endpoint
 
 if TYPE_CHECKING:
     from ebpf_lb.datapath.reader import View
     from ebpf_lb.datapath.reader.flows import Entry, Word
 
-Found = tuple["View", "Entry"]
+
+class Found(NamedTuple):
+    """`service`: None where it is nobody's any more, or never was a Service's."""
+
+    view: "View"
+    entry: "Entry"
+    service: str | None
 
 
 def _states(
@@ -59,12 +61,7 @@ _SORTS = ["client", "age", "service", "backend", "state"]
 )
 @click.option("--delete", is_flag=True, help="End these connections, after asking.")
 @click.option("--yes", is_flag=True, help="With --delete: do not ask.")
-@output.output_option
-@output.limit_option
-@output.wide_option
-@output.watch_option
-@family_option
-@bpffs_option
+@listing_options
 def flows(
     service: str | None,
     backend: Place | None,
@@ -75,47 +72,38 @@ def flows(
     sort: str | None,
     delete: bool,
     yes: bool,
-    form: str,
-    limit: int | None,
-    wide: bool,
-    watch: bool,
-    family: str | None,
-    bpffs: Path,
+    listing: Listing,
 ) -> None:
     """List the connections that this node translates: client, address asked, backend.
 
     Connections of the node's own processes are translated at the socket and have no flow.
     """
-    from ebpf_lb.datapath.reader import open_views
-
-    if delete and watch:
+    if delete and listing.watch:
         raise click.UsageError("--delete and --watch exclude each other.")
 
-    def find(views: "list[View]") -> Iterator[Found]:
-        must_know(service, {one.service for view in views for one in view.names.values()})
-        for view in views:
+    def find() -> Iterator[Found]:
+        for view in listing.views(service):
             yield from _matching(
                 view, service, backend, client, state, unanswered, others or delete
             )
 
     def show() -> None:
-        found = find(open_views(bpffs, families(family)))
-        wanted = output.rows_wanted(limit, form)
-        rows = _first(found, wanted, sort)
-        if form == "json":
-            output.say(output.as_json({"flows": [_row(view, one) for view, one in rows[:wanted]]}))
+        wanted = listing.rows
+        rows = _first(find(), wanted, sort)
+        if listing.form == "json":
+            output.say(output.as_json({"flows": [_row(one) for one in rows[:wanted]]}))
             return
         if not rows:
             output.say("No such connections.")
             return
         # one more is looked for, not all: half a million would take their time
         more = wanted is not None and len(rows) > wanted
-        output.say(_table(rows[:wanted], wide), output.more(0, None) if more else "")
+        output.say(_table(rows[:wanted], listing.wide), output.more(0, None) if more else "")
 
     if delete:
-        _delete(list(find(open_views(bpffs, families(family)))), yes)
+        _delete(list(find()), yes)
     else:
-        output.repeat(show, watch)
+        listing.repeat(show)
 
 
 def _matching(
@@ -128,6 +116,7 @@ def _matching(
     others: bool,
 ) -> Iterator[Found]:
     from ebpf_lb.datapath.reader.flows import FLOW, entries
+    from ebpf_lb.datapath.reader.owners import Owners
     from ebpf_lb.datapath.reader.summary import UNANSWERED
 
     width = view.family.address_bytes
@@ -147,12 +136,15 @@ def _matching(
             and (service is None or is_service(service, view.service(word.service_id)))
         )
 
+    owners = Owners(view)
     holds = (client.whole if client else b"") or (backend.whole if backend else b"")
     for one in entries(view, wanted, holds):
         if (client is None or client.holds(one.client, one.client_port)) and (
             backend is None or backend.holds(one.backend, one.backend_port)
         ):
-            yield view, one
+            owner = owners.service(one)
+            if is_service(service, owner):
+                yield Found(view, one, owner)
 
 
 def _first(found: Iterator[Found], wanted: int | None, sort: str | None) -> list[Found]:
@@ -172,24 +164,24 @@ def _first(found: Iterator[Found], wanted: int | None, sort: str | None) -> list
 def _age(found: Found) -> float:
     from ebpf_lb.datapath.reader.flows import age_s
 
-    view, entry = found
-    age = age_s(view, entry.word)
+    age = age_s(found.view, found.entry.word)
     return 0 if age is None else age
 
 
 _ORDERS: dict[str, Callable[[Found], Any]] = {
-    "client": lambda found: (found[1].client, found[1].client_port),
+    "client": lambda found: (found.entry.client, found.entry.client_port),
     "age": lambda found: -_age(found),
-    "service": lambda found: (found[0].service(found[1].word.service_id) or "", found[1].client),
-    "backend": lambda found: (found[1].backend, found[1].backend_port, found[1].client),
-    "state": lambda found: (found[1].word.state, found[1].client),
+    "service": lambda found: (found.service or "", found.entry.client),
+    "backend": lambda found: (found.entry.backend, found.entry.backend_port, found.entry.client),
+    "state": lambda found: (found.entry.word.state, found.entry.client),
 }
 
 
-def _row(view: "View", entry: "Entry") -> dict[str, Any]:
+def _row(found: Found) -> dict[str, Any]:
     from ebpf_lb.datapath.dump.decoders import flow_row
 
-    return flow_row(view, entry) | {"family": view.family.directory}
+    family = {"family": found.view.family.directory}
+    return flow_row(found.view, found.entry, found.service) | family
 
 
 def _table(rows: list[Found], wide: bool) -> str:
@@ -198,16 +190,14 @@ def _table(rows: list[Found], wide: bool) -> str:
 
     lines = []
     for found in rows:
-        view, one = found
+        view, one, owner = found
         word = one.word
         if word.kind == SIGNPOST:
             asked = f"(reply to {format_endpoint(one.vip, one.vip_port)})"
             service = "signpost"
         else:
             asked = format_endpoint(one.vip, one.vip_port)
-            service = view.service(word.service_id) or (
-                "no Service's" if word.kind == PASS else "-"
-            )
+            service = owner or ("no Service's" if word.kind == PASS else "gone")
         address = source(view, word.source_id) if word.kind != SIGNPOST else None
         snat = format_address(address) if address else ""
         if one.snat_port and word.kind != SIGNPOST:
@@ -234,11 +224,13 @@ def _delete(found: list[Found], yes: bool) -> None:
     from ebpf_lb.datapath.flow_end import FlowEnd
     from ebpf_lb.datapath.reader.flows import FLOW
 
-    number = sum(one.word.kind == FLOW for _, one in found)
+    number = sum(one.entry.word.kind == FLOW for one in found)
     if not found:
         output.say("No such connections.")
         return
-    output.say(_table([one for one in found if one[1].word.kind == FLOW][: output.SCREEN], False))
+    output.say(
+        _table([one for one in found if one.entry.word.kind == FLOW][: output.SCREEN], False)
+    )
     if number > output.SCREEN:
         output.say(f"… and {number - output.SCREEN:,} more")
     if not yes:
@@ -247,9 +239,9 @@ def _delete(found: list[Found], yes: bool) -> None:
             abort=True,
         )
     ended = 0
-    for view in {id(view): view for view, _ in found}.values():
+    for view in {id(one.view): one.view for one in found}.values():
         with FlowEnd(view) as end:
-            for other, one in found:
+            for other, one, _ in found:
                 if other is view and end(one) and one.word.kind == FLOW:
                     ended += 1
     output.say(f"Ended {ended:,} connections.")

@@ -34,8 +34,9 @@ SUBCOMMANDS = {
         "ebpf_lb.cli.bundle:bundle", "Write all that this node can tell into one file."
     ),
     "completion": Subcommand("ebpf_lb.cli.completion:completion", "Make a shell complete names."),
+    "config": Subcommand("ebpf_lb.cli.config:config", "Show the agent's configuration."),
     "explain": Subcommand(
-        "ebpf_lb.cli.explain:explain", "Say what becomes of a new connection, and why."
+        "ebpf_lb.cli.explain.command:explain", "Say what becomes of a new connection, and why."
     ),
     "flows": Subcommand("ebpf_lb.cli.flows:flows", "List the connections that are translated."),
     "lab": Subcommand("ebpf_lb.cli.lab:lab", "A cluster of network namespaces on this machine."),

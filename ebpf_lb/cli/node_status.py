@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ebpf_lb.datapath.layout import load
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.reader import View, open_views
 from ebpf_lb.datapath.reader.drops import Ending, endings
@@ -21,6 +22,7 @@ from ebpf_lb.model.values import Family
 FULL = 0.9
 """A map that is this full is told as a problem."""
 
+_NO_ROOM = ("FLOW_TABLE_FULL", "SNAT_PORTS", "NO_SNAT_SOURCE")
 _ANSWER_WITHIN_S = 3.0
 _LONG_S = 300.0  # without news from the API server; its bookmarks come every minute
 # What the agent's /status calls what ails it, and whether Services suffer by it.
@@ -30,6 +32,7 @@ _PROBLEMS = {
     "hookProblems": True,
     "interfaceProblems": True,
     "staleSocketProblem": True,
+    "mapProblems": True,
     "serviceNetworkProblems": True,
     "healthCheckProblems": True,
     "conflicts": False,
@@ -105,6 +108,16 @@ def _agent(pins: Pins, address: tuple[str, int]) -> Agent:
         synced = _metric(address, "kubeproxy_sync_proxy_rules_last_timestamp_seconds")
         agent.last_sync_s = time.time() - synced if synced else None
     return agent
+
+
+def silence_s(root: Path) -> float | None:
+    """For how long no agent has run on this node; None while one does."""
+    if _lock_is_held(root):
+        return None
+    try:
+        return max(0.0, time.time() - root.stat().st_mtime)
+    except OSError:
+        return 0.0
 
 
 def _lock_is_held(root: Path) -> bool:
@@ -202,6 +215,24 @@ def _judge(found: NodeStatus) -> None:
                     f"The map {level.map} of {family} is {level.share:.0%} full "
                     f"({level.used:,} of {level.room:,}): raise dataPath's key for it."
                 )
+    _no_room(found)
+
+
+def _no_room(found: NodeStatus) -> None:
+    """What a table had no room for in the last minute."""
+    if "dropsLastMinute" not in (found.agent.status or {}):
+        return
+    known = {one.name: one for one in load(Family.IPV4).reasons.values()}
+    packets: dict[str, int] = {}
+    for ending, times in found.drops:
+        if isinstance(ending, dict) and ending.get("reason") in _NO_ROOM:
+            packets[ending["reason"]] = packets.get(ending["reason"], 0) + times
+    for name, times in packets.items():
+        reason = known[name]
+        remedy = f" What to do: {reason.remedy}." if reason.remedy else ""
+        found.problems.append(
+            f"{name}: {times:,} packets in the last minute: {reason.sentence}.{remedy}"
+        )
 
 
 def duration(seconds: float) -> str:

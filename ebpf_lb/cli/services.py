@@ -1,16 +1,19 @@
 """`ebpf-lb services`: what this node serves, and how."""
 
-from pathlib import Path
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ebpf_lb.cli import names, output
-from ebpf_lb.cli.choice import families, family_option, is_service, must_know
-from ebpf_lb.cli.options import bpffs_option
-from ebpf_lb.model.values import format_address, format_endpoint
+from ebpf_lb.cli.backends import COUNTED, counted, sets_of
+from ebpf_lb.cli.choice import is_service
+from ebpf_lb.cli.cluster import Cluster, api_options
+from ebpf_lb.cli.listing import Listing, listing_options
+from ebpf_lb.model.values import Protocol, format_address, format_endpoint
 
 if TYPE_CHECKING:
+    from ebpf_lb.cli.left_out import LeftOut
     from ebpf_lb.datapath.reader.services import Frontend, SourceRange
     from ebpf_lb.datapath.reader.summary import ServiceSummary
 
@@ -19,67 +22,52 @@ if TYPE_CHECKING:
 @click.argument(
     "name", metavar="[[NAMESPACE/]NAME[:PORT]]", required=False, shell_complete=names.services
 )
-@output.output_option
-@output.limit_option
-@output.wide_option
-@output.watch_option
-@family_option
-@bpffs_option
-def services(
-    name: str | None,
-    form: str,
-    limit: int | None,
-    wide: bool,
-    watch: bool,
-    family: str | None,
-    bpffs: Path,
-) -> None:
+@api_options
+@listing_options
+def services(name: str | None, kubeconfig: str | None, no_api: bool, listing: Listing) -> None:
     """List the Services that this node forwards; with a NAME, tell all about one.
 
-    Reads the maps only, and needs no running agent.
+    Reads the maps, and needs no running agent. With a NAME the API server is asked, where it can
+    be, for endpoints that are left out.
     """
-    from ebpf_lb.datapath.reader import open_views
     from ebpf_lb.datapath.reader.summary import summaries
 
+    cluster = Cluster(kubeconfig, wanted=name is not None and not no_api)
+
     def show() -> None:
-        views = open_views(bpffs, families(family))
-        must_know(name, {one.service for view in views for one in view.names.values()})
         found = [
-            one for view in views for one in summaries(view) if is_service(name, one.port.service)
+            one
+            for view in listing.views(name)
+            for one in summaries(view)
+            if is_service(name, one.port.service)
         ]
         found.sort(key=lambda one: (one.port.service, one.port.protocol, one.family))
-        if form == "json":
-            rows = found[: output.rows_wanted(limit, form)]
-            output.say(output.as_json({"services": [_row(one) for one in rows]}))
-        elif name is None:
-            _list(found, output.rows_wanted(limit, form), wide)
-        else:
-            output.say("\n\n".join(_whole(one, wide) for one in found))
+        if name is not None and listing.form == "table":
+            output.say("\n\n".join(_whole(one, listing.wide, cluster) for one in found))
+            return
+        listing.tell(
+            "services",
+            found,
+            lambda one: _row(one, cluster),
+            ["SERVICE", "PROTOCOL", "ADDRESS", "USABLE", "LOCAL", "CONNECTIONS", "REFUSED"],
+            _line,
+            right=["USABLE", "LOCAL", "CONNECTIONS", "REFUSED"],
+            nothing="No Services are served on this node.",
+        )
 
-    output.repeat(show, watch)
+    listing.repeat(show)
 
 
-def _list(found: "list[ServiceSummary]", limit: int | None, wide: bool) -> None:
-    header = ["SERVICE", "PROTOCOL", "ADDRESS", "USABLE", "LOCAL", "CONNECTIONS", "REFUSED"]
-    rows = [
-        [
-            one.port.service,
-            one.port.protocol,
-            _first(one.frontends),
-            _usable(one),
-            str(len(one.port.local)) if one.port.local else "-",
-            f"{one.counted.connections:,}" if one.counted else "0",
-            f"{sum(drop.packets for drop in one.drops):,}",
-        ]
-        for one in found[:limit]
+def _line(one: "ServiceSummary") -> list[str]:
+    return [
+        one.port.service,
+        one.port.protocol,
+        _first(one.frontends),
+        _usable(one),
+        str(len(one.port.local)) if one.port.local else "-",
+        f"{one.counted.connections:,}" if one.counted else "0",
+        f"{sum(drop.packets for drop in one.drops):,}",
     ]
-    if not rows:
-        output.say("No Services are served on this node.")
-        return
-    right = ["USABLE", "LOCAL", "CONNECTIONS", "REFUSED"]
-    output.say(
-        output.table(header, rows, right=right, wide=wide), output.more(len(rows), len(found))
-    )
 
 
 def _first(frontends: "list[Frontend]") -> str:
@@ -98,13 +86,24 @@ def _usable(one: "ServiceSummary") -> str:
     return str(len(one.port.cluster)) if one.port.cluster else "-"
 
 
-def _whole(one: "ServiceSummary", wide: bool) -> str:
+def _whole(one: "ServiceSummary", wide: bool, cluster: Cluster) -> str:
     port = one.port
     paragraphs = [
         click.style(f"{port.service} {port.protocol}, {one.family.directory}", bold=True),
         _answers_on(one, wide),
         _endpoints(one, wide),
+        *(
+            _wrapped(f"Left out: {out.address}: {out.why} [{out.rule}].")
+            for out in _left_out(one, cluster)
+        ),
     ]
+    if cluster.problem:
+        paragraphs.append(
+            _wrapped(
+                "Endpoints that were never usable are in no map, and the API server was not asked: "
+                f"{cluster.problem}."
+            )
+        )
     if not port.has_any:
         paragraphs.append(
             click.style("  No endpoint is usable: every connection is refused.", fg="red")
@@ -135,6 +134,11 @@ def _whole(one: "ServiceSummary", wide: bool) -> str:
     return "\n".join(paragraphs)
 
 
+def _wrapped(sentence: str) -> str:
+    lines = textwrap.wrap(sentence, output.columns(), initial_indent="  ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
 def _answers_on(one: "ServiceSummary", wide: bool) -> str:
     rows = [
         [
@@ -162,37 +166,46 @@ def _endpoints(one: "ServiceSummary", wide: bool) -> str:
             format_endpoint(summary.backend.address, summary.backend.port),
             "here" if "ON_NODE" in summary.backend.flags else "elsewhere",
             sets_of(summary.backend.flags),
-            f"{summary.answered:,}",
-            f"{summary.unanswered:,}",
+            *counted(summary),
         ]
         for summary in one.backends
     ]
     if not rows:
         return "  It has no endpoint."
     return output.table(
-        ["BACKEND", "RUNS", "CHOSEN BY", "ANSWERED", "UNANSWERED"],
+        ["BACKEND", "RUNS", "CHOSEN BY", *COUNTED],
         rows,
-        right=["ANSWERED", "UNANSWERED"],
+        right=COUNTED,
         indent="  ",
         wide=wide,
     )
-
-
-def sets_of(flags: tuple[str, ...]) -> str:
-    """Which new connections may choose a backend with these flags."""
-    chosen = [
-        text
-        for flag, text in (("IN_CLUSTER_SET", "Cluster"), ("IN_LOCAL_SET", "Local"))
-        if flag in flags
-    ]
-    return ", ".join(chosen) if chosen else "none: it only ends its connections"
 
 
 def _network(one: "SourceRange") -> str:
     return f"{format_address(one.address)}/{one.prefix_length}"
 
 
-def _row(one: "ServiceSummary") -> dict[str, Any]:
+def _left_out(one: "ServiceSummary", cluster: Cluster) -> "list[LeftOut]":
+    """By the policies that the Service's frontends have; of the API server where it can be asked,
+    else of the maps."""
+    from ebpf_lb.cli.left_out import Endpoints, LeftOut
+
+    known = Endpoints.ask(cluster, one.port.service, Protocol[one.port.protocol], one.family)
+    local = bool(one.frontends) and all("LOCAL" in front.flags for front in one.frontends)
+    if known is not None:
+        return list(known.left_out(local=local))
+    return [
+        LeftOut(
+            format_endpoint(summary.backend.address, summary.backend.port),
+            "no longer usable; it keeps the connections that it has",
+            "EP-11",
+        )
+        for summary in one.backends
+        if not {"IN_CLUSTER_SET", "IN_LOCAL_SET"} & set(summary.backend.flags)
+    ]
+
+
+def _row(one: "ServiceSummary", cluster: Cluster) -> dict[str, Any]:
     backends = {summary.backend.id: summary for summary in one.backends}
 
     def endpoints(ids: dict[int, int]) -> list[str]:
@@ -219,6 +232,7 @@ def _row(one: "ServiceSummary") -> dict[str, Any]:
         "hasAnyEndpoint": one.port.has_any,
         "cluster": endpoints(one.port.cluster),
         "local": endpoints(one.port.local),
+        "leftOut": [out._asdict() for out in _left_out(one, cluster)],
         "affinityTimeoutSeconds": one.port.affinity_timeout_s,
         "sourceRanges": [_network(r) for r in one.source_ranges],
         "backends": [
@@ -227,6 +241,7 @@ def _row(one: "ServiceSummary") -> dict[str, Any]:
                 "onThisNode": "ON_NODE" in summary.backend.flags,
                 "answered": summary.answered,
                 "unanswered": summary.unanswered,
+                "refused": summary.refused,
             }
             for summary in one.backends
         ],

@@ -17,6 +17,7 @@ class Client(StrEnum):
 
     POD = "POD"
     NODE = "NODE"
+    LOCALHOST = "LOCALHOST"
     REMOTE = "REMOTE"
 
 

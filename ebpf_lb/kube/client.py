@@ -26,14 +26,16 @@ from ebpf_lb.kube.requests import NO_ANSWER, Requests
 from ebpf_lb.kube.stamps import Stamp
 from ebpf_lb.kube.way import End, Way
 
-# A dead machine at the other end is noticed after about 30 s even while nothing is to be said.
+# A dead machine at the other end, or a way that swallows packets, is noticed after six seconds even
+# while nothing is to be said: the kernel at the other end answers, however busy its server is. A
+# watch that ends for nothing goes on from where it was.
 _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 6_000),
 ]
 
 UNAUTHORIZED = 401

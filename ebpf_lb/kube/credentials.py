@@ -1,4 +1,6 @@
-"""Who we are to the API server, read by the kubernetes library in a short-lived process."""
+"""Who we are to the API server: what stands in files plainly, is read here; all else by the
+kubernetes library, in a short-lived process.
+"""
 
 import json
 import os
@@ -13,6 +15,7 @@ import urllib3
 from urllib3.util.ssl_ import create_urllib3_context
 
 from ebpf_lb.errors import UserError
+from ebpf_lb.kube import plain
 from ebpf_lb.kube.stamps import Stamp, stamps
 
 _TIMEOUT_S = 60  # an exec plugin may ask its cloud
@@ -75,6 +78,17 @@ def read(kubeconfig: Path | None, server: str | None = None) -> Credentials:
 
     Exec plugins and token files are asked anew. UserError if the credentials cannot be read.
     """
+    files = tuple(plain.files(kubeconfig))
+    before = stamps(files)  # what changes meanwhile is read once more
+    found = plain.read(kubeconfig)
+    if found is None:
+        return _by_library(kubeconfig, server)
+    if server is not None:
+        found["server"] = server
+    return Credentials(**found, files=files, read_at=before)
+
+
+def _by_library(kubeconfig: Path | None, server: str | None) -> Credentials:
     arguments = [str(kubeconfig or ""), server or ""]
     command = [sys.executable, "-m", "ebpf_lb.kube.library", *arguments]
     try:

@@ -1,8 +1,8 @@
 """The kubernetes library, in a process of its own: what it knows of credentials, as JSON.
 
 Kubeconfig files, exec plugins, identity providers and a pod's service account are its trade. But it
-and what it imports take 12 MB, and an agent on every node needs it a second an hour: `credentials`
-runs this module when there is something to ask.
+and what it imports take 12 MB, and an agent on every node needs it a second an hour, if at all
+(`plain`): `credentials` runs this module when there is something to ask.
 """
 
 import json
@@ -14,17 +14,12 @@ import yaml
 from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException
-from kubernetes.config.incluster_config import (
-    SERVICE_CERT_FILENAME,
-    SERVICE_TOKEN_FILENAME,
-    load_incluster_config,
-)
+from kubernetes.config.incluster_config import load_incluster_config
 from kubernetes.config.kube_config import load_kube_config
 
 from ebpf_lb.errors import UserError
+from ebpf_lb.kube import plain
 from ebpf_lb.kube.stamps import stamps
-
-_FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 
 
 def load(kubeconfig: Path | None, server: str | None) -> Configuration:
@@ -112,26 +107,10 @@ def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-def files(kubeconfig: Path | None) -> list[str]:
-    """What the credentials are read from, as far as it can be told before."""
-    if kubeconfig is None:
-        return [SERVICE_TOKEN_FILENAME, SERVICE_CERT_FILENAME]
-    found = [str(kubeconfig)]
-    try:
-        content = yaml.safe_load(kubeconfig.read_bytes())
-        for kind in ("clusters", "users"):
-            for entry in content.get(kind) or ():
-                named = entry.get(kind[:-1]) or {}
-                found += [str(kubeconfig.parent / named[key]) for key in _FILES if named.get(key)]
-    except (OSError, yaml.YAMLError, AttributeError, TypeError):
-        pass  # whoever loads it says what is wrong
-    return found
-
-
 def main(kubeconfig: str, server: str) -> None:
     """Prints one JSON document; empty arguments stand for None."""
     path = Path(kubeconfig) if kubeconfig else None
-    named = files(path)
+    named = plain.files(path)
     before = stamps(named)
     try:
         found = describe(load(path, server or None)) | {"files": named, "read_at": before}

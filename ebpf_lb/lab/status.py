@@ -45,7 +45,7 @@ def collect(names: LabNames) -> Object:
                 "netns": str(node.netns),
                 "bpffs": str(node.bpffs),
                 "cgroup": str(node.cgroup),
-                "agent": _agent(kept, node),
+                "agent": agent_state(kept, node),
                 "xdp": _xdp(node),
             }
             for node in names.nodes(options)
@@ -81,7 +81,7 @@ def _problems(names: LabNames, found: Object) -> Iterator[Object]:
             yield problem(sentence, services.KUBELET)
 
 
-def _agent(kept: State, node: NodeNames) -> str:
+def agent_state(kept: State, node: NodeNames) -> str:
     """none: never started, or ended by `lab agent`; dead: it ended by itself."""
     process = kept.processes.get(node.agent)
     if process is None:
@@ -113,7 +113,7 @@ class _Objects:
                 "node": pod["spec"].get("nodeName", ""),
                 "addresses": [ip["ip"] for ip in pod.get("status", {}).get("podIPs") or []],
                 "host_network": bool(pod["spec"].get("hostNetwork")),
-                "state": _pod_state(pod),
+                "state": pod_state(pod),
                 "reason": pod.get("status", {}).get("message", ""),
             }
             for pod in self._pods
@@ -150,7 +150,7 @@ class _Objects:
         return max(by_family.values(), default=0)
 
 
-def _pod_state(pod: Object) -> str:
+def pod_state(pod: Object) -> str:
     if "deletionTimestamp" in pod["metadata"]:
         return "terminating"
     conditions = {c["type"]: c["status"] for c in pod.get("status", {}).get("conditions") or []}

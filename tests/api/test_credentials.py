@@ -200,7 +200,7 @@ def test_what_is_half_written_leaves_us_with_what_we_have(
 def test_a_server_that_refuses_us_for_long_does_not_cost_a_processor(
     server: ApiServer, tmp_path: Path
 ) -> None:
-    """Each look at the credentials is a process of its own."""
+    """Each look at the credentials may be a process of its own."""
     path = kubeconfig(tmp_path, server.url, token="expired")
     reads = []
 

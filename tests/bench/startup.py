@@ -91,8 +91,8 @@ def _remove_pins(folder: Path) -> None:
 
 
 def _times(pid: int) -> tuple[float, float]:
-    """When a process was started, in seconds since the machine's start, and what it has used."""
+    """When a process was started, in seconds since the machine's start, and what it and those that
+    it has waited for have used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    user, system, began = (int(fields[place]) for place in (11, 12, 19))
     ticks = os.sysconf("SC_CLK_TCK")
-    return began / ticks, (user + system) / ticks
+    return int(fields[19]) / ticks, sum(map(int, fields[11:15])) / ticks

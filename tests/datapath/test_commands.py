@@ -97,6 +97,23 @@ def test_backends_flows_and_affinity_by_filters(node: Pins) -> None:
     assert rows(node, "affinity", "--client", "10.2.0.0/16") == []
 
 
+def test_a_flow_is_not_the_services_that_got_its_number() -> None:
+    """What it asked is not a frontend of that Service."""
+    with written_node("gone") as where:
+        layout = load(Family.IPV4)
+        with Map.open(where.current.maps(Family.IPV4) / "flows") as flows:
+            index = (200_000).to_bytes(4, "little")
+            entries = flows.lookup(index)
+            assert entries is not None
+            asked = layout.struct("flow").offset("vip") + 2 * layout.struct("flow").size
+            other = entries[: asked + 3] + bytes([11]) + entries[asked + 4 :]
+            flows.update(index, other)
+        assert rows(where, "flows", "--service", "web") == []
+        (flow,) = rows(where, "flows")
+        assert (flow["vip"], flow["service"]) == ("10.96.0.11", None)
+        assert "gone" in run(where, "flows").output
+
+
 def test_mistakes_name_what_there_is(node: Pins) -> None:
     result = run(node, "flows", "--state", "OPEN")
     assert "there is no state 'OPEN'; there are FREE" in result.output

@@ -128,7 +128,8 @@ def explain(kernel: Kernel, loaded_root: Path) -> Any:
 
     def run(*arguments: str) -> dict[str, Any]:
         where = ["--bpffs", str(loaded_root), "--family", kernel.family.directory]
-        result = CliRunner().invoke(main, ["explain", *arguments, *where, "-o", "json"])
+        alone = ["--no-api", "--no-echo", "-o", "json"]
+        result = CliRunner().invoke(main, ["explain", *arguments, *where, *alone])
         assert result.exit_code == 0, result.output
         found: dict[str, Any] = json.loads(result.output)
         return found
@@ -143,7 +144,12 @@ def test_each_verdict_with_its_cause(kernel: Kernel, explain: Any) -> None:
     assert found["backend"] in {one["address"] for one in found["candidates"]}
     assert [one["share"] for one in found["candidates"]] == [0.5, 0.5]
     assert (found["source"] or "").startswith(("[" if kernel.family == 6 else "") + client)
-    assert explain(client, "some")["reason"] == "SOURCE_RANGE"
+    found = explain(client, "some")
+    assert found["reason"] == "SOURCE_RANGE"
+    network = "/".join(map(str, RANGES[kernel.family]))
+    why = f"{client} is in none of the Service's loadBalancerSourceRanges ({network})."
+    assert why in found["troubles"]
+    assert {"at": "source ranges", "says": why, "rules": ["VE-9"]} in found["steps"]
     assert explain(CLIENTS[kernel.family][0], "some")["verdict"] == "forward"
     found = explain(client, "elsewhere")
     assert (found["verdict"], found["reason"]) == ("drop", "NO_LOCAL_ENDPOINTS")
@@ -155,17 +161,60 @@ def test_each_verdict_with_its_cause(kernel: Kernel, explain: Any) -> None:
     assert (found["verdict"], found["reason"], found["backend"]) == ("reject", "NO_ENDPOINTS", None)
 
 
+def test_steps_there_and_back_and_all_shares(kernel: Kernel, explain: Any) -> None:
+    client = CLIENTS[kernel.family][1]
+    found = explain(client, "test/all", "--all")
+    backend, frontend = found["backend"], found["frontend"]
+    says = [step["says"] for step in found["steps"]]
+    assert f"DNAT: the destination {frontend} becomes {backend}." in says
+    assert f"The backend sees its client as it is, {found['source']}." in says
+    assert found["back"][0]["says"] == f"{backend} answers {found['source']}."
+    assert found["back"][-1]["says"].startswith(f"The source {backend} becomes {frontend} again")
+    assert {rule for step in found["steps"] for rule in step["rules"]} == {"VE-2", "VE-13"}
+
+
+def test_an_existing_connection(kernel: Kernel, explain: Any, loaded_root: Path) -> None:
+    client, vip = CLIENTS[kernel.family][0], VIPS[kernel.family][0]
+    kernel.run("uplink_ingress", Packet(client, vip, 40009, 80))
+    bracketed = f"[{client}]" if kernel.family == 6 else client
+    (flow,) = explain("--flow", f"{bracketed}:40009", "test/all")["flows"]
+    assert (flow["verdict"], flow["service"]) == ("forward", "test/all")
+    assert flow["backend"] in {
+        f"{one}:8080".replace("fd", "[fd").replace(":8080", "]:8080")
+        if kernel.family == 6
+        else f"{one}:8080"
+        for one in BACKENDS[kernel.family]
+    }
+    assert flow["troubles"][0] == f"{flow['backend']} has not answered."
+    assert explain("--flow", f"{bracketed}:40010", "test/all")["flows"] == []
+
+
+def test_a_drawing(kernel: Kernel, loaded_root: Path, tmp_path: Path) -> None:
+    services(kernel)
+    for number, service in enumerate(("all", "empty", "elsewhere")):
+        file = tmp_path / f"{number}.svg"
+        where = ["--bpffs", str(loaded_root), "--family", kernel.family.directory]
+        where += ["--no-api", "--no-echo", "-o", str(file)]
+        result = CliRunner().invoke(main, ["explain", service, *where])
+        assert result.exit_code == 0, result.output
+        drawn = file.read_text()
+        assert drawn.startswith(("<svg", "<?xml"))
+        assert "no packet was sent" in drawn
+
+
 def test_what_is_near(kernel: Kernel, explain: Any) -> None:
     vip = VIPS[kernel.family][1]
     bracketed = f"[{vip}]" if kernel.family == 6 else vip
     found = explain(f"{bracketed}:443")
     assert found["verdict"] == "pass"
-    assert "The same address serves 80/TCP (test/some)." in found["steps"]
+    said = [step["says"] for step in found["steps"]]
+    assert "The same address serves 80/TCP (test/some)." in said
 
 
 def test_the_text(kernel: Kernel, loaded_root: Path) -> None:
     services(kernel)
     where = ["--bpffs", str(loaded_root), "--family", kernel.family.directory]
+    where += ["--no-api", "--no-echo"]
     shown = CliRunner().invoke(main, ["explain", "node", "empty", *where]).output
     assert "reject" in shown.splitlines()[1]
     assert "NO_ENDPOINTS: the Service has no usable endpoint" in shown

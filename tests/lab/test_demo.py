@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lab.demo import manifest
+from ebpf_lb.lessons.demo import manifest
 from tests.lab.test_outside import until
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -18,7 +18,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 def demo(lab: Lab) -> Iterator[str]:
     """What the demo prints, on the tests' lab."""
     done = subprocess.run(
-        [sys.executable, "-m", "ebpf_lb.lab.demo"],
+        [sys.executable, "-m", "ebpf_lb.lessons.demo"],
         env={**os.environ, "EBPF_LB_LAB": lab.name},
         capture_output=True,
         text=True,

@@ -18,6 +18,7 @@ from tests.lab.small_node import (
     reached,
 )
 from tests.lab.test_outside import until
+from tests.support import runbook
 from tests.support.manifests import cluster_ip, deployment, service
 
 FLOWS = 128
@@ -115,6 +116,9 @@ def test_a_full_connection_table_costs_no_connection(web: Room, family: str) -> 
         assert failed == 3
         assert FLOWS // 2 < 20 + opened <= FLOWS
         assert answered == 20 + opened
+        section = runbook.sections()["New connections time out while old ones go on"]
+        said = web.lab.exec(NODE, [*EBPF_LB, *section.words("")[1:]]).stdout
+        assert not section.missing(said, ""), said
         assert counted(web.lab, "ebpf_lb_packets_total", family, **full) >= refused + 3
     # and when they are closed there is room
     reached(web, NUMBER, family)

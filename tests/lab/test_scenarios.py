@@ -12,8 +12,8 @@ import pytest
 
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.options import Options
-from ebpf_lb.lab.scenarios import catalog
-from ebpf_lb.lab.scenarios import run as running
+from ebpf_lb.lessons.scenarios import catalog
+from ebpf_lb.lessons.scenarios import run as running
 from tests.lab.conftest import EBPF_LB, own_lab
 
 Cli = Callable[..., Any]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lab.tutorial import course, stage
-from ebpf_lb.lab.tutorial.course import STEPS, Step, find
-from ebpf_lb.lab.tutorial.stage import UnexpectedError
+from ebpf_lb.lessons.tutorial import course, stage
+from ebpf_lb.lessons.tutorial.course import STEPS, Step, find
+from ebpf_lb.lessons.tutorial.stage import UnexpectedError
 from tests.lab.test_outside import until
 
 COREDNS = "/apis/apps/v1/namespaces/kube-system/deployments/coredns/scale"
@@ -20,6 +20,7 @@ SEEN = {
     "environment": "HOSTNAMES_PORT_80_TCP_PROTO=tcp",
     "dns": "nameserver ",
     "outside": "node2 rewrites",
+    "ingress": "SSL certificate verify ok.",
 }
 
 
@@ -39,8 +40,8 @@ def test_a_step(lab: Lab, step: Step) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "_WITHIN_S", 8.0)
-    monkeypatch.setattr(stage, "_ANSWER_S", 1)
+    monkeypatch.setattr(stage.Stage, "within_s", 8.0)
+    monkeypatch.setattr(stage.Stage, "answer_s", 1)
 
 
 @pytest.fixture(scope="module")

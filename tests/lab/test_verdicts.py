@@ -1,8 +1,8 @@
 """The verdict table of docs/semantics.md, cell by cell, with real connections.
 
 Every cell is a kind of destination, a policy, where the endpoints are, and who asks; each is tried
-in both families by TCP and UDP. What must happen is the oracle's word, which shares no code with
-the agent's plans: the set of backends, whom each of them sees as its client, or how it ends else.
+in both families by TCP and UDP. What must happen stands in tests/scenarios/verdicts.yaml, where the
+oracle agrees: who answers, whom each of them sees as its client, or how it ends else.
 """
 
 import ipaddress
@@ -21,7 +21,8 @@ import pytest
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.options import Options
 from tests.lab.conftest import Room, own_lab, room_in, sent_by_xdp
-from tests.oracle.oracle import Client, ClientKind, Destination, Kind, Node, Verdict, verdict
+from tests.scenarios import verdicts
+from tests.scenarios.verdicts import ENDPOINTS, POLICIES
 from tests.support import sweep
 from tests.support.checker import SETTLED_S, tries_to_see_all
 from tests.support.manifests import Manifest, deployment
@@ -34,8 +35,6 @@ LAYOUTS = {
     "routes-bridge-xdp": "native_lab",
     "vxlan-ptp-xdp": Options(network="vxlan", pods="ptp", xdp="native"),
 }
-ENDPOINTS = {"none": (), "remote": ("far",), "local": ("near",), "both": ("near", "far")}
-POLICIES = ("Cluster", "Local")
 FAMILIES = {"ipv4": 4, "ipv6": 6}
 PROTOCOLS = ("tcp", "udp")
 DESTINATIONS = ("ClusterIP", "NodePort", "LoadBalancer", "externalIP", "unserved")
@@ -207,54 +206,46 @@ class World:
         port_number = UNSERVED_PORT if cell.destination == "unserved" else PORT
         return of_version(addresses, version), port_number
 
-    def seen_by(self, cell: Cell, client: str, version: int) -> tuple[str, Client]:
-        """Which node decides, and who the client is to it."""
+    def seen_by(self, cell: Cell, client: str, version: int) -> tuple[str, str, str]:
+        """Which node decides, who the client is to it in the table's words, and its address."""
         own = of_version(self.addresses_of(self.host(client)), version)
         if client == "outside":
-            return NODE, Client(ClientKind.OUTSIDE, own)
+            return NODE, "outside", own
         if client in ("pod", "node", "node unhooked"):
-            kind = ClientKind.LOCAL_POD if client == "pod" else ClientKind.NODE
-            return NODE, Client(kind, own)
+            return NODE, "pod" if client == "pod" else "node", own
         if cell.destination == "NodePort":
             # of another node, whose CNI hides its pods behind it: their way leads out of the pods'
             # networks
             [other] = [node for node in self.lab.nodes() if node.name == OTHER]
-            return NODE, Client(ClientKind.OUTSIDE, of_version(other.addresses, version))
-        kind = ClientKind.LOCAL_POD if client == "pod elsewhere" else ClientKind.NODE
-        return OTHER, Client(kind, own)
+            return NODE, "outside", of_version(other.addresses, version)
+        return OTHER, "pod" if client == "pod elsewhere" else "node", own
 
     def addresses_of(self, host: str) -> tuple[str, ...]:
         if host not in self._addresses:
             self._addresses[host] = self.addresses(host)
         return self._addresses[host]
 
-    def expected(self, cell: Cell, client: str, family: str, protocol: str) -> Expected:
-        address, port = self.where(cell, family, protocol)
-        node, asker = self.seen_by(cell, client, FAMILIES[family])
-        nodes_own = self.addresses_of(node)
-        judged: Verdict = verdict(
-            self.objects,
-            Node(node, addresses=nodes_own),
-            asker,
-            Destination(address, port, protocol.upper()),
-        )
-        if judged.kind is not Kind.BACKENDS:
-            kind = {Kind.REJECT: "refused", Kind.DROP: "silent"}[judged.kind]
-            return Expected(kind, {})
-        own = {asker.address} if asker.kind is not ClientKind.NODE else nodes_own
+    def expected(self, cell: Cell, client: str, family: str) -> Expected:
+        node, asker, address = self.seen_by(cell, client, FAMILIES[family])
+        present = ENDPOINTS[cell.endpoints]
+        # near and far are node1's words: to the other node, both are far
+        places = {pod: pod if node == NODE else "far" for pod in present}
+        column = cell.endpoints if node == NODE or not present else "far"
+        destination = "another port" if cell.destination == "unserved" else cell.destination
+        row = verdicts.Cell(destination, cell.policy, asker, column)
+        outcome = verdicts.cells()[row]
+        if outcome.kind != "answered":
+            return Expected({"refused": "refused", "dropped": "silent"}[outcome.kind], {})
+        nodes_own = frozenset(self.addresses_of(node))
+        own = nodes_own if asker == "node" else frozenset({address})
         return Expected(
             "answered",
             {
-                self.name_of(backend): frozenset(
-                    nodes_own if (backend, number) in judged.masquerade else own
-                )
-                for backend, number in judged.backends
+                str(self.pods[pod].name): nodes_own if place in outcome.as_node else own
+                for pod, place in places.items()
+                if place in outcome.pods
             },
         )
-
-    def name_of(self, address: str) -> str:
-        [name] = [pod.name for pod in self.pods.values() if address in pod.addresses]
-        return str(name)
 
     def asked(self, client: str, asks: list[list[Any]]) -> list[list[sweep.Outcome]]:
         first = self.next_port[client]
@@ -275,7 +266,7 @@ class World:
         if client not in self.answers:
             keys = [(each, f, p) for each in CELLS for f, p in FAMILY_PROTOCOLS]
             asks = [
-                self.expected(each, client, f, p).ask(p, *self.where(each, f, p))
+                self.expected(each, client, f).ask(p, *self.where(each, f, p))
                 for each, f, p in keys
             ]
             before = {family: sent_by_xdp(self.lab, NODE, family) for family in FAMILIES}
@@ -402,7 +393,7 @@ def settle(world: World) -> None:
 def test_cell(world: World, client: str, cell: Cell) -> None:
     differences = {}
     for (family, protocol), outcomes in world.outcomes(cell, client).items():
-        expected = world.expected(cell, client, family, protocol)
+        expected = world.expected(cell, client, family)
         if difference := expected.difference(outcomes):
             differences[family, protocol] = difference
     assert not differences

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ebpf_lb.lab import demo
-from ebpf_lb.lab.demo import Column, DemoError, hints, manifest, render
 from ebpf_lb.lab.options import Options
+from ebpf_lb.lessons import demo
+from ebpf_lb.lessons.demo import Column, DemoError, hints, manifest, render
 
 PODS = {"hostnames-6c5d8-aaaaa": "node1", "hostnames-6c5d8-bbbbb": "node3"}
 ADDRESSES = (("IPv4", "http://10.96.0.9/"), ("IPv6", "http://[fd00:10:96::9]/"))

@@ -4,37 +4,37 @@ default.
 Every key has three spellings, made from one name: `node_port_addresses` of `Config` is
 `nodePortAddresses` in the file and EBPF_LB_NODE_PORT_ADDRESSES in the environment. What is compiled
 into the programs (`Settings`) stands in the file's section `dataPath`. Lists are YAML lists in the
-file, and words with commas anywhere else.
+file, and words with commas anywhere else. kube-proxy's spellings are understood besides
+(`kube_proxy`): of its flags, and of its own kind of file, in which keys of ours may stand, too.
 """
 
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
-
-from ebpf_lb.agent.config import parsers
+from ebpf_lb.agent.config import document, kube_proxy, parsers
+from ebpf_lb.agent.config.document import Document
+from ebpf_lb.agent.config.errors import ConfigError
 from ebpf_lb.agent.config.keys import Config
+from ebpf_lb.agent.config.kube_proxy import Said
 from ebpf_lb.datapath.clock import LONGEST_TIMEOUT_S
 from ebpf_lb.datapath.settings import Settings
-from ebpf_lb.errors import UserError
 
 ENVIRONMENT_PREFIX = "EBPF_LB_"
 DATA_PATH_SECTION = "dataPath"
+DEFAULT = "default"
 
 # Service ids have 16 bits and 0 is none; the others end where a map's memory would pass reason.
 _CAPACITY_LIMITS = {"services": 1 << 16}
 _CAPACITY_LIMIT = 1 << 26
 
 
-class ConfigError(UserError):
-    """A value that cannot be: the sentence names the key, where it was read, and what is wrong."""
-
-
 @dataclass(frozen=True, slots=True)
-class _Key:
+class Key:
+    """A value that can be said. `name`: the field of Config or Settings."""
+
     section: str
     name: str
     parse: Callable[[Any], Any]
@@ -42,60 +42,77 @@ class _Key:
     @property
     def in_file(self) -> str:
         head, *rest = self.name.split("_")
-        return head + "".join(word.capitalize() for word in rest)
+        return _path(self.section, head + "".join(word.capitalize() for word in rest))
 
     @property
     def in_environment(self) -> str:
         return ENVIRONMENT_PREFIX + self.name.upper()
 
 
-def _keys() -> Iterator[_Key]:
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What is in force. `warnings`: about what was said in vain. `origins`: where each value comes
+    from, by the key's spelling in the file."""
+
+    config: Config
+    warnings: list[str]
+    origins: dict[str, str]
+
+
+def keys() -> Iterator[Key]:
     for name, hint in get_type_hints(Config, include_extras=True).items():
         if name != "settings":
-            yield _Key("", name, hint.__metadata__[0])
+            yield Key("", name, hint.__metadata__[0])
     for setting in fields(Settings):
         if setting.name.startswith(("xdp", "host_routing")):
             continue  # follows from ours
         if setting.name.endswith("_s"):
-            yield _Key(DATA_PATH_SECTION, setting.name, parsers.whole(1, LONGEST_TIMEOUT_S))
+            yield Key(DATA_PATH_SECTION, setting.name, parsers.whole(1, LONGEST_TIMEOUT_S))
         else:
             limit = _CAPACITY_LIMITS.get(setting.name, _CAPACITY_LIMIT)
-            yield _Key(DATA_PATH_SECTION, setting.name, parsers.whole(1, limit))
+            yield Key(DATA_PATH_SECTION, setting.name, parsers.whole(1, limit))
 
 
 def load(
     flags: Mapping[str, str | None],
     environment: Mapping[str, str],
     file: Path | None,
+    kube_proxys_flags: Mapping[str, tuple[str, str]] | None = None,
     *,
     host_name: Callable[[], str] = socket.gethostname,
     mounts: Path = Path("/proc/mounts"),
-) -> tuple[Config, list[str]]:
-    """The configuration, and warnings about what in the file means nothing here.
+) -> Resolved:
+    """The configuration. ConfigError: a value that cannot be, or two that contradict each other.
 
-    `flags` is by the names of Config's fields, None where the flag was not given. Raises
-    ConfigError.
+    `flags` is by the names of Config's fields, None where the flag was not given;
+    `kube_proxys_flags`: what was said by kube-proxy's, and by which, by its key in a
+    KubeProxyConfiguration.
     """
-    sections, warnings = _read(file)
+    content = document.read(file)
+    of_file, by_flags, notes = _kube_proxys(content, kube_proxys_flags or {})
+    sections = _sections(content)
     values: dict[str, dict[str, Any]] = {"": {}, DATA_PATH_SECTION: {}}
-    for key in _keys():
-        in_file = sections[key.section].pop(key.in_file, None)
-        flag = flags.get(key.name) if not key.section else None
-        if flag is not None:
-            value, source = flag, "--" + _flag(key.name)
-        elif key.in_environment in environment:
-            value, source = environment[key.in_environment], key.in_environment
-        elif in_file is not None:
-            value, source = in_file, f"{_path(key.section, key.in_file)} in {file}"
-        else:
-            continue
-        try:
-            values[key.section][key.name] = key.parse(value)
-        except ValueError as error:
-            raise ConfigError(f"{source} is wrong: {error}.") from error
+    origins = {}
+    for key in keys():
+        name = key.in_file.rpartition(".")[2]
+        own = sections[key.section].pop(name, None)
+        said = _first(
+            _flags(key, flags, by_flags),
+            _environment(key, environment),
+            [*_in_file(key, own, content), *_about(key, of_file)],
+            _about(key, [*by_flags, *of_file], default=True),
+        )
+        found = [(_parsed(key, one), one.source) for one in said]
+        for value, source in found[1:]:
+            if value != found[0][0]:
+                raise ConfigError(f"{found[0][1]} and {source} contradict each other: name one.")
+        for value, source in found[:1]:
+            values[key.section][key.name] = value
+            origins[key.in_file] = source
     for section, unknown in sections.items():
-        warnings += [
-            f"{_path(section, key)} in {file} is not a key of the configuration" for key in unknown
+        notes += [
+            f"{content.where(_path(section, key))} is not a key of the configuration"
+            for key in unknown
         ]
     own = values[""]
     own.setdefault("node_name", host_name().lower())  # as the kubelet names its Node
@@ -107,7 +124,7 @@ def load(
         xdp=xdp != "off",
         xdp_generic=xdp == "generic",
     )
-    return Config(**own, settings=settings), warnings
+    return Resolved(Config(**own, settings=settings), notes, origins)
 
 
 def cgroup_root(mounts: Path) -> Path | None:
@@ -121,28 +138,57 @@ def cgroup_root(mounts: Path) -> Path | None:
     return min(found, key=lambda path: path != Path("/sys/fs/cgroup"), default=None)
 
 
-def _read(file: Path | None) -> tuple[dict[str, dict[Any, Any]], list[str]]:
-    """The file's sections."""
-    sections: dict[str, dict[Any, Any]] = {"": {}, DATA_PATH_SECTION: {}}
-    if file is None:
-        return sections, []
-    try:
-        content = yaml.safe_load(file.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"Cannot read {file}: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise ConfigError(f"{file}{line} is not YAML: {problem}.") from error
-    if content is None:
-        return sections, []
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file} is wrong: keys and values are expected.")
-    data_path = content.pop(DATA_PATH_SECTION, None)
+def _kube_proxys(
+    content: Document, flags: Mapping[str, tuple[str, str]]
+) -> tuple[list[Said], list[Said], list[str]]:
+    """What was said in kube-proxy's words, in the file and by flags, and notes on it."""
+    of_file: list[Said] = []
+    notes: list[str] = []
+    if kube_proxy.is_one(content.values):
+        of_file, notes = kube_proxy.translate(kube_proxy.take(content.values, content.where))
+    by_flags, more = kube_proxy.translate(flags)
+    return of_file, by_flags, notes + more
+
+
+def _sections(content: Document) -> dict[str, dict[Any, Any]]:
+    data_path = content.values.pop(DATA_PATH_SECTION, None)
     if data_path is not None and not isinstance(data_path, dict):
-        raise ConfigError(f"{DATA_PATH_SECTION} in {file} is wrong: keys and values are expected.")
-    return {"": content, DATA_PATH_SECTION: data_path or {}}, []
+        where = content.where(DATA_PATH_SECTION)
+        raise ConfigError(f"{where} is wrong: keys and values are expected.")
+    return {"": content.values, DATA_PATH_SECTION: data_path or {}}
+
+
+def _first(*levels: list[Said]) -> list[Said]:
+    """What was said where it counts most."""
+    return next((level for level in levels if level), [])
+
+
+def _flags(key: Key, flags: Mapping[str, str | None], by_flags: Iterable[Said]) -> list[Said]:
+    value = None if key.section else flags.get(key.name)
+    own = [] if value is None else [Said(key.name, value, f"--{_flag(key.name)}")]
+    return own + _about(key, by_flags)
+
+
+def _environment(key: Key, environment: Mapping[str, str]) -> list[Said]:
+    name = key.in_environment
+    return [Said(key.name, environment[name], name)] if name in environment else []
+
+
+def _in_file(key: Key, value: Any, content: Document) -> list[Said]:
+    return [] if value is None else [Said(key.name, value, content.where(key.in_file))]
+
+
+def _about(key: Key, said: Iterable[Said], *, default: bool = False) -> list[Said]:
+    if key.section:
+        return []
+    return [one for one in said if one.key == key.name and one.default == default]
+
+
+def _parsed(key: Key, said: Said) -> Any:
+    try:
+        return key.parse(said.value)
+    except ValueError as error:
+        raise ConfigError(f"{said.source} is wrong: {error}.") from error
 
 
 def _flag(name: str) -> str:

@@ -75,6 +75,32 @@ class ConflictCollector(Collector):
         )
 
 
+class Verified(Protocol):
+    """What is asked of the Verifier here."""
+
+    passes: int
+    differences: int
+
+
+class VerifierCollector(Collector):
+    """Whether the maps stay what they were made to be."""
+
+    def __init__(self, verified: Verified) -> None:
+        self._verified = verified
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "ebpf_lb_verifications",
+            "How often all that the maps hold was compared with what is planned.",
+            value=self._verified.passes,
+        )
+        yield CounterMetricFamily(
+            "ebpf_lb_map_differences",
+            "Differences that were found in it; they were put right.",
+            value=self._verified.differences,
+        )
+
+
 class HealthChecks(Protocol):
     """What is asked of the HealthCheckServers here."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ebpf_lb.agent.config.parsers import XDP_MODES
-from ebpf_lb.agent.network.roles import Interface
+from ebpf_lb.agent.network.roles import Interface, Role
 from ebpf_lb.datapath.attach.errors import AttachError, interface_name
 from ebpf_lb.datapath.attach.xdp import Mode
 
@@ -61,7 +61,7 @@ class XdpUplinks:
         """Attaches, replaces or removes, as it should be here."""
         index = interface.index
         if not self._belongs(interface):
-            self.forget(index)
+            self._leave_to_tc(interface)
             return
         if self._mode == AUTO and interface.xdp and interface.xdp.paired:
             self._control.detach(index)
@@ -118,6 +118,25 @@ class XdpUplinks:
                 for one in sorted(self._served.values(), key=lambda one: one.interface)
             },
         }
+
+    def _leave_to_tc(self, interface: Interface) -> None:
+        """Also aloud, where somebody could have expected XDP."""
+        if self._mode == OFF or interface.role is not Role.UPLINK or not interface.bridge:
+            self.forget(interface.index)
+            return
+        if self._control.holds(interface.index):
+            self._control.detach(interface.index)
+        bridge = interface_name(interface.bridge)
+        self._note(
+            interface.index,
+            Served(
+                interface.name,
+                TC,
+                f"{interface.name} is a port of the bridge {bridge}, by which XDP cannot send: what "
+                "it sent on would go past the bridge's other ports and its table of addresses. "
+                "For XDP, give the node's address to the network card itself.",
+            ),
+        )
 
     def _belongs(self, interface: Interface) -> bool:
         return interface.xdp is not None and self._mode != OFF

@@ -10,8 +10,11 @@ from ebpf_lb.agent.host import process
 from ebpf_lb.agent.programming.conflicts import Conflicts
 from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.agent.programming.service_networks import ServiceNetworks
+from ebpf_lb.agent.programming.verifier import Plan, Verifier
 from ebpf_lb.datapath import clock
+from ebpf_lb.datapath.compare import Comparison
 from ebpf_lb.datapath.pins import Build
+from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.service import Algorithm
@@ -29,6 +32,7 @@ class Programming:
     programmer: Programmer
     conflicts: Conflicts
     service_networks: ServiceNetworks
+    verifier: Verifier
 
 
 def adopt(build: Build, config: Config) -> Writers:
@@ -46,16 +50,30 @@ def adopt(build: Build, config: Config) -> Writers:
 
 
 def build(
-    config: Config, writers: Writers, log: Any, not_programmed: Report, conflict: Report
+    config: Config,
+    build: Build,
+    writers: Writers,
+    log: Any,
+    not_programmed: Report,
+    conflict: Report,
 ) -> Programming:
     """`not_programmed`, `conflict`: told of Services that these befall."""
+    cluster = Cluster(
+        NodeView(config.node_name, "", ()), Algorithm(config.algorithm), config.critical_services
+    )
+    programmer = Programmer(writers, time.monotonic, log, not_programmed, config.namespace_share)
+    verifier = Verifier(
+        Plan(cluster, programmer),
+        {family: Comparison(View(build, family)) for family in writers},
+        log,
+        config.sync_period_s,
+        time.monotonic,
+        time.thread_time,
+    )
     return Programming(
-        Cluster(
-            NodeView(config.node_name, "", ()),
-            Algorithm(config.algorithm),
-            config.critical_services,
-        ),
-        Programmer(writers, time.monotonic, log, not_programmed, config.namespace_share),
+        cluster,
+        programmer,
         Conflicts(log, conflict),
         ServiceNetworks(writers, log),
+        verifier,
     )

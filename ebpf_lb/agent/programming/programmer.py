@@ -41,6 +41,9 @@ class ServiceTables(Protocol):
     def housekeeping(self, now: float) -> None: ...
     def occupancy(self) -> dict[str, int]: ...
     def capacities(self) -> Demand: ...
+    def adopt_again(self) -> None: ...
+    def service_id(self, name: ServicePortName) -> int | None: ...
+    def frontend_counts(self) -> dict[int, int]: ...
     def demand_of(self, name: ServicePortName) -> Demand | None: ...
 
 
@@ -246,7 +249,7 @@ class Programmer:
             self._forget(key, removed)
 
     def retain(self) -> None:
-        """Once, after the first sync: removes all that was in the maps before and that no Service
+        """Once, after a first sync: removes all that was in the maps before and that no Service
         asked for in it. What belongs to a Service that could not be planned stays."""
         for family, writer in self._writers.items():
             asked_for = self._asked_for.pop(family, set())
@@ -257,6 +260,26 @@ class Programmer:
                 writer.retain(asked_for)
             except NotProgrammed as error:
                 self._log.error("old entries stay", error=str(error))
+
+    def start_over(self) -> None:
+        """Somebody changed the maps: `program` all Services, then `remove_unwanted` and `retain`,
+        as at a start. OSError: nothing has changed."""
+        for writer in self._writers.values():
+            writer.adopt_again()
+        self._gathered = {family: [] for family in self._writers}
+        self._asked_for = {family: set() for family in self._writers}
+
+    def service_id(self, family: Family, name: ServicePortName) -> int | None:
+        """The id of a Service port that is in the maps."""
+        return self._writers[family].service_id(name)
+
+    def frontend_counts(self, family: Family) -> dict[int, int]:
+        """How many frontends are written, by the Service port's id."""
+        return self._writers[family].frontend_counts()
+
+    def is_left_out(self, key: ObjectKey) -> bool:
+        """Whether anything of a Service is not in the maps as it is planned, and told as such."""
+        return self.refused.concerns(key) or key in self._moving_in
 
     def housekeeping(self) -> None:
         """Call it every second or so."""

@@ -1,21 +1,34 @@
-"""`/configz` and `/statusz`, as other components of Kubernetes have them."""
+"""`/configz`, `/flagz` and `/statusz`, as other components of Kubernetes have them."""
 
+import json
 import platform
+import re
 import time
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from enum import Enum
 from typing import Any
 
 from ebpf_lb.agent.config import Config
-from ebpf_lb.model.values import Network
+from ebpf_lb.agent.config.shown import plain
 
 _GROUP = "ebpf-lb.io"
+_FOR_PEOPLE = "Warning: this page is for people; use /configz, /metrics and /status in programs."
 
 
 def configz(config: Config) -> dict[str, Any]:
     """What is in force, by the keys of the configuration file."""
-    return {_GROUP: _plain(config)}
+    return {_GROUP: plain(config)}
+
+
+def flagz(config: Config) -> str:
+    """The same by the names of flags, a line each."""
+    values = plain(config)
+    values |= values.pop("dataPath")
+    lines = [f"{_flag(key)}={json.dumps(value)}" for key, value in sorted(values.items())]
+    return "\n".join(["", "ebpf-lb flagz", _FOR_PEOPLE, "", *lines, ""])
+
+
+def _flag(key: str) -> str:
+    return re.sub("([A-Z])", lambda match: f"-{match[1].lower()}", key)
 
 
 class Statusz:
@@ -34,7 +47,7 @@ class Statusz:
         lines = [
             "",
             "ebpf-lb statusz",
-            "Warning: this page is for people; use /metrics and /status in programs.",
+            _FOR_PEOPLE,
             "",
             f"Started: {self._started}",
             f"Up: {_span(self._clock() - self._began_s)}",
@@ -50,25 +63,3 @@ def _span(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} hr {minutes:02d} min {rest:02d} sec"
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type | Network):
-        return {_camel(one.name): _plain(getattr(value, one.name)) for one in fields(value)}
-    if isinstance(value, tuple | list):
-        if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int):
-            host, port = value
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return [_plain(one) for one in value]
-    if isinstance(value, Enum):
-        return value.value
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)
-
-
-def _camel(name: str) -> str:
-    if name == "settings":
-        return "dataPath"
-    head, *rest = name.split("_")
-    return head + "".join(word.capitalize() for word in rest)

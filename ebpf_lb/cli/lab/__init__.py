@@ -13,6 +13,7 @@ from ebpf_lb.cli.lab.scenario import scenario
 from ebpf_lb.cli.lab.status import status
 from ebpf_lb.cli.lab.tutorial import tutorial
 from ebpf_lb.cli.lab.up import up
+from ebpf_lb.cli.lab.web import web
 
 
 @click.group()
@@ -33,6 +34,7 @@ for command in (
     route,
     scenario,
     tutorial,
+    web,
     kubeconfig,
     *COMMANDS,
 ):

@@ -20,7 +20,7 @@ def scenario() -> None:
 @scenario.command("list")
 def list_() -> None:
     """Name the scenarios."""
-    from ebpf_lb.lab.scenarios import catalog
+    from ebpf_lb.lessons.scenarios import catalog
 
     rows = [[name, catalog.load(name).title] for name in catalog.names()]
     click.echo(align(["NAME", "WHAT IT SHOWS"], rows))
@@ -30,7 +30,7 @@ def list_() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Print a scenario's lesson and its manifests."""
-    from ebpf_lb.lab.scenarios import catalog, text
+    from ebpf_lb.lessons.scenarios import catalog, text
 
     found = catalog.load(name)
     click.echo(text.lesson(found))
@@ -54,8 +54,8 @@ def run(lab: Lab, name: str, output: Path | None, family: str | None, keep: bool
 
     The exit status is 1 if the connection ended otherwise than the lesson says.
     """
-    from ebpf_lb.lab.scenarios import catalog, svg, text, way
-    from ebpf_lb.lab.scenarios import run as running
+    from ebpf_lb.lessons.scenarios import catalog, svg, text, way
+    from ebpf_lb.lessons.scenarios import run as running
 
     found = catalog.load(name)
     if output is not None and not os.access(output.parent, os.W_OK):

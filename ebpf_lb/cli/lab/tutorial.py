@@ -19,7 +19,7 @@ def tutorial(lab: Lab, steps: tuple[str, ...], only_list: bool) -> None:
     else is seen than the step is about.
     """
     from ebpf_lb.lab.objects.text import align
-    from ebpf_lb.lab.tutorial import course
+    from ebpf_lb.lessons.tutorial import course
 
     if only_list:
         rows = [[str(n), step.name, step.title] for n, step in enumerate(course.STEPS, start=1)]

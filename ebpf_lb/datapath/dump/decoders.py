@@ -7,6 +7,7 @@ from typing import Any
 from ebpf_lb.datapath.layout import Scope
 from ebpf_lb.datapath.libbpf import Program
 from ebpf_lb.datapath.reader import View, counters, flows, node, services
+from ebpf_lb.datapath.reader.owners import Owners
 from ebpf_lb.model.values import format_address
 
 Row = dict[str, Any]
@@ -88,7 +89,7 @@ def _backends(view: View) -> Iterator[Row]:
         }
 
 
-def flow_row(view: View, entry: flows.Entry) -> Row:
+def flow_row(view: View, entry: flows.Entry, service: str | None) -> Row:
     """One entry of the connection table; a signpost is told as what it is."""
     word = entry.word
     row = {
@@ -101,7 +102,7 @@ def flow_row(view: View, entry: flows.Entry) -> Row:
         "protocol": word.protocol,
         "state": word.state,
         "age_s": flows.age_s(view, word),
-        "service": view.service(word.service_id),
+        "service": service,
         "flags": list(word.flags),
     }
     if word.kind == flows.SIGNPOST:
@@ -125,8 +126,9 @@ def _flows(view: View) -> Iterator[Row]:
         flows.entries(view),
         key=lambda one: (one.client, one.client_port, one.word.kind, one.set, one.slot),
     )
+    owners = Owners(view)
     for entry in found:
-        yield flow_row(view, entry)
+        yield flow_row(view, entry, owners.service(entry))
 
 
 def _census(view: View) -> Iterator[Row]:

@@ -10,6 +10,9 @@ from ebpf_lb.model.values import Family
 UNANSWERED = frozenset({"NEW"})
 """States of a connection whose backend has not answered yet."""
 
+REFUSED = frozenset({"ABORTED"})
+"""States of a connection that an end gave up before both had shown that they talk."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackendSummary:
@@ -23,8 +26,12 @@ class BackendSummary:
         return sum(number for state, number in self.connections.items() if state in UNANSWERED)
 
     @property
+    def refused(self) -> int:
+        return sum(number for state, number in self.connections.items() if state in REFUSED)
+
+    @property
     def answered(self) -> int:
-        return sum(self.connections.values()) - self.unanswered
+        return sum(self.connections.values()) - self.unanswered - self.refused
 
 
 @dataclass(frozen=True, slots=True)

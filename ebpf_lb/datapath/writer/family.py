@@ -111,6 +111,16 @@ class FamilyWriter:
         self._grace.forget()
         found.records, found.backend_ids, found.unserved = {}, [], set()  # only strays are left
 
+    def adopt_again(self) -> None:
+        """Reads back what somebody else has changed; `set_all` and `retain` then write what
+        differs. Put back before: where the sets of each Service port stand, which only we know.
+        OSError, and UserError as `adopt`."""
+        for record in self._records.values():
+            self._services.put_back(record)
+        self.adopt()
+        for record in self._records.values():
+            self._frontends.put_back(record)
+
     # -- questions ---------------------------------------------------------------------------------
 
     def serving(self, service_id: int) -> set[tuple[bytes, int]]:
@@ -127,6 +137,10 @@ class FamilyWriter:
         """The id under which programs count this Service port."""
         record = self._records.get(name)
         return record.id if record else None
+
+    def frontend_counts(self) -> dict[int, int]:
+        """How many frontends each Service port has, by its id."""
+        return {number: self._frontends.number(record) for number, record in self._by_id.items()}
 
     def occupancy(self) -> dict[str, int]:
         """How many elements are in use of the arrays that the writer gives out from."""

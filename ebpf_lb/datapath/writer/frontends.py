@@ -71,10 +71,18 @@ class FrontendTable:
         self._strays = strays
         self._stray_addresses = unserved - self._ports.keys()
 
+    def number(self, record: Record) -> int:
+        """How many entries lead to a Service port."""
+        return len(record.frontends) // self._packing.size
+
     def held(self, record: Record) -> int:
         """How many entries there are for a Service port, those for its ClusterIPs included."""
         entries = self._packing.unpack(record.frontends)
         return len(entries) + len(self._cluster_ips(entries))
+
+    def put_back(self, record: Record) -> None:
+        """The bits by which programs find that an address is anything to them."""
+        self._set_filter_bits(self._unpack(record))
 
     # -- before anything is written --------------------------------------------------------------
 

@@ -70,6 +70,7 @@ class FrontendPacking:
 
     def __init__(self, key_size: int, value_size: int) -> None:
         self._struct = Struct(f"={key_size}s{value_size}s")
+        self.size = self._struct.size
 
     def pack(self, frontends: dict[bytes, bytes]) -> bytes:
         return b"".join([key + frontends[key] for key in sorted(frontends)])

@@ -11,7 +11,7 @@ from ebpf_lb.datapath.writer.content import Content
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.grace import Grace
 from ebpf_lb.datapath.writer.pools import Ids, full
-from ebpf_lb.datapath.writer.records import region_of
+from ebpf_lb.datapath.writer.records import Record, region_of
 from ebpf_lb.datapath.writer.slots import Slots
 from ebpf_lb.plan.forwarding import Forwarding
 
@@ -48,6 +48,14 @@ class ServiceTable:
         """What is in use already; ValueError if regions overlap."""
         self._ids.adopt(ids)
         self._slots.adopt(words)
+
+    def put_back(self, record: Record) -> None:
+        """A service's words, where they are not as they were written."""
+        words = {offset: getattr(record, which) for which, offset in self._region_at.items()}
+        for offset, word in (words | {self._third_at: record.timeout_and_flags}).items():
+            if self._maps.services.load(record.id, offset) != word:
+                self._maps.services.store(record.id, offset, word)
+                self._stats["services"] += 1
 
     def occupancy(self) -> dict[str, int]:
         """Elements that are given out, by map."""

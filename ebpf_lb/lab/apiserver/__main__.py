@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -46,32 +47,13 @@ from ebpf_lb.lab.apiserver.server import ServerSettings, serve
     show_default=True,
     help="Seconds between the bookmarks of a watch.",
 )
-def main(
-    folder: Path,
-    addresses: tuple[str, ...],
-    port: int,
-    unix_socket: Path | None,
-    service_cidrs: tuple[str, ...],
-    node_port_range: str,
-    watch_history: int,
-    bookmark_interval_s: float,
-) -> None:
+def main(node_port_range: str, **options: Any) -> None:
     """The lab's API server with its controllers."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     first, _, last = node_port_range.partition("-")
-    settings = ServerSettings(
-        folder=folder,
-        addresses=addresses,
-        port=port,
-        unix_socket=unix_socket,
-        service_cidrs=service_cidrs,
-        node_ports=(int(first), int(last)),
-        watch_history=watch_history,
-        bookmark_interval_s=bookmark_interval_s,
-    )
-    asyncio.run(serve(settings))
+    asyncio.run(serve(ServerSettings(**options, node_ports=(int(first), int(last)))))
 
 
 main()

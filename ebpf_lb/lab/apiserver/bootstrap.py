@@ -17,6 +17,11 @@ from ebpf_lb.lab.apiserver.kinds import (
 from ebpf_lb.lab.apiserver.registry import Registry
 from ebpf_lb.lab.apiserver.store import Json, Store
 from ebpf_lb.lab.apiserver.strategies.allocation import ClusterIPs, NodePorts
+from ebpf_lb.lab.apiserver.strategies.ingress import (
+    IngressClassStrategy,
+    IngressStrategy,
+    SecretStrategy,
+)
 from ebpf_lb.lab.apiserver.strategies.networking import (
     EndpointSliceStrategy,
     EndpointsStrategy,
@@ -53,6 +58,9 @@ def make_registry(
         kinds.DEPLOYMENT: DeploymentStrategy(),
         kinds.STATEFUL_SET: StatefulSetStrategy(),
         kinds.SERVICE_CIDR: ServiceCIDRStrategy(),
+        kinds.INGRESS: IngressStrategy(),
+        kinds.INGRESS_CLASS: IngressClassStrategy(),
+        kinds.SECRET: SecretStrategy(),
     }
     return Registry(store, strategies, rng=rng)
 

@@ -29,7 +29,7 @@ from ebpf_lb.lab.apiserver.watch import WatchRequest, stream_watch
 log = logging.getLogger(__name__)
 
 _MAX_BODY_BYTES = 16 * 2**20
-_JSON_TYPES = ("application/json", "application/yaml")
+_JSON_TYPES = ("application/json",)
 _TRUE = ("1", "true", "True", "TRUE", "t")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -121,25 +121,19 @@ class Api:
         target = parse_path(path)
         if target.subresource == "scale":
             return await self._scale(request, target)
+        if request.method == "GET" and request.query.get("watch") in _TRUE:
+            return await self._watch(request, target)
         match request.method, bool(target.name):
             case "GET", True:
-                if request.query.get("watch") in _TRUE:
-                    return await self._watch(request, target)
                 stored = self._get(target)
                 if (include := _table_wanted(request)) is None:
                     return _object_response(stored)
                 version = {"resourceVersion": stored.metadata["resourceVersion"]}
                 return _json_response(table(target.kind, [stored], version, include))
             case "GET", False:
-                if request.query.get("watch") in _TRUE:
-                    return await self._watch(request, target)
                 return self._list(request, target)
-            case "POST", False:
-                return await self._create(request, target)
-            case "PUT", True:
-                return await self._update(request, target)
-            case "PATCH", True:
-                return await self._patch(request, target)
+            case ("POST", False) | ("PUT" | "PATCH", True):
+                return await self._write(request, target)
             case "DELETE", True:
                 return await self._delete(request, target)
         raise errors.method_not_allowed()
@@ -215,49 +209,29 @@ class Api:
 
     # --- writing
 
-    async def _create(self, request: web.Request, target: Target) -> web.Response:
-        body = await _read_json(request)
-        namespace = target.namespace or ""
-        if target.kind.namespaced and not namespace:
+    async def _write(self, request: web.Request, target: Target) -> web.Response:
+        """Creates, replaces or patches an object."""
+        kind, namespace = target.kind, target.namespace or ""
+        if kind.namespaced and not namespace:
             raise errors.bad_request(
                 "an empty namespace may not be set during creation: name one in the path"
             )
-        unknown = _FieldValidation(request)
-        stored = self.registry.create(
-            target.kind, namespace, body, dry_run=_dry_run(request), on_unknown=unknown.on_unknown
-        )
-        return unknown.warn(_object_response(stored, 201))
-
-    async def _update(self, request: web.Request, target: Target) -> web.Response:
         body = await _read_json(request)
         unknown = _FieldValidation(request)
-        stored = self.registry.update(
-            target.kind,
-            target.namespace or "",
-            target.name,
-            body,
-            subresource=target.subresource,
-            dry_run=_dry_run(request),
-            on_unknown=unknown.on_unknown,
-        )
-        return unknown.warn(_object_response(stored))
-
-    async def _patch(self, request: web.Request, target: Target) -> web.Response:
-        if request.content_type not in patch.TYPES:
-            raise errors.unsupported_media_type(patch.TYPES)
-        body = await _read_json(request, patch.TYPES)
-        unknown = _FieldValidation(request)
-        stored = self.registry.patch(
-            target.kind,
-            target.namespace or "",
-            target.name,
-            request.content_type,
-            body,
-            subresource=target.subresource,
-            dry_run=_dry_run(request),
-            on_unknown=unknown.on_unknown,
-        )
-        return unknown.warn(_object_response(stored))
+        how: dict[str, Any] = {
+            "dry_run": request.query.get("dryRun") == "All",
+            "on_unknown": unknown.on_unknown,
+        }
+        registry, place = self.registry, (kind, namespace, target.name)
+        match request.method:
+            case "POST":
+                stored = registry.create(kind, namespace, body, **how)
+            case "PUT":
+                stored = registry.update(*place, body, subresource=target.subresource, **how)
+            case _:
+                change = (request.content_type, body)
+                stored = registry.patch(*place, *change, subresource=target.subresource, **how)
+        return unknown.warn(_object_response(stored, 201 if request.method == "POST" else 200))
 
     async def _delete(self, request: web.Request, target: Target) -> web.Response:
         if target.subresource:
@@ -289,7 +263,7 @@ class Api:
             case "PUT":
                 return _json_response(scale.write(await _read_json(request)))
             case "PATCH":
-                change = await _read_json(request, patch.TYPES)
+                change = await _read_json(request)
                 return _json_response(scale.patch(request.content_type, change))
         raise errors.method_not_allowed()
 
@@ -345,11 +319,12 @@ def _object_response(stored: Stored, status: int = 200) -> web.Response:
     return web.Response(body=stored.json + b"\n", status=status, content_type="application/json")
 
 
-async def _read_json(request: web.Request, types: tuple[str, ...] = _JSON_TYPES[:1]) -> Any:
+async def _read_json(request: web.Request) -> Any:
+    types = patch.TYPES if request.method == "PATCH" else _JSON_TYPES
     if request.content_type not in (*types, "application/octet-stream"):  # none given
         raise errors.unsupported_media_type(types)
     try:
-        return json.loads(await request.read())
+        return json.loads(await request.read() or b"{}")
     except ValueError as error:
         raise errors.bad_request(f"the body of the request is not JSON: {error}") from None
 
@@ -363,17 +338,9 @@ def _whole_number(query: Any, name: str, default: int) -> int:
     return int(text)
 
 
-def _dry_run(request: web.Request) -> bool:
-    return request.query.get("dryRun") == "All"
-
-
 async def _delete_options(request: web.Request) -> DeleteOptions:
     """From the body and from the query, which wins."""
-    raw = await request.read()
-    try:
-        body = json.loads(raw) if raw.strip() else {}
-    except ValueError as error:
-        raise errors.bad_request(f"the body of the request is not JSON: {error}") from None
+    body = await _read_json(request)
     if not isinstance(body, dict):
         raise errors.bad_request("the body of the request is not a JSON object")
     preconditions = body.get("preconditions") or {}
@@ -385,7 +352,7 @@ async def _delete_options(request: web.Request) -> DeleteOptions:
         propagation=request.query.get("propagationPolicy") or body.get("propagationPolicy") or "",
         uid=preconditions.get("uid") or "",
         resource_version=preconditions.get("resourceVersion") or "",
-        dry_run=_dry_run(request) or body.get("dryRun") == ["All"],
+        dry_run=request.query.get("dryRun") == "All" or body.get("dryRun") == ["All"],
     )
 
 

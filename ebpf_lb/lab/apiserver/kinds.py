@@ -106,6 +106,18 @@ STATEFUL_SET = Kind(
 SERVICE_CIDR = Kind(
     "ServiceCIDR", "servicecidrs", "networking.k8s.io", namespaced=False, has_status=True
 )
+INGRESS = Kind(
+    "Ingress",
+    "ingresses",
+    "networking.k8s.io",
+    short_names=("ing",),
+    has_status=True,
+    has_generation=True,
+)
+INGRESS_CLASS = Kind(
+    "IngressClass", "ingressclasses", "networking.k8s.io", namespaced=False, has_generation=True
+)
+SECRET = Kind("Secret", "secrets")
 
 KINDS: tuple[Kind, ...] = (
     NAMESPACE,
@@ -117,6 +129,8 @@ KINDS: tuple[Kind, ...] = (
     DEPLOYMENT,
     STATEFUL_SET,
     SERVICE_CIDR,
+    INGRESS,
+    INGRESS_CLASS,
     Kind("Event", "events", short_names=("ev",), limit=1000, model="CoreV1Event"),
     Kind(
         "Event",
@@ -127,7 +141,7 @@ KINDS: tuple[Kind, ...] = (
         model="EventsV1Event",
     ),
     Kind("ConfigMap", "configmaps", short_names=("cm",)),
-    Kind("Secret", "secrets"),
+    SECRET,
     Kind("ServiceAccount", "serviceaccounts", short_names=("sa",)),
     Kind("Lease", "leases", "coordination.k8s.io"),
 )

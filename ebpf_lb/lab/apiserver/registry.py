@@ -239,24 +239,13 @@ class Registry:
         name: str,
         patch_type: str,
         change: Any,
-        *,
-        subresource: str = "",
-        dry_run: bool = False,
-        on_unknown: OnUnknown = drop_unknown,
+        **how: Any,
     ) -> Stored:
         """As update, with a patch of one of `patch.TYPES`."""
         old = self.get(kind, namespace, name)
         whole = {"kind": kind.name, "apiVersion": kind.api_version} | old.object
         new = patch.apply_patch(patch_type, whole, change, kind.schema)
-        return self.update(
-            kind,
-            namespace,
-            name,
-            new,
-            subresource=subresource,
-            dry_run=dry_run,
-            on_unknown=on_unknown,
-        )
+        return self.update(kind, namespace, name, new, **how)
 
     def _decode(self, kind: Kind, object_: Any, on_unknown: OnUnknown) -> Json:
         """A copy without nulls and unknown fields, of the right kind and types."""

@@ -4,26 +4,18 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ebpf_lb.lab.apiserver.errors import StatusError, bad_request
+from ebpf_lb.lab.apiserver.errors import bad_request
+from ebpf_lb.lab.apiserver.paths import value
 
 Matcher = Callable[[dict[str, Any]], bool]
 LabelMatcher = Callable[[Mapping[str, str]], bool]
 
 # Fields that selectors may name, for every kind; as the real server refuses others.
-_FIELDS: dict[str, tuple[str, ...]] = {
-    "metadata.name": ("metadata", "name"),
-    "metadata.namespace": ("metadata", "namespace"),
-    "spec.nodeName": ("spec", "nodeName"),
-    "spec.clusterIP": ("spec", "clusterIP"),
-    "spec.type": ("spec", "type"),
-    "status.phase": ("status", "phase"),
-    "type": ("type",),
-    "reason": ("reason",),
-    "involvedObject.kind": ("involvedObject", "kind"),
-    "involvedObject.name": ("involvedObject", "name"),
-    "involvedObject.namespace": ("involvedObject", "namespace"),
-    "involvedObject.uid": ("involvedObject", "uid"),
-}
+_FIELDS = (
+    *("metadata.name", "metadata.namespace"),
+    *("spec.nodeName", "spec.clusterIP", "spec.type", "status.phase", "type", "reason"),
+    *(f"involvedObject.{field}" for field in ("kind", "name", "namespace", "uid")),
+)
 
 _SET_BASED = re.compile(r"^\s*(\S+)\s+(in|notin)\s*\(([^)]*)\)\s*$")
 _NUMERIC = re.compile(r"^\s*([^\s<>]+)\s*([<>])\s*(-?\d+)\s*$")
@@ -90,23 +82,11 @@ def parse_fields(text: str) -> Matcher:
 def _field_requirement(text: str) -> Matcher:
     match = re.match(r"^\s*([^!=]+?)\s*(==|=|!=)\s*(.*?)\s*$", text)
     if not match:
-        raise _bad_field(f"invalid field selector: {text.strip()!r}")
-    name, operator, wanted = match.groups()
-    if name not in _FIELDS:
-        raise _bad_field(f"field label not supported: {name}")
-    steps = _FIELDS[name]
-
-    def matches(object_: dict[str, Any]) -> bool:
-        value: Any = object_
-        for step in steps:
-            value = value.get(step, "") if isinstance(value, dict) else ""
-        return bool(value == wanted) == (operator != "!=")
-
-    return matches
-
-
-def _bad_field(message: str) -> StatusError:
-    return bad_request(message)
+        raise bad_request(f"invalid field selector: {text.strip()!r}")
+    path, operator, wanted = match.groups()
+    if path not in _FIELDS:
+        raise bad_request(f"field label not supported: {path}")
+    return lambda object_: (value(object_, path) == wanted) == (operator != "!=")
 
 
 def object_matcher(label_selector: str, field_selector: str) -> Matcher | None:

@@ -51,7 +51,7 @@ async def serve(settings: ServerSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-    journal = Journal(folder / "journal")
+    journal = Journal(folder / "state.sqlite")
     store = Store(settings.watch_history)
     registry = make_registry(store, settings.node_ports)
     controllers = start_controllers(registry)

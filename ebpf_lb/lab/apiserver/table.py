@@ -3,33 +3,31 @@
 https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
-from ebpf_lb.lab.apiserver.kinds import (
-    DEPLOYMENT,
-    ENDPOINT_SLICE,
-    ENDPOINTS,
-    KINDS,
-    NAMESPACE,
-    NODE,
-    POD,
-    SERVICE,
-    SERVICE_CIDR,
-    STATEFUL_SET,
-    Kind,
-)
+from ebpf_lb.lab.apiserver.kinds import Kind
+from ebpf_lb.lab.apiserver.paths import value, values
 from ebpf_lb.lab.apiserver.store import Json, Stored
 
+# What stands below a title: the values at a path, or what a function says of the object.
+Said = Callable[[Json], Any]
+Cell = str | Said
 
-@dataclass(frozen=True, slots=True)
-class Column:
+
+class Column(NamedTuple):
     """`wide`: only with -o wide."""
 
     title: str
-    cell: Callable[[Json], str]
+    cell: Cell
     wide: bool = False
+
+    def text(self, object_: Json) -> str:
+        cell = self.cell
+        found = _join(values(object_, cell)) if isinstance(cell, str) else cell(object_)
+        return str(found) or "<none>"
 
 
 def table(kind: Kind, stored: Iterable[Stored], metadata: Json, include: str) -> Json:
@@ -44,7 +42,7 @@ def table(kind: Kind, stored: Iterable[Stored], metadata: Json, include: str) ->
             {
                 "name": column.title,
                 "type": "string",
-                "format": "name" if column is _NAME else "",
+                "format": "name" if column.title == "Name" else "",
                 "description": column.title,
                 "priority": int(column.wide),
             }
@@ -55,7 +53,7 @@ def table(kind: Kind, stored: Iterable[Stored], metadata: Json, include: str) ->
 
 
 def _row(columns: Sequence[Column], stored: Stored, include: str) -> Json:
-    row: Json = {"cells": [column.cell(stored.object) or "<none>" for column in columns]}
+    row: Json = {"cells": [column.text(stored.object) for column in columns]}
     if include == "Metadata":
         row["object"] = {
             "kind": "PartialObjectMetadata",
@@ -69,13 +67,12 @@ def _row(columns: Sequence[Column], stored: Stored, include: str) -> Json:
 
 
 def _columns(kind: Kind) -> list[Column]:
-    columns = [_NAME, *_COLUMNS.get(kind, ())]
+    narrow = [Column(title, cell) for title, cell in _NARROW.get(kind.name, {}).items()]
     if kind.name == "Event":
-        return columns[1:]
+        return narrow
+    wide = [Column(title, cell, True) for title, cell in _WIDE.get(kind.name, {}).items()]
     # The age stands where kubectl has it: after the narrow columns, before the wide ones.
-    age = next((i for i, column in enumerate(columns) if column.wide), len(columns))
-    columns.insert(age, Column("Age", _age))
-    return columns
+    return [Column("Name", "metadata.name"), *narrow, Column("Age", _age), *wide]
 
 
 def human_age(seconds: float) -> str:
@@ -105,241 +102,189 @@ def _age(object_: Json) -> str:
     return _since(object_["metadata"]["creationTimestamp"])
 
 
-_NAME = Column("Name", lambda o: str(o["metadata"]["name"]))
-
-
-def _join(items: Sequence[str], limit: int = 0) -> str:
+def _join(items: Iterable[Any], limit: int = 0) -> str:
     """`a,b,c`, or with a limit `a,b + 1 more...`."""
-    if limit and len(items) > limit:
-        return f"{','.join(items[:limit])} + {len(items) - limit} more..."
-    return ",".join(items)
+    texts = [str(item) for item in items]
+    if limit and len(texts) > limit:
+        return f"{','.join(texts[:limit])} + {len(texts) - limit} more..."
+    return ",".join(texts)
 
 
-def _pairs(values: dict[str, str] | None) -> str:
-    return _join([f"{key}={value}" for key, value in sorted((values or {}).items())])
+def _pairs(path: str) -> Said:
+    """`a=1,b=2`."""
+    return lambda o: _join(f"{key}={text}" for key, text in sorted(value(o, path, {}).items()))
 
 
-def _labels(object_: Json) -> Json:
-    return object_["metadata"].get("labels") or {}
+def _count(path: str) -> Said:
+    return lambda o: len(value(o, path, ()))
 
 
-def _spec(object_: Json) -> Json:
-    return object_.get("spec") or {}
+def _first(*paths: str, otherwise: Any = "") -> Said:
+    """The first one that is there."""
+    return lambda o: next((found for path in paths for found in values(o, path)), otherwise)
 
 
-def _status(object_: Json) -> Json:
-    return object_.get("status") or {}
+def _label(name: str) -> Said:
+    return lambda o: value(o, "metadata.labels", {}).get(name, "")
 
 
-def _condition(object_: Json, type_: str) -> str:
-    for condition in _status(object_).get("conditions") or ():
-        if condition.get("type") == type_:
-            return str(condition.get("status", ""))
-    return ""
+def _is_ready(object_: Json) -> bool:
+    conditions = values(object_, "status.conditions[*]")
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
 
 
-def _containers(object_: Json) -> list[Json]:
-    template = _spec(object_).get("template") or {}
-    containers: list[Json] = (template.get("spec") or {}).get("containers") or []
-    return containers
-
-
-def _selector(object_: Json) -> str:
-    return _pairs((_spec(object_).get("selector") or {}).get("matchLabels"))
-
-
-# --- Services
+def _balancer(object_: Json) -> list[str]:
+    """Addresses in the status of a Service or an Ingress."""
+    ingress = values(object_, "status.loadBalancer.ingress[*]")
+    return [entry.get("ip") or entry.get("hostname", "") for entry in ingress]
 
 
 def _external_addresses(service: Json) -> str:
-    spec = _spec(service)
-    ingress = (_status(service).get("loadBalancer") or {}).get("ingress") or ()
-    addresses = [entry.get("ip") or entry.get("hostname", "") for entry in ingress]
-    if spec.get("type") == "ExternalName":
-        return str(spec.get("externalName", ""))
-    if spec.get("type") == "LoadBalancer" and not addresses and not spec.get("externalIPs"):
-        return "<pending>"
-    return _join([*addresses, *(spec.get("externalIPs") or ())])
+    kind, external = value(service, "spec.type"), values(service, "spec.externalIPs[*]")
+    if kind == "ExternalName":
+        return str(value(service, "spec.externalName"))
+    return _join(_balancer(service) + external) or ("<pending>" if kind == "LoadBalancer" else "")
 
 
 def _service_ports(service: Json) -> str:
     return _join(
-        [
-            f"{port['port']}:{port['nodePort']}/{port['protocol']}"
-            if port.get("nodePort")
-            else f"{port['port']}/{port['protocol']}"
-            for port in _spec(service).get("ports") or ()
-        ]
+        f"{port['port']}:{port['nodePort']}/{port['protocol']}"
+        if port.get("nodePort")
+        else f"{port['port']}/{port['protocol']}"
+        for port in values(service, "spec.ports[*]")
     )
 
 
-# --- Pods
-
-
 def _pod_ready(pod: Json) -> str:
-    total = len(_spec(pod).get("containers") or ())
-    return f"{total if _condition(pod, 'Ready') == 'True' else 0}/{total}"
+    total = len(values(pod, "spec.containers[*]"))
+    return f"{total if _is_ready(pod) else 0}/{total}"
 
 
 def _pod_status(pod: Json) -> str:
     if "deletionTimestamp" in pod["metadata"]:
         return "Terminating"
-    return str(_status(pod).get("reason") or _status(pod).get("phase") or "Unknown")
-
-
-def _pod_restarts(pod: Json) -> str:
-    statuses = _status(pod).get("containerStatuses") or ()
-    return str(sum(status.get("restartCount", 0) for status in statuses))
-
-
-def _pod_addresses(pod: Json) -> str:
-    addresses = [entry["ip"] for entry in _status(pod).get("podIPs") or ()]
-    return _join(addresses) or str(_status(pod).get("podIP") or "")
-
-
-# --- Nodes, endpoints, workloads
+    return str(value(pod, "status.reason") or value(pod, "status.phase", "Unknown"))
 
 
 def _node_status(node: Json) -> str:
-    words = ["Ready" if _condition(node, "Ready") == "True" else "NotReady"]
-    if _spec(node).get("unschedulable"):
-        words.append("SchedulingDisabled")
-    return _join(words)
+    words = ["Ready" if _is_ready(node) else "NotReady"]
+    return _join(words + ["SchedulingDisabled"] * bool(value(node, "spec.unschedulable")))
 
 
-def _node_addresses(type_: str) -> Callable[[Json], str]:
-    return lambda node: _join(
-        [
-            address["address"]
-            for address in _status(node).get("addresses") or ()
-            if address.get("type") == type_
-        ]
-    )
-
-
-def _slice_ports(slice_: Json) -> str:
-    ports = [str(port.get("port", "*")) for port in slice_.get("ports") or ()]
-    return _join(ports, 3) or "<unset>"
-
-
-def _slice_addresses(slice_: Json) -> str:
-    endpoints = slice_.get("endpoints") or ()
-    return _join([endpoint["addresses"][0] for endpoint in endpoints], 3) or "<unset>"
+def _internal_addresses(node: Json) -> str:
+    known = values(node, "status.addresses[*]")
+    return _join(address["address"] for address in known if address["type"] == "InternalIP")
 
 
 def _slice_states(slice_: Json) -> str:
     """`2 ready,1 serving+terminating`."""
-    counts: dict[str, int] = {}
-    for endpoint in slice_.get("endpoints") or ():
+    counts: Counter[str] = Counter()
+    for endpoint in values(slice_, "endpoints[*]"):
         conditions = endpoint.get("conditions") or {}
-        if conditions.get("ready", True):
-            state = "ready"
-        elif conditions.get("terminating"):
-            state = "serving+terminating" if conditions.get("serving", True) else "terminating"
-        else:
-            state = "not ready"
-        counts[state] = counts.get(state, 0) + 1
-    return _join([f"{count} {state}" for state, count in counts.items()])
+        serving = "serving+" if conditions.get("serving", True) else ""
+        state = f"{serving}terminating" if conditions.get("terminating") else "not ready"
+        counts["ready" if conditions.get("ready", True) else state] += 1
+    return _join(f"{count} {state}" for state, count in counts.items())
 
 
 def _endpoints_addresses(endpoints: Json) -> str:
-    found = []
-    for subset in endpoints.get("subsets") or ():
-        for address in subset.get("addresses") or ():
-            host = f"[{address['ip']}]" if ":" in address["ip"] else address["ip"]
-            ports = subset.get("ports") or ()
-            found += [f"{host}:{port['port']}" for port in ports] or [address["ip"]]
+    found: list[str] = []
+    for subset in values(endpoints, "subsets[*]"):
+        ports = values(subset, "ports[*].port")
+        for address in values(subset, "addresses[*].ip"):
+            host = f"[{address}]" if ":" in address else address
+            found += [f"{host}:{port}" for port in ports] or [address]
     return _join(found, 3)
 
 
+def _unset(path: str) -> Said:
+    """At most three values."""
+    return lambda o: _join(values(o, path), 3) or "<unset>"
+
+
+def _parameters(ingress_class: Json) -> str:
+    found = value(ingress_class, "spec.parameters")
+    group = f".{found['apiGroup']}" if found and found.get("apiGroup") else ""
+    return f"{found['kind']}{group}/{found['name']}" if found else ""
+
+
 def _ready_replicas(object_: Json) -> str:
-    return f"{_status(object_).get('readyReplicas', 0)}/{_spec(object_).get('replicas', 1)}"
+    return f"{value(object_, 'status.readyReplicas', 0)}/{value(object_, 'spec.replicas', 1)}"
 
 
-def _number(field: str) -> Callable[[Json], str]:
-    return lambda object_: str(_status(object_).get(field, 0))
+def _event_object(event: Json) -> str:
+    about = event.get("regarding") or event.get("involvedObject") or {}
+    return f"{about.get('kind', '')}/{about.get('name', '')}"
 
 
-_WORKLOAD_WIDE = (
-    Column("CONTAINERS", lambda o: _join([c["name"] for c in _containers(o)]), wide=True),
-    Column("IMAGES", lambda o: _join([c["image"] for c in _containers(o)]), wide=True),
+_last_seen = _first(
+    "lastTimestamp", "series.lastObservedTime", "eventTime", "metadata.creationTimestamp"
 )
 
-_COLUMNS: dict[Kind, tuple[Column, ...]] = {
-    SERVICE: (
-        Column("TYPE", lambda o: str(_spec(o).get("type", ""))),
-        Column("CLUSTER-IP", lambda o: _join(_spec(o).get("clusterIPs") or ())),
-        Column("EXTERNAL-IP", _external_addresses),
-        Column("PORT(S)", _service_ports),
-        Column("SELECTOR", lambda o: _pairs(_spec(o).get("selector")), wide=True),
-    ),
-    POD: (
-        Column("READY", _pod_ready),
-        Column("STATUS", _pod_status),
-        Column("RESTARTS", _pod_restarts),
-        Column("IP", _pod_addresses, wide=True),
-        Column("NODE", lambda o: str(_spec(o).get("nodeName", "")), wide=True),
-    ),
-    NODE: (
-        Column("STATUS", _node_status),
-        Column("ROLES", lambda o: ""),
-        Column(
-            "VERSION", lambda o: str((_status(o).get("nodeInfo") or {}).get("kubeletVersion", ""))
+_NARROW: Mapping[str, Mapping[str, Cell]] = {
+    "Service": {
+        "TYPE": "spec.type",
+        "CLUSTER-IP": "spec.clusterIPs[*]",
+        "EXTERNAL-IP": _external_addresses,
+        "PORT(S)": _service_ports,
+    },
+    "Pod": {
+        "READY": _pod_ready,
+        "STATUS": _pod_status,
+        "RESTARTS": lambda o: sum(values(o, "status.containerStatuses[*].restartCount")),
+    },
+    "Node": {
+        "STATUS": _node_status,
+        "ROLES": lambda _: "",
+        "VERSION": "status.nodeInfo.kubeletVersion",
+    },
+    "Namespace": {"STATUS": "status.phase"},
+    "Endpoints": {"ENDPOINTS": _endpoints_addresses},
+    "EndpointSlice": {
+        "ADDRESSTYPE": "addressType",
+        "PORTS": _unset("ports[*].port"),
+        "ENDPOINTS": _unset("endpoints[*].addresses[*]"),
+    },
+    "Deployment": {
+        "READY": _ready_replicas,
+        "UP-TO-DATE": _first("status.updatedReplicas", otherwise=0),
+        "AVAILABLE": _first("status.availableReplicas", otherwise=0),
+    },
+    "StatefulSet": {"READY": _ready_replicas},
+    "Ingress": {
+        "CLASS": "spec.ingressClassName",
+        "HOSTS": lambda o: (
+            _join([r.get("host") or "*" for r in values(o, "spec.rules[*]")], 3) or "*"
         ),
-        Column("INTERNAL-IP", _node_addresses("InternalIP"), wide=True),
-        Column("ZONE", lambda o: str(_labels(o).get("topology.kubernetes.io/zone", "")), wide=True),
-        Column("POD-CIDRS", lambda o: _join(_spec(o).get("podCIDRs") or ()), wide=True),
-    ),
-    NAMESPACE: (Column("STATUS", lambda o: str(_status(o).get("phase", ""))),),
-    ENDPOINTS: (Column("ENDPOINTS", _endpoints_addresses),),
-    ENDPOINT_SLICE: (
-        Column("ADDRESSTYPE", lambda o: str(o.get("addressType", ""))),
-        Column("PORTS", _slice_ports),
-        Column("ENDPOINTS", _slice_addresses),
-        Column("STATES", _slice_states, wide=True),
-    ),
-    DEPLOYMENT: (
-        Column("READY", _ready_replicas),
-        Column("UP-TO-DATE", _number("updatedReplicas")),
-        Column("AVAILABLE", _number("availableReplicas")),
-        *_WORKLOAD_WIDE,
-        Column("SELECTOR", _selector, wide=True),
-    ),
-    STATEFUL_SET: (Column("READY", _ready_replicas), *_WORKLOAD_WIDE),
-    SERVICE_CIDR: (Column("CIDRS", lambda o: _join(_spec(o).get("cidrs") or ())),),
+        "ADDRESS": lambda o: _join(_balancer(o)),
+        "PORTS": lambda o: "80, 443" if value(o, "spec.tls") else "80",
+    },
+    "IngressClass": {"CONTROLLER": "spec.controller", "PARAMETERS": _parameters},
+    "ServiceCIDR": {"CIDRS": "spec.cidrs[*]"},
+    "Event": {
+        "LAST SEEN": lambda o: _since(_last_seen(o)),
+        "TYPE": "type",
+        "REASON": "reason",
+        "OBJECT": _event_object,
+        "MESSAGE": _first("note", "message"),
+    },
+    "ConfigMap": {"DATA": _count("data")},
+    "Secret": {"TYPE": "type", "DATA": _count("data")},
+    "Lease": {"HOLDER": "spec.holderIdentity"},
 }
-
-_EVENT = (
-    Column("LAST SEEN", lambda o: _since(_last_seen(o))),
-    Column("TYPE", lambda o: str(o.get("type", ""))),
-    Column("REASON", lambda o: str(o.get("reason", ""))),
-    Column(
-        "OBJECT",
-        lambda o: "{kind}/{name}".format_map(
-            {"kind": "", "name": ""} | (o.get("regarding") or o.get("involvedObject") or {})
-        ),
-    ),
-    Column("MESSAGE", lambda o: str(o.get("note") or o.get("message") or "")),
-)
-
-
-def _last_seen(event: Json) -> str:
-    series = event.get("series") or {}
-    return str(
-        event.get("lastTimestamp")
-        or series.get("lastObservedTime")
-        or event.get("eventTime")
-        or event["metadata"]["creationTimestamp"]
-    )
-
-
-_BY_NAME = {
-    "Event": _EVENT,
-    "ConfigMap": (Column("DATA", lambda o: str(len(o.get("data") or ()))),),
-    "Secret": (
-        Column("TYPE", lambda o: str(o.get("type", ""))),
-        Column("DATA", lambda o: str(len(o.get("data") or ()))),
-    ),
-    "Lease": (Column("HOLDER", lambda o: str(_spec(o).get("holderIdentity", ""))),),
+_WORKLOAD: Mapping[str, Cell] = {
+    "CONTAINERS": "spec.template.spec.containers[*].name",
+    "IMAGES": "spec.template.spec.containers[*].image",
 }
-_COLUMNS |= {kind: _BY_NAME[kind.name] for kind in KINDS if kind.name in _BY_NAME}
+_WIDE: Mapping[str, Mapping[str, Cell]] = {
+    "Service": {"SELECTOR": _pairs("spec.selector")},
+    "Pod": {"IP": "status.podIPs[*].ip", "NODE": "spec.nodeName"},
+    "Node": {
+        "INTERNAL-IP": _internal_addresses,
+        "ZONE": _label("topology.kubernetes.io/zone"),
+        "POD-CIDRS": "spec.podCIDRs[*]",
+    },
+    "EndpointSlice": {"STATES": _slice_states},
+    "Deployment": {**_WORKLOAD, "SELECTOR": _pairs("spec.selector.matchLabels")},
+    "StatefulSet": _WORKLOAD,
+}

@@ -84,8 +84,19 @@ def serves_on_s(pod: dict[str, Any]) -> float:
 
 def is_dns_server(pod: dict[str, Any]) -> bool:
     """Whether it runs CoreDNS, by its image's name: then the lab's own runs in its place."""
-    image = str(pod["spec"]["containers"][0].get("image", ""))
-    return image.partition("@")[0].rpartition("/")[2].partition(":")[0] == "coredns"
+    return _image(pod)[-1] == "coredns"
+
+
+def is_ingress_controller(pod: dict[str, Any]) -> bool:
+    """Likewise, ingress-nginx."""
+    return _image(pod)[-2:] == ["ingress-nginx", "controller"]
+
+
+def _image(pod: dict[str, Any]) -> list[str]:
+    """The parts of its name, without tag and digest."""
+    image = str(pod["spec"]["containers"][0].get("image", "")).partition("@")[0]
+    *folders, name = image.split("/")
+    return [*folders, name.partition(":")[0]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,11 +169,11 @@ class Node:
 
     def _serve(self, manifest_: Json, pod: Pod) -> Starting:
         readable, writable = os.pipe()
-        server = self._dns_server if manifest.is_dns_server(manifest_) else _pod_server
+        server = self._server(manifest_)
         try:
             process = spawn(
                 Place(pod.netns, pod.cgroup, {"PYTHONPATH": str(_package_parent())}),
-                [sys.executable, *server(manifest_), f"--ready-fd={writable}"],
+                [sys.executable, *server, f"--ready-fd={writable}"],
                 self._lab.log(f"pods/{pod.namespace}_{pod.name}"),
                 pass_fds=[writable],
             )
@@ -185,6 +185,21 @@ class Node:
         pod = replace(pod, pid=process.pid, start=process.start)
         pod.save(self._lab)
         return Starting(pod, readable)
+
+    def _server(self, manifest_: Json) -> list[str]:
+        if manifest.is_dns_server(manifest_):
+            return self._dns_server(manifest_)
+        if manifest.is_ingress_controller(manifest_):
+            return self._ingress_controller(manifest_)
+        return _pod_server(manifest_)
+
+    def _ingress_controller(self, manifest_: Json) -> list[str]:
+        metadata = manifest_["metadata"]
+        folder = self._lab.pod_files(metadata["namespace"], metadata["name"]) / "nginx"
+        words = manifest_["spec"]["containers"][0].get("args") or []
+        publish = [word for word in words if word.startswith("--publish-service=")]
+        api = self._lab.api_socket
+        return ["-m", "ebpf_lb.lab.ingress", f"--api={api}", f"--dir={folder}", *publish]
 
     def _dns_server(self, manifest_: Json) -> list[str]:
         ports = manifest.ports(manifest_)

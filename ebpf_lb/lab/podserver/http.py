@@ -2,6 +2,7 @@
 
 GET /, /hostname    the pod's name            GET /healthz   ok
 GET /clientip       address:port of the peer  GET /echo?msg=TEXT
+GET /header?key=K   that field of the request
 POST /sink          reads a body of any size; answers {"bytes": N, "sha256": HEX}
 GET /source?bytes=N sends N bytes: `source_block()` over and over
 """
@@ -89,6 +90,9 @@ def _answer(stream: "_Stream", client: str, name: str) -> bool:
             stream.respond("200 OK", client.encode(), close)
         case "/echo":
             stream.respond("200 OK", query.get("msg", [""])[0].encode(), close)
+        case "/header":
+            key = query.get("key", [""])[0].lower()
+            stream.respond("200 OK", fields.get(key, "").encode("latin-1"), close)
         case "/healthz" | "/readyz":
             stream.respond("200 OK", b"ok", close)
         case "/sink":

@@ -16,6 +16,7 @@ from ebpf_lb.agent.network.xdp import XdpUplinks
 from ebpf_lb.agent.programming.conflicts import Conflicts
 from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.agent.programming.service_networks import ServiceNetworks
+from ebpf_lb.agent.programming.verifier import Plan, Verifier
 from ebpf_lb.agent.upkeep.contact import Contact
 from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets, Translated
 from ebpf_lb.datapath.attach.errors import AttachError
@@ -124,6 +125,16 @@ class Writer:
     def names(self) -> list[ServicePortName]:
         return list(self.held)
 
+    def adopt_again(self) -> None:
+        self.calls.append("adopt")
+
+    def service_id(self, name: ServicePortName) -> int | None:
+        return list(self.held).index(name) + 1 if name in self.held else None
+
+    def frontend_counts(self) -> dict[int, int]:
+        held = enumerate(self.held.values(), 1)
+        return {number: len(forwarding.frontends) for number, forwarding in held}
+
     def retain(self, names: Collection[ServicePortName]) -> None:
         self.calls.append("retain")
         for name in [name for name in self.held if name not in names]:
@@ -185,6 +196,27 @@ class Writer:
     def clear_snat_source(self, source_id: int) -> None:
         if self.sources.pop(source_id, None):
             self.stats["snat_sources"] += 1
+
+
+class Compared:
+    """The maps as a verifier reads them: what the writer has written, but for what is `lost`."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self.lost: dict[str, str] = {}
+        self.more: Counter[int] = Counter()
+        self.work_s = 0.0
+        self.asked: list[str] = []
+
+    def differences(self, number: int | None, wanted: Forwarding) -> list[str]:
+        self.asked.append(str(wanted.name))
+        self.work_s += 0.002
+        if self._writer.held.get(wanted.name) != wanted:
+            return ["it is not in the maps"]
+        return [self.lost[str(wanted.name)]] if str(wanted.name) in self.lost else []
+
+    def frontend_counts(self) -> Counter[int]:
+        return Counter(self._writer.frontend_counts()) + self.more
 
 
 class Control:
@@ -339,6 +371,15 @@ class Agent:
         self.stale_sockets = StaleSockets(
             writers, lambda family: self.translated, lambda: nullcontext(self.diag), self.log
         )
+        self.compared = Compared(self.writer)
+        self.verifier = Verifier(
+            Plan(self.cluster, self.programmer),
+            {Family.IPV4: self.compared},
+            self.log,
+            config.sync_period_s,
+            self.clock,
+            lambda: self.compared.work_s,
+        )
         self.loop = Loop(
             config,
             Parts(
@@ -355,6 +396,7 @@ class Agent:
                 self.log,
                 report_invalid=lambda key, sentence: self.invalid.append((key, sentence)),
                 vacate=lambda places: self.vacated.append(frozenset(places)),
+                verifier=self.verifier,
             ),
             self.inbox,
             network or facts(VETH4),

@@ -1,6 +1,7 @@
 """Credentials: every mistake is one sentence for people."""
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from ebpf_lb.errors import UserError
+from ebpf_lb.kube import client
 from ebpf_lb.kube.client import ApiError, connect
 from ebpf_lb.kube.resources import SERVICES
 from ebpf_lb.kube.watch import Problem, Watcher, WatchSettings
@@ -109,3 +111,18 @@ def test_an_outage_of_any_length_is_survived_and_told_once() -> None:
     assert pauses[:3] == [0.1, 0.2, 0.4] and max(pauses) == pauses[-1] == 15
     (problem,) = events
     assert isinstance(problem, Problem) and "nobody is there" in problem.text
+
+
+def test_a_server_that_swallows_packets_is_noticed_within_six_seconds() -> None:
+    """By the kernel: whatever is set, an idle connection ends when nothing was heard for so long,
+    and before that somebody was asked."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as made:
+        for level, name, value in client._KEEPALIVE:
+            made.setsockopt(level, name, value)
+        asked = {
+            name: made.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}"))
+            for name in ("KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT")
+        }
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert asked["KEEPIDLE"] + asked["KEEPINTVL"] * asked["KEEPCNT"] <= 6
+    assert asked["USER_TIMEOUT"] <= 6000

@@ -1,7 +1,6 @@
 """Versions, history and the journal."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
@@ -96,12 +95,12 @@ def journaled(path: Path) -> tuple[Store, Journal]:
 
 
 def test_a_restart_keeps_objects_and_versions(tmp_path: Path) -> None:
-    store, _ = journaled(tmp_path / "journal")
+    store, _ = journaled(tmp_path / "state")
     put(store, "a", 1)
     put(store, "b")
     put(store, "a", 2)
     store.remove(store.objects(SERVICE)[1])
-    again, _ = journaled(tmp_path / "journal")
+    again, _ = journaled(tmp_path / "state")
     assert again.version == store.version == 4
     assert [stored.object for stored in again.objects(SERVICE)] == [
         stored.object for stored in store.objects(SERVICE)
@@ -109,29 +108,3 @@ def test_a_restart_keeps_objects_and_versions(tmp_path: Path) -> None:
     with pytest.raises(Compacted):
         again.watch(SERVICE, 3)
     assert again.watch(SERVICE, 4).take() == []
-
-
-def test_a_torn_last_line_is_ignored(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    store, journal = journaled(path)
-    put(store, "a")
-    put(store, "b")
-    journal.close()
-    os.truncate(path, path.stat().st_size - 5)
-    again, journal = journaled(path)
-    assert (names(again.objects(SERVICE)), again.version) == (["a"], 1)
-    put(again, "c")
-    journal.close()
-    assert names(journaled(path)[0].objects(SERVICE)) == ["a", "c"]
-
-
-def test_the_journal_does_not_grow_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ebpf_lb.lab.apiserver.journal._COMPACT_AFTER", 50)
-    store, _ = journaled(tmp_path / "journal")
-    for value in range(500):
-        put(store, "a", value)
-    assert (tmp_path / "journal").read_bytes().count(b"\n") < 60
-    again, _ = journaled(tmp_path / "journal")
-    assert (again.version, again.objects(SERVICE)[0].object["value"]) == (500, 499)

@@ -69,7 +69,7 @@ def test_dates_stay_text(tmp_path: Path) -> None:
         (WEB + "  ports: []\n", "document 1: is not YAML: field 'ports' is given twice (line 8)"),
         (WEB.replace("kind: Service", ""), "document 1: kind: is missing"),
         (WEB.replace("apiVersion: v1", ""), "document 1: apiVersion: is missing"),
-        (WEB.replace("Service", "Ingress"), "document 1: kind: the lab has no 'Ingress'"),
+        (WEB.replace("Service", "CronJob"), "document 1: kind: the lab has no 'CronJob'"),
         (WEB.replace("v1", "v2"), "document 1: apiVersion: 'v2' has no Service: write v1"),
         (WEB.replace("name: web", "labels: {}"), "document 1: metadata.name: is missing"),
         ("just a word", "document 1: is not an object"),

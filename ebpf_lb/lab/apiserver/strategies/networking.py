@@ -1,20 +1,18 @@
-"""EndpointSlices, Endpoints and ServiceCIDRs: defaults and validation."""
+"""EndpointSlices, Endpoints, ServiceCIDRs, Namespaces and Nodes: defaults and validation."""
 
-from ebpf_lb.lab.apiserver.errors import (
-    FieldError,
-    bad_value,
-    duplicate,
-    not_allowed,
-    required,
-)
+from ebpf_lb.lab.apiserver.errors import FieldError, bad_value, required
+from ebpf_lb.lab.apiserver.paths import find
 from ebpf_lb.lab.apiserver.store import Json
 from ebpf_lb.lab.apiserver.strategies.base import Strategy
 from ebpf_lb.lab.apiserver.validation import (
+    at_most,
     cidr,
+    distinct,
     dns_label,
     dns_subdomain,
     endpoint_address,
     ip_family,
+    needs,
     one_of,
     port_number,
     protocol,
@@ -25,120 +23,88 @@ _MAX_ADDRESSES = 100
 
 
 class EndpointSliceStrategy(Strategy):
-    def prepare_create(self, new: Json) -> None:
-        return
+    defaults = {"endpoints[*].conditions": {}, "ports[*].name": "", "ports[*].protocol": "TCP"}
+    rules = {
+        "addressType": one_of("FQDN", "IPv4", "IPv6"),
+        "endpoints": at_most(MAX_ENDPOINTS),
+        "endpoints[*]": needs("addresses", why="must contain at least 1 address"),
+        "endpoints[*].addresses": at_most(_MAX_ADDRESSES),
+        "endpoints[*].hostname": dns_label,
+        "endpoints[*].nodeName": dns_subdomain,
+        "ports": distinct("name", at="name"),
+        "ports[*].name": dns_label,
+        # The number is not checked: upstream accepts any, and proxies must cope with it.
+        "ports[*].protocol": protocol,
+    }
+    immutable = ("addressType",)
 
     def default(self, new: Json, old: Json | None) -> None:
         # Both lists are always there in JSON, as null when empty: clients must cope with it.
         new["endpoints"] = new.get("endpoints") or None
         new["ports"] = new.get("ports") or None
-        for endpoint in new["endpoints"] or ():
-            endpoint.setdefault("conditions", {})
-        for port in new["ports"] or ():
-            port.setdefault("name", "")
-            port.setdefault("protocol", "TCP")
+        super().default(new, old)
 
     def validate(self, new: Json, old: Json | None) -> list[FieldError]:
-        address_type = new.get("addressType", "")
-        if not address_type:
+        if not (kind := new.get("addressType")):
             return [required("addressType")]
-        errors = one_of("addressType", address_type, ("FQDN", "IPv4", "IPv6"))
-        if old and old["addressType"] != address_type:
-            errors.append(bad_value("addressType", address_type, "field is immutable"))
-        endpoints: list[Json] = new["endpoints"] or []
-        if len(endpoints) > MAX_ENDPOINTS:
-            text = f"must have at most {MAX_ENDPOINTS} items"
-            errors.append(bad_value("endpoints", len(endpoints), text))
-        for index, endpoint in enumerate(endpoints):
-            errors += _endpoint_errors(endpoint, f"endpoints[{index}]", address_type)
-        names: set[str] = set()
-        for index, port in enumerate(new["ports"] or ()):
-            field = f"ports[{index}]"
-            if port["name"]:
-                errors += dns_label(f"{field}.name", port["name"])
-            if port["name"] in names:
-                errors.append(duplicate(f"{field}.name", port["name"]))
-            names.add(port["name"])
-            # The number is not checked: upstream accepts any, and proxies must cope with it.
-            errors += protocol(f"{field}.protocol", port["protocol"])
+        errors = super().validate(new, old)
+        for place, address in find(new, "endpoints[*].addresses[*]"):
+            if kind == "FQDN":
+                errors += dns_subdomain(place, address)
+            elif ip_family(address) != kind:
+                errors.append(bad_value(place, address, f"must be a valid {kind} address"))
+            else:
+                errors += endpoint_address(place, address)
         return errors
 
 
-def _endpoint_errors(endpoint: Json, field: str, address_type: str) -> list[FieldError]:
-    addresses: list[str] = endpoint.get("addresses", [])
-    if not addresses:
-        return [required(f"{field}.addresses", "must contain at least 1 address")]
-    errors = []
-    if len(addresses) > _MAX_ADDRESSES:
-        text = f"must have at most {_MAX_ADDRESSES} items"
-        errors.append(bad_value(f"{field}.addresses", len(addresses), text))
-    for index, address in enumerate(addresses):
-        place = f"{field}.addresses[{index}]"
-        if address_type == "FQDN":
-            errors += dns_subdomain(place, address)
-        elif ip_family(address) != address_type:
-            errors.append(bad_value(place, address, f"must be a valid {address_type} address"))
-        else:
-            errors += endpoint_address(place, address)
-    if hostname := endpoint.get("hostname"):
-        errors += dns_label(f"{field}.hostname", hostname)
-    if node := endpoint.get("nodeName"):
-        errors += dns_subdomain(f"{field}.nodeName", node)
-    return errors
+def _some_address(field: str, subset: Json) -> list[FieldError]:
+    if subset.get("addresses") or subset.get("notReadyAddresses"):
+        return []
+    return [required(field, "must specify `addresses` or `notReadyAddresses`")]
+
+
+def _names_of_several(field: str, ports: list[Json]) -> list[FieldError]:
+    """One port needs no name."""
+    several = ports if len(ports) > 1 else []
+    return [
+        e for index, port in enumerate(several) for e in needs("name")(f"{field}[{index}]", port)
+    ]
 
 
 class EndpointsStrategy(Strategy):
-    def prepare_create(self, new: Json) -> None:
-        return
+    defaults = {"subsets[*].ports[*].protocol": "TCP"}
+    rules = {
+        "subsets[*]": _some_address,
+        "subsets[*].addresses[*]": needs("ip"),
+        "subsets[*].addresses[*].ip": endpoint_address,
+        "subsets[*].notReadyAddresses[*]": needs("ip"),
+        "subsets[*].notReadyAddresses[*].ip": endpoint_address,
+        "subsets[*].ports": _names_of_several,
+        "subsets[*].ports[*]": needs("port"),
+        "subsets[*].ports[*].port": port_number,
+        "subsets[*].ports[*].protocol": protocol,
+    }
 
     def default(self, new: Json, old: Json | None) -> None:
         if not new.get("subsets"):
             new.pop("subsets", None)
-        for subset in new.get("subsets", ()):
-            for port in subset.get("ports", ()):
-                port.setdefault("protocol", "TCP")
-
-    def validate(self, new: Json, old: Json | None) -> list[FieldError]:
-        errors = []
-        for index, subset in enumerate(new.get("subsets", ())):
-            field = f"subsets[{index}]"
-            if not subset.get("addresses") and not subset.get("notReadyAddresses"):
-                errors.append(required(field, "must specify `addresses` or `notReadyAddresses`"))
-            for group in ("addresses", "notReadyAddresses"):
-                for position, address in enumerate(subset.get(group, ())):
-                    place = f"{field}.{group}[{position}].ip"
-                    errors += endpoint_address(place, address.get("ip", ""))
-            ports: list[Json] = subset.get("ports", [])
-            for position, port in enumerate(ports):
-                place = f"{field}.ports[{position}]"
-                if not port.get("name") and len(ports) > 1:
-                    errors.append(required(f"{place}.name"))
-                errors += port_number(f"{place}.port", port.get("port", 0))
-                errors += protocol(f"{place}.protocol", port["protocol"])
-        return errors
+        super().default(new, old)
 
 
 class ServiceCIDRStrategy(Strategy):
-    def prepare_create(self, new: Json) -> None:
-        new["status"] = {}
-
-    def validate(self, new: Json, old: Json | None) -> list[FieldError]:
-        cidrs: list[str] = new.get("spec", {}).get("cidrs", [])
-        if not cidrs:
-            return [required("spec.cidrs", "at least one CIDR required")]
-        if len(cidrs) > 2:
-            return [bad_value("spec.cidrs", cidrs, "may only hold up to 2 values")]
-        errors = []
-        for index, text in enumerate(cidrs):
-            errors += cidr(f"spec.cidrs[{index}]", text)
-        if old and cidrs != old["spec"]["cidrs"]:
-            errors.append(not_allowed("spec.cidrs", "field is immutable"))
-        return errors
+    first_status = {}
+    defaults = {"spec": {}}
+    rules = {
+        "spec": needs("cidrs", why="at least one CIDR required"),
+        "spec.cidrs": at_most(2, "may only hold up to 2 values"),
+        "spec.cidrs[*]": cidr,
+    }
+    immutable = ("spec.cidrs",)
 
 
 class NamespaceStrategy(Strategy):
-    def prepare_create(self, new: Json) -> None:
-        new["status"] = {"phase": "Active"}
+    first_status = {"phase": "Active"}
 
     def default(self, new: Json, old: Json | None) -> None:
         new["spec"] = {"finalizers": ["kubernetes"]}
@@ -147,18 +113,12 @@ class NamespaceStrategy(Strategy):
 
 
 class NodeStrategy(Strategy):
+    defaults = {"spec": {}, "status": {}}
+    rules = {"spec.podCIDRs[*]": cidr}
+
     def prepare_create(self, new: Json) -> None:
         """A node registers itself together with its status."""
 
-    def default(self, new: Json, old: Json | None) -> None:
-        new.setdefault("spec", {})
-        new.setdefault("status", {})
-        for field in ("podCIDR", "podCIDRs"):
-            if old and field in old["spec"]:
-                new["spec"].setdefault(field, old["spec"][field])
-
-    def validate(self, new: Json, old: Json | None) -> list[FieldError]:
-        errors = []
-        for index, text in enumerate(new["spec"].get("podCIDRs", ())):
-            errors += cidr(f"spec.podCIDRs[{index}]", text)
-        return errors
+    def prepare_update(self, new: Json, old: Json) -> None:
+        kept = {name: old["spec"][name] for name in ("podCIDR", "podCIDRs") if name in old["spec"]}
+        new["spec"] = kept | new.get("spec", {})

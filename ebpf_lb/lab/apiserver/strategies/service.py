@@ -4,42 +4,26 @@ Upstream: pkg/registry/core/service (strategy.go, storage/alloc.go), pkg/apis/co
 """
 
 from ebpf_lb.lab.apiserver.errors import FieldError, bad_value
+from ebpf_lb.lab.apiserver.paths import set_defaults
 from ebpf_lb.lab.apiserver.store import Json
 from ebpf_lb.lab.apiserver.strategies import service_families
-from ebpf_lb.lab.apiserver.strategies.allocation import (
-    AllocationError,
-    ClusterIPs,
-    NodePorts,
-    addresses_of,
-)
+from ebpf_lb.lab.apiserver.strategies.allocation import AllocationError, ClusterIPs, NodePorts
 from ebpf_lb.lab.apiserver.strategies.base import Strategy
-from ebpf_lb.lab.apiserver.strategies.service_validation import service_errors, status_errors
+from ebpf_lb.lab.apiserver.strategies.service_validation import (
+    ONLY_FOR,
+    RULES,
+    STATUS_RULES,
+    has_cluster_ip,
+    has_health_check_port,
+    has_node_ports,
+    is_balanced,
+    is_external,
+    service_errors,
+    status_errors,
+)
+from ebpf_lb.lab.apiserver.validation import broken
 
 DEFAULT_AFFINITY_TIMEOUT_S = 10_800
-
-
-def has_cluster_ip(spec: Json) -> bool:
-    return spec.get("type") != "ExternalName"
-
-
-def has_node_ports(spec: Json) -> bool:
-    """Whether its ports get nodePorts without being asked."""
-    kind = spec.get("type")
-    return kind == "NodePort" or (
-        kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts", True)
-    )
-
-
-def has_health_check_port(spec: Json) -> bool:
-    return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
-
-
-def is_external(spec: Json) -> bool:
-    """Whether clients outside the cluster have an address for it."""
-    kind = spec.get("type")
-    return kind in ("NodePort", "LoadBalancer") or (
-        kind == "ClusterIP" and bool(spec.get("externalIPs"))
-    )
 
 
 class ServiceStrategy(Strategy):
@@ -47,49 +31,61 @@ class ServiceStrategy(Strategy):
         self._cluster_ips = cluster_ips
         self._node_ports = node_ports
 
+    first_status = {"loadBalancer": {}}
+    defaults = {
+        "spec.type": "ClusterIP",
+        "spec.sessionAffinity": "None",
+        "spec.ports[*].protocol": "TCP",
+        "spec.ports[*].port": 0,  # which is refused, by its name
+    }
+    rules = RULES
+
     def prepare_create(self, new: Json) -> None:
-        new["status"] = {"loadBalancer": {}}
-        service_families.join_addresses(_spec(new), None)
+        super().prepare_create(new)
+        service_families.join_addresses(new.setdefault("spec", {}), None)
 
     def prepare_update(self, new: Json, old: Json) -> None:
-        spec, before = _spec(new), old["spec"]
+        spec, before = new.setdefault("spec", {}), old["spec"]
         spec.setdefault("type", "ClusterIP")
         _keep_allocated(spec, before)
         service_families.join_addresses(spec, before)
         _drop_what_the_type_had(spec, before)
         service_families.drop_second_family(spec, before)
-        if spec["type"] != "LoadBalancer" and before["type"] == "LoadBalancer":
+        if is_balanced(before) and not is_balanced(spec):
             new["status"] = new.get("status", {}) | {"loadBalancer": {}}
 
     def default(self, new: Json, old: Json | None) -> None:
-        spec = _spec(new)
+        spec = new["spec"]
         for field in ("ports", "selector", "externalIPs", "loadBalancerSourceRanges"):
             if not spec.get(field):
                 spec.pop(field, None)
-        kind = spec.setdefault("type", "ClusterIP")
+        super().default(new, old)
         for port in spec.get("ports", ()):
-            port.setdefault("protocol", "TCP")
-            port.setdefault("port", 0)  # which is refused, by its name
             port["targetPort"] = port.get("targetPort") or port["port"]
             if port.get("nodePort") == 0:
                 del port["nodePort"]
-        if spec.setdefault("sessionAffinity", "None") == "None":
+        if spec["sessionAffinity"] == "None":
             spec.pop("sessionAffinityConfig", None)
         elif spec["sessionAffinity"] == "ClientIP":
-            config = spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
-            config.setdefault("timeoutSeconds", DEFAULT_AFFINITY_TIMEOUT_S)
-        if is_external(spec):
-            spec.setdefault("externalTrafficPolicy", "Cluster")
-        if kind == "LoadBalancer":
-            spec.setdefault("allocateLoadBalancerNodePorts", True)
-        if kind != "ExternalName":
-            spec.setdefault("internalTrafficPolicy", "Cluster")
+            timeout = "sessionAffinityConfig.clientIP.timeoutSeconds"
+            set_defaults(spec, {timeout: DEFAULT_AFFINITY_TIMEOUT_S})
+        for who, field, value in (
+            (is_external, "externalTrafficPolicy", "Cluster"),
+            (is_balanced, "allocateLoadBalancerNodePorts", True),
+            (has_cluster_ip, "internalTrafficPolicy", "Cluster"),
+        ):
+            if who(spec):
+                spec.setdefault(field, value)
 
     def validate(self, new: Json, old: Json | None) -> list[FieldError]:
-        return service_errors(new["spec"], old["spec"] if old else None)
+        errors = super().validate(new, old)
+        return errors + service_errors(new["spec"], old["spec"] if old else None)
 
     def validate_status(self, new: Json) -> list[FieldError]:
-        return status_errors(new.get("status", {}), new["spec"])
+        for ingress in new.get("status", {}).get("loadBalancer", {}).get("ingress", ()):
+            if "ip" in ingress:
+                ingress.setdefault("ipMode", "VIP")
+        return broken(new, STATUS_RULES) + status_errors(new.get("status", {}), new["spec"])
 
     def allocate(self, new: Json, old: Json | None) -> list[FieldError]:
         spec: Json = new["spec"]
@@ -168,11 +164,6 @@ class ServiceStrategy(Strategy):
         return self._node_ports.choose(protocol, mine)
 
 
-def _spec(object_: Json) -> Json:
-    spec: Json = object_.setdefault("spec", {})
-    return spec
-
-
 def _keep_allocated(spec: Json, before: Json) -> None:
     """An update need not repeat what was given out (`patchAllocatedValues`)."""
     if has_cluster_ip(spec) and has_cluster_ip(before):
@@ -204,29 +195,14 @@ def _drop_what_the_type_had(spec: Json, before: Json) -> None:
     """A change of type takes along what only the old type had, unless the update changes it too
     (then it is the client's wish, and validated)."""
 
-    def same(field: str) -> bool:
-        return bool(spec.get(field) == before.get(field))
-
-    def drop(*fields: str) -> None:
-        for field in fields:
-            if same(field):
-                spec.pop(field, None)
-
-    if (
-        not has_cluster_ip(spec)
-        and has_cluster_ip(before)
-        and addresses_of(spec) == addresses_of(before)
-    ):
-        drop("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy")
+    for only in ONLY_FOR:
+        if only.follow and only.who(before) and not only.who(spec):
+            for field in only.fields:
+                if spec.get(field) == before.get(field):
+                    spec.pop(field, None)
     kinds_with_node_ports = ("NodePort", "LoadBalancer")
     if spec["type"] not in kinds_with_node_ports and before["type"] in kinds_with_node_ports:
         numbers = {port.get("nodePort") for port in before.get("ports", ())}
         for port in spec.get("ports", ()):
             if port.get("nodePort") in numbers:
                 port.pop("nodePort", None)
-    if has_health_check_port(before) and not has_health_check_port(spec):
-        drop("healthCheckNodePort")
-    if is_external(before) and not is_external(spec):
-        drop("externalTrafficPolicy")
-    if before["type"] == "LoadBalancer" and spec["type"] != "LoadBalancer":
-        drop("allocateLoadBalancerNodePorts", "loadBalancerClass")

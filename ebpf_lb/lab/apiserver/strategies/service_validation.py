@@ -1,15 +1,15 @@
 """What makes a Service invalid. Upstream: ValidateService in pkg/apis/core/validation."""
 
-from ebpf_lb.lab.apiserver.errors import (
-    FieldError,
-    bad_value,
-    duplicate,
-    not_allowed,
-    required,
-)
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ebpf_lb.lab.apiserver.errors import FieldError, bad_value, duplicate, not_allowed, required
 from ebpf_lb.lab.apiserver.store import Json
 from ebpf_lb.lab.apiserver.validation import (
+    Rules,
+    between,
     cidr,
+    distinct,
     dns_label,
     dns_subdomain,
     endpoint_address,
@@ -22,22 +22,123 @@ from ebpf_lb.lab.apiserver.validation import (
     protocol,
 )
 
-TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
-_POLICIES = ("Cluster", "Local")
-_DISTRIBUTIONS = ("PreferClose", "PreferSameNode", "PreferSameZone")
 MAX_AFFINITY_TIMEOUT_S = 86_400
+_policy = one_of("Cluster", "Local")
+
+
+def _names_of_several(field: str, ports: list[Json]) -> list[FieldError]:
+    """One port needs no name."""
+    nameless = [index for index, port in enumerate(ports) if not port.get("name")]
+    return [required(f"{field}[{index}].name") for index in nameless if len(ports) > 1]
+
+
+RULES: Rules = {
+    "spec.type": one_of("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"),
+    "spec.externalName": lambda field, name: dns_subdomain(field, name.rstrip(".")),
+    "spec.ports": (
+        _names_of_several,
+        distinct("name", at="name"),
+        distinct("port", "protocol"),
+        distinct("protocol", "nodePort", at="nodePort"),
+    ),
+    "spec.ports[*].name": dns_label,
+    "spec.ports[*].port": port_number,
+    "spec.ports[*].protocol": protocol,
+    "spec.ports[*].targetPort": port_reference,
+    "spec.selector": labels,
+    "spec.sessionAffinity": one_of("ClientIP", "None"),
+    "spec.sessionAffinityConfig.clientIP.timeoutSeconds": between(
+        1, MAX_AFFINITY_TIMEOUT_S, f"must be greater than 0 and less than {MAX_AFFINITY_TIMEOUT_S}"
+    ),
+    "spec.externalIPs[*]": endpoint_address,
+    "spec.loadBalancerSourceRanges[*]": cidr,
+    "spec.externalTrafficPolicy": _policy,
+    "spec.internalTrafficPolicy": _policy,
+    "spec.healthCheckNodePort": port_number,
+    "spec.trafficDistribution": one_of("PreferClose", "PreferSameNode", "PreferSameZone"),
+}
+
+STATUS_RULES: Rules = {
+    "status.loadBalancer.ingress[*].ip": ip_address,
+    "status.loadBalancer.ingress[*].ipMode": one_of("Proxy", "VIP"),
+}
+
+
+# --- what depends on the type
+
+
+def has_cluster_ip(spec: Json) -> bool:
+    return spec.get("type") != "ExternalName"
+
+
+def has_node_ports(spec: Json) -> bool:
+    """Whether its ports get nodePorts without being asked."""
+    return spec.get("type") == "NodePort" or (
+        is_balanced(spec) and spec.get("allocateLoadBalancerNodePorts", True)
+    )
+
+
+def is_balanced(spec: Json) -> bool:
+    return spec.get("type") == "LoadBalancer"
+
+
+def has_health_check_port(spec: Json) -> bool:
+    return is_balanced(spec) and spec.get("externalTrafficPolicy") == "Local"
+
+
+def is_external(spec: Json) -> bool:
+    """Whether clients outside the cluster have an address for it."""
+    return spec.get("type") in ("NodePort", "LoadBalancer") or bool(
+        has_cluster_ip(spec) and spec.get("externalIPs")
+    )
+
+
+class OnlyFor(NamedTuple):
+    """Fields that only some Services may have. why: said of others (an Invalid value, or else
+    Forbidden); "": they are ignored. follow: where the type changes, an update need not name them
+    for them to go."""
+
+    who: Callable[[Json], bool]
+    fields: tuple[str, ...]
+    why: str = ""
+    invalid: bool = False
+    follow: bool = True
+
+
+_BALANCED = "may only be used when `type` is 'LoadBalancer'"
+_CHECKED = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
+ONLY_FOR = (
+    OnlyFor(
+        has_cluster_ip,
+        ("clusterIPs", "ipFamilies", "ipFamilyPolicy"),
+        "may not be set for ExternalName services",
+    ),
+    OnlyFor(has_cluster_ip, ("clusterIP", "internalTrafficPolicy")),
+    OnlyFor(is_balanced, ("loadBalancerClass", "allocateLoadBalancerNodePorts"), _BALANCED),
+    OnlyFor(is_balanced, ("loadBalancerSourceRanges",), _BALANCED, follow=False),
+    OnlyFor(
+        is_external,
+        ("externalTrafficPolicy",),
+        "may only be set for externally-accessible services",
+        invalid=True,
+    ),
+    OnlyFor(has_health_check_port, ("healthCheckNodePort",), _CHECKED, invalid=True),
+)
 
 
 def service_errors(spec: Json, before: Json | None) -> list[FieldError]:
-    kind = spec["type"]
-    errors = one_of("spec.type", kind, TYPES)
-    errors += _type_errors(spec)
-    errors += _port_errors(spec)
-    errors += labels("spec.selector", spec.get("selector", {}))
-    errors += _affinity_errors(spec)
-    errors += _address_errors(spec)
-    errors += _policy_errors(spec)
-    if before:
+    """What no table says: RULES are checked besides."""
+    errors = [
+        bad_value(f"spec.{field}", spec[field], only.why)
+        if only.invalid
+        else not_allowed(f"spec.{field}", only.why)
+        for only in ONLY_FOR
+        if only.why and not only.who(spec)
+        for field in only.fields
+        if spec.get(field)
+    ]
+    errors += _type_errors(spec) + _address_errors(spec)
+    if before and has_cluster_ip(spec) and has_cluster_ip(before):
         errors += _immutable_errors(spec, before)
     return errors
 
@@ -45,158 +146,58 @@ def service_errors(spec: Json, before: Json | None) -> list[FieldError]:
 def _type_errors(spec: Json) -> list[FieldError]:
     kind, headless = spec["type"], spec.get("clusterIPs") == ["None"]
     errors = []
-    if kind == "ExternalName":
-        name = spec.get("externalName", "").rstrip(".")
-        if not name:
-            errors.append(required("spec.externalName"))
-        else:
-            errors += dns_subdomain("spec.externalName", name)
-        for field in ("clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-            if spec.get(field):
-                errors.append(
-                    not_allowed(f"spec.{field}", "may not be set for ExternalName services")
-                )
+    if kind == "ExternalName" and not spec.get("externalName", "").rstrip("."):
+        errors.append(required("spec.externalName"))
+    if kind != "ExternalName" and not headless and not spec.get("ports"):
+        errors.append(required("spec.ports"))
     if kind in ("NodePort", "LoadBalancer") and headless:
-        errors.append(
-            bad_value("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services")
-        )
-    if kind != "LoadBalancer":
-        for field in (
-            "loadBalancerSourceRanges",
-            "loadBalancerClass",
-            "allocateLoadBalancerNodePorts",
-        ):
-            if spec.get(field):
-                text = "may only be used when `type` is 'LoadBalancer'"
-                errors.append(not_allowed(f"spec.{field}", text))
-    return errors
-
-
-def _port_errors(spec: Json) -> list[FieldError]:
-    ports: list[Json] = spec.get("ports", [])
-    kind, headless = spec["type"], spec.get("clusterIPs") == ["None"]
-    if not ports and kind != "ExternalName" and not headless:
-        return [required("spec.ports")]
-    errors = []
-    names: set[str] = set()
-    seen: set[tuple[str, int]] = set()
-    node_ports: set[tuple[str, int]] = set()
-    for index, port in enumerate(ports):
-        field = f"spec.ports[{index}]"
-        name = port.get("name", "")
-        if name:
-            errors += dns_label(f"{field}.name", name)
-            if name in names:
-                errors.append(duplicate(f"{field}.name", name))
-            names.add(name)
-        elif len(ports) > 1:
-            errors.append(required(f"{field}.name"))
-        errors += port_number(f"{field}.port", port["port"])
-        errors += protocol(f"{field}.protocol", port["protocol"])
-        errors += port_reference(f"{field}.targetPort", port["targetPort"])
-        if headless and "nodePort" in port:
-            errors.append(
-                bad_value(
-                    f"{field}.nodePort", port["nodePort"], "may not be used with a headless service"
-                )
-            )
+        why = f"may not be set to 'None' for {kind} services"
+        errors.append(bad_value("spec.clusterIPs[0]", "None", why))
+    for index, port in enumerate(spec.get("ports", ())):
+        field = f"spec.ports[{index}].nodePort"
+        if "nodePort" in port and headless:
+            why = "may not be used with a headless service"
+            errors.append(bad_value(field, port["nodePort"], why))
         if "nodePort" in port and kind in ("ClusterIP", "ExternalName"):
-            errors.append(
-                not_allowed(f"{field}.nodePort", "may not be used when `type` is 'ClusterIP'")
-            )
-        key = (port["protocol"], port["port"])
-        if key in seen:
-            errors.append(duplicate(field, {"port": port["port"], "protocol": key[0]}))
-        seen.add(key)
-        if number := port.get("nodePort"):
-            if (key[0], number) in node_ports:
-                errors.append(duplicate(f"{field}.nodePort", number))
-            node_ports.add((key[0], number))
-    return errors
-
-
-def _affinity_errors(spec: Json) -> list[FieldError]:
-    errors = one_of("spec.sessionAffinity", spec["sessionAffinity"], ("ClientIP", "None"))
-    if spec["sessionAffinity"] == "ClientIP":
-        seconds = spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"]
-        if not 1 <= seconds <= MAX_AFFINITY_TIMEOUT_S:
-            field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
-            errors.append(
-                bad_value(
-                    field, seconds, f"must be greater than 0 and less than {MAX_AFFINITY_TIMEOUT_S}"
-                )
-            )
+            errors.append(not_allowed(field, "may not be used when `type` is 'ClusterIP'"))
     return errors
 
 
 def _address_errors(spec: Json) -> list[FieldError]:
-    errors = []
     addresses: list[str] = spec.get("clusterIPs", [])
-    for index, address in enumerate(addresses):
-        if address != "None" or index:
-            errors += ip_address(f"spec.clusterIPs[{index}]", address)
+    errors = [
+        error
+        for index, address in enumerate(addresses)
+        if address != "None" or index
+        for error in ip_address(f"spec.clusterIPs[{index}]", address)
+    ]
+    wrong = ""
     if len(addresses) > 2:
-        why = "may only hold up to 2 values"
-        errors.append(bad_value("spec.clusterIPs", addresses, why))
+        wrong = "may only hold up to 2 values"
     elif len(addresses) == 2 and len({ip_family(address) for address in addresses}) == 1:
-        why = "may specify no more than one IP for each IP family"
-        errors.append(bad_value("spec.clusterIPs", addresses, why))
-    if addresses and not spec.get("clusterIP"):
-        why = "must be empty when `clusterIP` is not specified"
-        errors.append(bad_value("spec.clusterIPs", addresses, why))
+        wrong = "may specify no more than one IP for each IP family"
+    elif addresses and not spec.get("clusterIP"):
+        wrong = "must be empty when `clusterIP` is not specified"
     elif addresses and spec["clusterIP"] != addresses[0]:
-        why = "first value must match `clusterIP`"
-        errors.append(bad_value("spec.clusterIPs", addresses, why))
-    for index, address in enumerate(spec.get("externalIPs", ())):
-        errors += endpoint_address(f"spec.externalIPs[{index}]", address)
-    for index, text in enumerate(spec.get("loadBalancerSourceRanges", ())):
-        errors += cidr(f"spec.loadBalancerSourceRanges[{index}]", text.strip())
+        wrong = "first value must match `clusterIP`"
+    if wrong:
+        errors.append(bad_value("spec.clusterIPs", addresses, wrong))
     families = spec.get("ipFamilies", [])
     if len(families) != len(set(families)):
         errors.append(duplicate("spec.ipFamilies[1]", families[-1]))
     return errors
 
 
-def _policy_errors(spec: Json) -> list[FieldError]:
-    errors = []
-    kind = spec["type"]
-    external = kind in ("NodePort", "LoadBalancer") or bool(spec.get("externalIPs"))
-    if policy := spec.get("externalTrafficPolicy"):
-        if not external:
-            why = "may only be set for externally-accessible services"
-            errors.append(bad_value("spec.externalTrafficPolicy", policy, why))
-        else:
-            errors += one_of("spec.externalTrafficPolicy", policy, _POLICIES)
-    if policy := spec.get("internalTrafficPolicy"):
-        errors += one_of("spec.internalTrafficPolicy", policy, _POLICIES)
-    if number := spec.get("healthCheckNodePort"):
-        if kind != "LoadBalancer" or spec.get("externalTrafficPolicy") != "Local":
-            why = (
-                "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is "
-                "'Local'"
-            )
-            errors.append(bad_value("spec.healthCheckNodePort", number, why))
-        else:
-            errors += port_number("spec.healthCheckNodePort", number)
-    if distribution := spec.get("trafficDistribution"):
-        errors += one_of("spec.trafficDistribution", distribution, _DISTRIBUTIONS)
-    return errors
-
-
 def _immutable_errors(spec: Json, before: Json) -> list[FieldError]:
-    """ClusterIPs stay; the second one may come and go, and ExternalName frees both."""
-    if "ExternalName" in (spec["type"], before["type"]):
-        return []
+    """ClusterIPs stay; the second one may come and go."""
+    why, addresses = "may not change once set", spec.get("clusterIPs", [])
     errors = []
     for index, old in enumerate(before.get("clusterIPs", ())):
-        addresses = spec.get("clusterIPs", [])
         if index < len(addresses):
             if addresses[index] != old:
-                errors.append(
-                    bad_value(f"spec.clusterIPs[{index}]", addresses, "may not change once set")
-                )
+                errors.append(bad_value(f"spec.clusterIPs[{index}]", addresses, why))
         elif index == 0 or spec.get("ipFamilyPolicy") != "SingleStack":
-            errors.append(bad_value("spec.clusterIPs", addresses, "may not change once set"))
+            errors.append(bad_value("spec.clusterIPs", addresses, why))
     health = before.get("healthCheckNodePort")
     if health and spec.get("healthCheckNodePort") not in (None, health):
         errors.append(not_allowed("spec.healthCheckNodePort", "field is immutable"))
@@ -204,17 +205,17 @@ def _immutable_errors(spec: Json, before: Json) -> list[FieldError]:
 
 
 def status_errors(status: Json, spec: Json) -> list[FieldError]:
-    errors = []
-    for index, ingress in enumerate(status.get("loadBalancer", {}).get("ingress", ())):
-        field = f"status.loadBalancer.ingress[{index}]"
-        if "ip" in ingress:
-            errors += ip_address(f"{field}.ip", ingress["ip"])
-            mode = ingress.setdefault("ipMode", "VIP")
-            errors += one_of(f"{field}.ipMode", mode, ("Proxy", "VIP"))
-        elif "ipMode" in ingress:
-            why = "may not be specified when `ip` is not set"
-            errors.append(not_allowed(f"{field}.ipMode", why))
-    if status.get("loadBalancer", {}).get("ingress") and spec["type"] != "LoadBalancer":
+    """Besides STATUS_RULES."""
+    ingress = status.get("loadBalancer", {}).get("ingress", ())
+    errors = [
+        not_allowed(
+            f"status.loadBalancer.ingress[{index}].ipMode",
+            "may not be specified when `ip` is not set",
+        )
+        for index, entry in enumerate(ingress)
+        if "ipMode" in entry and "ip" not in entry
+    ]
+    if ingress and not is_balanced(spec):
         why = "may only be used when `spec.type` is 'LoadBalancer'"
         errors.append(not_allowed("status.loadBalancer.ingress", why))
     return errors

@@ -1,12 +1,18 @@
 """Pods, Deployments and StatefulSets: defaults and validation."""
 
-from ebpf_lb.lab.apiserver.errors import FieldError, bad_value, duplicate, required
+from typing import Any
+
+from ebpf_lb.lab.apiserver.errors import FieldError, bad_value, not_allowed, required
+from ebpf_lb.lab.apiserver.paths import find, set_defaults, value
 from ebpf_lb.lab.apiserver.selectors import label_selector
 from ebpf_lb.lab.apiserver.store import Json
 from ebpf_lb.lab.apiserver.strategies.base import Strategy
 from ebpf_lb.lab.apiserver.validation import (
+    distinct,
     dns_label,
     labels,
+    needs,
+    not_negative,
     one_of,
     port_name,
     port_number,
@@ -24,190 +30,156 @@ _MUTABLE = {
 }
 
 
-def default_pod_spec(spec: Json) -> None:
-    spec.setdefault("restartPolicy", "Always")
-    spec.setdefault("dnsPolicy", "ClusterFirst")
-    spec.setdefault("terminationGracePeriodSeconds", 30)
-    for container in spec.get("containers", ()):
-        for port in container.get("ports", ()):
-            port.setdefault("protocol", "TCP")
-            if spec.get("hostNetwork") and "containerPort" in port:
+def _same_as_host_port(field: str, spec: Json) -> list[FieldError]:
+    """On the node's network a port is the node's."""
+    if not spec.get("hostNetwork"):
+        return []
+    why = "must match `hostPort` when `hostNetwork` is true"
+    return [
+        bad_value(f"{field}.{place}.containerPort", port["containerPort"], why)
+        for place, port in find(spec, "containers[*].ports[*]")
+        if port.get("hostPort") != port.get("containerPort")
+    ]
+
+
+_POD_DEFAULTS = {
+    "restartPolicy": "Always",
+    "dnsPolicy": "ClusterFirst",
+    "terminationGracePeriodSeconds": 30,
+    "containers[*].ports[*].protocol": "TCP",
+}
+_POD_RULES = {
+    "": (needs("containers"), _same_as_host_port),
+    ".containers": distinct("name", at="name"),
+    ".containers[*]": needs("name", "image"),
+    ".containers[*].name": dns_label,
+    ".containers[*].ports": distinct("name", at="name"),
+    ".containers[*].ports[*]": needs("containerPort"),
+    ".containers[*].ports[*].containerPort": port_number,
+    ".containers[*].ports[*].protocol": protocol,
+    ".containers[*].ports[*].name": port_name,
+    ".nodeSelector": labels,
+    ".terminationGracePeriodSeconds": not_negative,
+}
+
+
+def _pod_rules(place: str) -> dict[str, Any]:
+    return {place + path: checks for path, checks in _POD_RULES.items()}
+
+
+def _default_pod_spec(spec: Json) -> None:
+    set_defaults(spec, _POD_DEFAULTS)
+    if spec.get("hostNetwork"):
+        for _, port in find(spec, "containers[*].ports[*]"):
+            if "containerPort" in port:
                 port.setdefault("hostPort", port["containerPort"])
 
 
-def pod_spec_errors(spec: Json, field: str) -> list[FieldError]:
-    containers: list[Json] = spec.get("containers", [])
-    if not containers:
-        return [required(f"{field}.containers")]
-    errors = []
-    names: set[str] = set()
-    for index, container in enumerate(containers):
-        place = f"{field}.containers[{index}]"
-        name = container.get("name", "")
-        if not name:
-            errors.append(required(f"{place}.name"))
-        else:
-            errors += dns_label(f"{place}.name", name)
-            if name in names:
-                errors.append(duplicate(f"{place}.name", name))
-            names.add(name)
-        if not container.get("image"):
-            errors.append(required(f"{place}.image"))
-        errors += _container_port_errors(container, place, spec.get("hostNetwork", False))
-    errors += labels(f"{field}.nodeSelector", spec.get("nodeSelector", {}))
-    if grace_s := spec.get("terminationGracePeriodSeconds"):
-        errors += not_negative(f"{field}.terminationGracePeriodSeconds", grace_s)
-    return errors
-
-
-def _container_port_errors(container: Json, place: str, host_network: bool) -> list[FieldError]:
-    errors = []
-    names: set[str] = set()
-    for index, port in enumerate(container.get("ports", ())):
-        field = f"{place}.ports[{index}]"
-        if "containerPort" not in port:
-            errors.append(required(f"{field}.containerPort"))
-            continue
-        errors += port_number(f"{field}.containerPort", port["containerPort"])
-        errors += protocol(f"{field}.protocol", port["protocol"])
-        if host_network and port.get("hostPort") != port["containerPort"]:
-            errors.append(
-                bad_value(
-                    f"{field}.containerPort",
-                    port["containerPort"],
-                    "must match `hostPort` when `hostNetwork` is true",
-                )
-            )
-        if name := port.get("name"):
-            errors += port_name(f"{field}.name", name)
-            if name in names:
-                errors.append(duplicate(f"{field}.name", name))
-            names.add(name)
-    return errors
-
-
-def not_negative(field: str, value: int) -> list[FieldError]:
-    if value >= 0:
-        return []
-    return [bad_value(field, value, "must be greater than or equal to 0")]
-
-
 class PodStrategy(Strategy):
-    def prepare_create(self, new: Json) -> None:
-        new["status"] = {"phase": "Pending"}
+    first_status = {"phase": "Pending"}
+    rules = _pod_rules("spec")
 
     def default(self, new: Json, old: Json | None) -> None:
-        default_pod_spec(new.setdefault("spec", {}))
+        _default_pod_spec(new.setdefault("spec", {}))
 
     def validate(self, new: Json, old: Json | None) -> list[FieldError]:
-        errors = pod_spec_errors(new["spec"], "spec")
+        errors = super().validate(new, old)
         if old:
             before = {key: value for key, value in old["spec"].items() if key not in _MUTABLE}
             after = {key: value for key, value in new["spec"].items() if key not in _MUTABLE}
             if before != after:
-                errors.append(
-                    FieldError(
-                        "spec",
-                        "Forbidden",
-                        "pod updates may not change fields other than `spec.containers[*].image`",
-                    )
-                )
+                why = "pod updates may not change fields other than `spec.containers[*].image`"
+                errors.append(not_allowed("spec", why))
         return errors
 
 
 class _WorkloadStrategy(Strategy):
     """What Deployments and StatefulSets have in common."""
 
-    def prepare_create(self, new: Json) -> None:
-        new["status"] = {}
+    first_status = {}
+    defaults = {
+        "spec.replicas": 1,
+        "spec.revisionHistoryLimit": 10,
+        "spec.template.spec": {},
+    }
+    rules = {
+        "spec.replicas": not_negative,
+        "spec.selector.matchLabels": labels,
+        "spec.selector.matchExpressions[*].operator": one_of(
+            "DoesNotExist", "Exists", "In", "NotIn"
+        ),
+        "spec.template.metadata.labels": labels,
+        **_pod_rules("spec.template.spec"),
+    }
+    immutable = ("spec.selector",)
 
     def default(self, new: Json, old: Json | None) -> None:
-        spec = new.setdefault("spec", {})
-        spec.setdefault("replicas", 1)
-        spec.setdefault("revisionHistoryLimit", 10)
-        default_pod_spec(spec.setdefault("template", {}).setdefault("spec", {}))
+        super().default(new, old)
+        _default_pod_spec(new["spec"]["template"]["spec"])
 
     def validate(self, new: Json, old: Json | None) -> list[FieldError]:
-        spec = new["spec"]
-        errors = not_negative("spec.replicas", spec["replicas"])
-        selector = spec.get("selector", {})
+        errors = super().validate(new, old)
+        selector = new["spec"].get("selector", {})
         if not selector.get("matchLabels") and not selector.get("matchExpressions"):
             errors.append(required("spec.selector"))
-            return errors
-        errors += labels("spec.selector.matchLabels", selector.get("matchLabels", {}))
-        for index, term in enumerate(selector.get("matchExpressions", ())):
-            field = f"spec.selector.matchExpressions[{index}].operator"
-            operators = ("DoesNotExist", "Exists", "In", "NotIn")
-            errors += one_of(field, term.get("operator", ""), operators)
-        if not errors:
-            pod_labels = spec["template"].get("metadata", {}).get("labels", {})
+        elif not errors:
+            field = "spec.template.metadata.labels"
+            pod_labels = value(new, field, {})
             if not label_selector(selector)(pod_labels):
-                errors.append(
-                    bad_value(
-                        "spec.template.metadata.labels",
-                        pod_labels,
-                        "`selector` does not match template `labels`",
-                    )
-                )
-            errors += labels("spec.template.metadata.labels", pod_labels)
-        errors += pod_spec_errors(spec["template"]["spec"], "spec.template.spec")
-        if old and selector != old["spec"].get("selector"):
-            errors.append(bad_value("spec.selector", selector, "field is immutable"))
+                why = "`selector` does not match template `labels`"
+                errors.append(bad_value(field, pod_labels, why))
         return errors
+
+
+def _number_or_percentage(field: str, value: int | str) -> list[FieldError]:
+    if isinstance(value, int):
+        return not_negative(field, value)
+    if value.removesuffix("%").isdigit():
+        return []
+    return [bad_value(field, value, "must be an integer or a percentage (e.g '5%')")]
+
+
+def _some_progress(field: str, rolling: Json) -> list[FieldError]:
+    if any(str(number).rstrip("%") != "0" for number in rolling.values()):
+        return []
+    why = "may not be 0 when `maxSurge` is 0"
+    return [bad_value(f"{field}.maxUnavailable", rolling.get("maxUnavailable"), why)]
 
 
 class DeploymentStrategy(_WorkloadStrategy):
+    defaults = {
+        **_WorkloadStrategy.defaults,
+        "spec.strategy.type": "RollingUpdate",
+        "spec.progressDeadlineSeconds": 600,
+    }
+    rules = {
+        **_WorkloadStrategy.rules,
+        "spec.strategy.type": one_of("Recreate", "RollingUpdate"),
+        "spec.strategy.rollingUpdate": _some_progress,
+        "spec.strategy.rollingUpdate.maxSurge": _number_or_percentage,
+        "spec.strategy.rollingUpdate.maxUnavailable": _number_or_percentage,
+    }
+
     def default(self, new: Json, old: Json | None) -> None:
         super().default(new, old)
-        strategy = new["spec"].setdefault("strategy", {})
-        if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
-            rolling = strategy.setdefault("rollingUpdate", {})
-            rolling.setdefault("maxSurge", "25%")
-            rolling.setdefault("maxUnavailable", "25%")
-        new["spec"].setdefault("progressDeadlineSeconds", 600)
-
-    def validate(self, new: Json, old: Json | None) -> list[FieldError]:
-        strategy = new["spec"]["strategy"]
-        errors = super().validate(new, old)
-        errors += one_of("spec.strategy.type", strategy["type"], ("Recreate", "RollingUpdate"))
-        rolling = strategy.get("rollingUpdate", {})
-        for name, value in rolling.items():
-            field = f"spec.strategy.rollingUpdate.{name}"
-            if isinstance(value, str) and not value.removesuffix("%").isdigit():
-                errors.append(
-                    bad_value(field, value, "must be an integer or a percentage (e.g '5%')")
-                )
-            elif isinstance(value, int):
-                errors += not_negative(field, value)
-        if rolling and all(str(value).rstrip("%") == "0" for value in rolling.values()):
-            errors.append(
-                bad_value(
-                    "spec.strategy.rollingUpdate.maxUnavailable",
-                    rolling["maxUnavailable"],
-                    "may not be 0 when `maxSurge` is 0",
-                )
-            )
-        return errors
+        if new["spec"]["strategy"]["type"] == "RollingUpdate":
+            rolling = "spec.strategy.rollingUpdate"
+            set_defaults(new, {f"{rolling}.maxSurge": "25%", f"{rolling}.maxUnavailable": "25%"})
 
 
 class StatefulSetStrategy(_WorkloadStrategy):
+    defaults = {
+        **_WorkloadStrategy.defaults,
+        "spec.podManagementPolicy": "OrderedReady",
+        "spec.updateStrategy.type": "RollingUpdate",
+    }
+    rules = {
+        **_WorkloadStrategy.rules,
+        "spec.podManagementPolicy": one_of("OrderedReady", "Parallel"),
+        "spec.updateStrategy.type": one_of("OnDelete", "RollingUpdate"),
+    }
+
     def default(self, new: Json, old: Json | None) -> None:
         super().default(new, old)
-        spec = new["spec"]
-        spec.setdefault("podManagementPolicy", "OrderedReady")
-        update = spec.setdefault("updateStrategy", {})
-        if update.setdefault("type", "RollingUpdate") == "RollingUpdate":
-            update.setdefault("rollingUpdate", {}).setdefault("partition", 0)
-
-    def validate(self, new: Json, old: Json | None) -> list[FieldError]:
-        spec = new["spec"]
-        errors = super().validate(new, old)
-        errors += one_of(
-            "spec.podManagementPolicy", spec["podManagementPolicy"], ("OrderedReady", "Parallel")
-        )
-        errors += one_of(
-            "spec.updateStrategy.type",
-            spec["updateStrategy"]["type"],
-            ("OnDelete", "RollingUpdate"),
-        )
-        return errors
+        if new["spec"]["updateStrategy"]["type"] == "RollingUpdate":
+            set_defaults(new, {"spec.updateStrategy.rollingUpdate.partition": 0})

@@ -27,7 +27,8 @@ def read(tmp_path: Path) -> Any:
         if text is not None:
             file = tmp_path / "config.yaml"
             file.write_text(text)
-        return load(flags, environment or {}, file, host_name=lambda: "Node-A", mounts=mounts)
+        found = load(flags, environment or {}, file, host_name=lambda: "Node-A", mounts=mounts)
+        return found.config, found.warnings
 
     return call
 

@@ -179,3 +179,31 @@ def test_the_metric_counts_uplinks_by_mode() -> None:
         [metric] = XdpCollector(source).collect()
         assert metric.name == "ebpf_lb_xdp_interfaces"
         assert {one.labels["mode"]: one.value for one in metric.samples} == expected
+
+
+@pytest.mark.parametrize("mode", ["native", "generic", "auto", "off"])
+def test_the_port_of_a_bridge_has_none_and_is_told(mode: str) -> None:
+    """A host of virtual machines: eth0 becomes a port of the bridge that has the address."""
+    agent = node(mode)
+    bridge = Link(10, "br0", "bridge", 0, False)
+    port = replace(ETH0, master=10)
+    network = Facts(
+        {**ALL.links, 10: bridge, 2: port},
+        tuple(replace(one, index=10) if one.index == 2 else one for one in ALL.addresses),
+        frozenset({(Family.IPV4, 10)}),
+    )
+    agent.writer.calls.clear()
+    agent.tell(NetworkChanged(network))
+    assert "eth0" in agent.loop.status()["uplinks"] and 2 not in agent.xdp.on
+    status = agent.loop.status()
+    if mode == "off":
+        assert "eth0" not in status["xdp"]["interfaces"]
+        return
+    assert status["xdp"]["interfaces"]["eth0"]["mode"] == "tc"
+    reason = status["xdp"]["interfaces"]["eth0"]["reason"]
+    assert reason.startswith("eth0 is a port of the bridge ")
+    assert (reason in status["interfaceProblems"]) == (mode != "auto")
+    (line,) = agent.log.of("no XDP here, TC does it all")[-1:]
+    assert line["interface"] == "eth0" and line["reason"] == reason
+    agent.tell(NetworkChanged(ALL))
+    assert agent.xdp.on[2] == ("generic" if mode == "generic" else "native")

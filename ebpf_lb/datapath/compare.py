@@ -1,0 +1,189 @@
+"""What the maps hold of a Service port, against what is planned: entry by entry, by reading alone.
+
+Nothing that a writer remembers is believed here. Where consistent hashing spreads connections, the
+set's members are compared and not each slot: which slot is whose follows from them.
+"""
+
+import math
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+
+from ebpf_lb.datapath import clock
+from ebpf_lb.datapath.libbpf import Map
+from ebpf_lb.datapath.reader import View
+from ebpf_lb.datapath.writer.filter import filter_bit
+from ebpf_lb.datapath.writer.names import format_name
+from ebpf_lb.errors import UserError
+from ebpf_lb.model.values import Family, format_address, format_endpoint
+from ebpf_lb.plan.forwarding import (
+    Backend,
+    Forwarding,
+    FrontendFlag,
+    FrontendKind,
+    ServicePortName,
+    Table,
+)
+from ebpf_lb.plan.node import LOOPBACK
+
+_INDEX = struct.Struct("=I")
+_CONSISTENT = int(FrontendFlag.CONSISTENT)  # comes a minute late
+_BYTE = 8
+
+
+class Comparison:
+    """One family's pinned maps. `close` it."""
+
+    def __init__(self, view: View) -> None:
+        """UserError: a map is missing."""
+        self.family: Family = view.family
+        self._view = view
+        layout = view.layout
+        key, frontend = layout.struct("frontend_key"), layout.struct("frontend")
+        self._pack_key = key.raw("address", "port", "protocol").pack
+        self._frontend = frontend.raw("service_id", "kind", "flags").unpack
+        self._backend = layout.struct("backend").raw("address", "port", "service_id", "flags")
+        self._service = layout.struct("service").unpack
+        self._range = layout.struct("source_range_key")
+        self._unserved = layout.enum("frontend_kind")["FRONTEND_UNSERVED"]
+        self._localhost = bytes([layout.defines["FRONTEND_PAD_LOCALHOST"]])
+        self._has_any = layout.enum("service_flag")["SERVICE_HAS_ANY"]
+        flags = layout.enum("backend_flag")
+        self._in_set = {
+            "cluster": flags["BACKEND_IN_CLUSTER_SET"],
+            "local": flags["BACKEND_IN_LOCAL_SET"],
+        }
+        self._ticks_per_second = clock.ticks_per_second()
+        self._maps: dict[str, Map] = {}
+
+    def close(self) -> None:
+        for one in self._maps.values():
+            one.close()
+
+    def ids(self) -> dict[ServicePortName, int]:
+        """Of all Service ports that have a name in the maps."""
+        from ebpf_lb.datapath.writer.names import parse_name
+
+        found = {}
+        for number, value in self._view.rows("names"):
+            try:
+                found[parse_name(value.text)] = number
+            except ValueError:
+                continue
+        return found
+
+    def frontend_counts(self) -> Counter[int]:
+        """How many frontends there are by the id of the Service port that has them; 0: entries for
+        ClusterIPs' other ports."""
+        unpack = self._frontend
+        return Counter(unpack(value)[0] for _, value in self._map("frontends").items())
+
+    def differences(self, number: int | None, wanted: Forwarding) -> list[str]:
+        """Sentences about a Service port, whose id in the maps is `number`."""
+        return list(self._differences(number, wanted))
+
+    def _differences(self, number: int | None, wanted: Forwarding) -> Iterator[str]:
+        name = None if number is None else self._map("names").lookup(_INDEX.pack(number))
+        unpack = self._view.layout.struct("service_name").unpack
+        if number is None or name is None or unpack(name).text != format_name(wanted.name):
+            yield "it is not in the maps"
+            return
+        yield from self._frontends(number, wanted)
+        value = self._service(self._map("services").lookup(_INDEX.pack(number)) or b"")
+        timeout = math.ceil(wanted.affinity_timeout_s * self._ticks_per_second)
+        if value.affinity_timeout != timeout:
+            yield "its session affinity lasts for another time"
+        if bool(value.flags & self._has_any) != wanted.has_any:
+            yield "whether it has any endpoint is not as it should be"
+        yield from self._set("cluster", number, value.cluster, wanted.cluster, wanted.cluster_table)
+        yield from self._set("local", number, value.local, wanted.local, wanted.local_table)
+        yield from self._source_ranges(number, wanted)
+
+    def _frontends(self, number: int, wanted: Forwarding) -> Iterator[str]:
+        lookup, seen = self._map("frontends").lookup, set()
+        for address, port, kind, flags in wanted.frontends:
+            key = self.key(address, port, wanted.name.protocol)
+            if key in seen:
+                continue  # one address of two kinds: the first counts
+            seen.add(key)
+            where, value = format_endpoint(address, port), lookup(key)
+            if value is None:
+                yield f"{where} is missing"
+            else:
+                owner, held, bits = self._frontend(value)
+                if owner != number:
+                    yield f"{where} leads to {self._view.service(owner) or 'nothing'}"
+                elif (held, bits & ~_CONSISTENT) != (kind, flags & ~_CONSISTENT):
+                    yield f"{where} has another kind, or another policy"
+            if not self._in_filter(address):
+                yield f"{format_address(address)} is not in the filter of Services' addresses"
+            if kind is FrontendKind.CLUSTER_IP and address not in LOOPBACK:
+                others = lookup(self.key(address, 0, 0))
+                if others is None or self._frontend(others)[1] != self._unserved:
+                    yield f"the other ports of {format_address(address)} are not refused"
+
+    def key(self, address: bytes, port: int, protocol: int) -> bytes:
+        """A frontend's."""
+        key = self._pack_key(address, port.to_bytes(2), protocol)
+        return key[:-1] + self._localhost if address in LOOPBACK else key
+
+    def _in_filter(self, address: bytes) -> bool:
+        table = self._map("vip_filter")
+        index, bit = filter_bit(address, table.max_entries)
+        word = int.from_bytes(table.lookup(_INDEX.pack(index)) or b"", "little")
+        return bool(word >> bit & 1)
+
+    def _set(
+        self, which: str, number: int, word: int, wanted: tuple[Backend, ...], table: Table | None
+    ) -> Iterator[str]:
+        held = self._members(number, word, self._in_set[which])
+        if held is None:
+            yield f"its {which} set names backends that are not its own"
+            return
+        planned = {(one.address, one.port) for one in wanted}
+        for sentence, ends in (("is missing in", planned - held.keys()),
+                               ("should not be in", held.keys() - planned)):  # fmt: skip
+            for address, port in islice(sorted(ends), 3):
+                yield f"{format_endpoint(address, port)} {sentence} its {which} set"
+        if table is None and planned == held.keys() and max(held.values(), default=1) > 1:
+            yield f"its {which} set has one backend several times"
+
+    def _members(self, number: int, word: int, flag: int) -> Counter[tuple[bytes, int]] | None:
+        """The backends of a region of `slots`, and how many slots each has; None if it leads
+        elsewhere."""
+        slots, base, size = self._map("slots"), word & 0xFFFFFFFF, word >> 32
+        if base + size > slots.max_entries:
+            return None
+        ids = Counter(_INDEX.iter_unpack(slots.slice(base, size))) if size else Counter()
+        found: Counter[tuple[bytes, int]] = Counter()
+        lookup = self._map("backends").lookup
+        for (one,), times in ids.items():
+            value = lookup(_INDEX.pack(one))
+            if not one or value is None:
+                return None
+            address, port, owner, flags = self._backend.unpack(value)
+            if owner != number or not flags & flag:
+                return None
+            found[address, int.from_bytes(port)] += times
+        return found
+
+    def _source_ranges(self, number: int, wanted: Forwarding) -> Iterator[str]:
+        layout = self._range
+        before = _BYTE * (layout.offset("address") - layout.offset("service_id"))
+        for network in wanted.source_ranges:
+            key = layout.pack(
+                prefix_length=before + network.prefix_length,
+                service_id=number,
+                address=network.address,
+            )
+            if self._map("source_ranges").lookup(key) is None:
+                yield f"its source range {network} is missing"
+
+    def _map(self, name: str) -> Map:
+        if name not in self._maps:
+            opened = self._view.open(name, read_only=True)
+            if opened is None:
+                raise UserError(f"The map {name} is not pinned any more: restart the agent.")
+            self._maps[name] = opened
+        return self._maps[name]

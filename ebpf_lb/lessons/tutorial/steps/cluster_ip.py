@@ -1,0 +1,70 @@
+"""Step 2: an address that nobody has."""
+
+from ebpf_lb.lab.names import PODS
+from ebpf_lb.lessons.demo import manifest
+from ebpf_lb.lessons.tutorial import iptables
+from ebpf_lb.lessons.tutorial.stage import Stage
+
+TITLE = "ClusterIP: an address that no machine has"
+TEXT = (
+    "A connection to the ClusterIP goes to one of the pods, each time to another by chance, but "
+    "nothing has the address itself, so nobody answers a ping to it. kube-proxy writes a list of "
+    "rules for this, which a packet goes through one after the other; here it is three look-ups in "
+    "hash tables, however many Services there are."
+)
+_ALGORITHM = "ebpf-lb.io/algorithm"
+_TIMES = 60
+
+
+def act(stage: Stage) -> None:
+    stage.apply(manifest().read_text())
+    pods = stage.ready_pods(3)
+    address = stage.service_address("hostnames")
+    url = stage.url(address)
+    stage.served_by(pods[0], url, pods)
+
+    stage.say("\nThree times the same request:")
+    for _ in range(3):
+        stage.run(pods[0], "curl", "-sg", "-w", "\\n", url)
+    counts = stage.count(pods[0], url, _TIMES)
+    stage.check(set(counts) == set(pods), "not every pod answered")
+
+    stage.say("\nThe address is a destination of connections only:")
+    ping = stage.run(pods[0], "ping", "-c", "1", "-W", "1", address)
+    stage.check(" 0 received" in ping or "100% packet loss" in ping, "somebody answers the ping")
+
+    _compare(stage, address, pods)
+    _algorithms(stage, url, pods)
+
+
+def _compare(stage: Stage, address: str, pods: list[str]) -> None:
+    addresses = [stage.get("pods", name)["status"]["podIP"] for name in pods]
+    endpoints = [f"{each}:9376" for each in addresses]
+    if ":" not in address:  # the names of ip6tables' rules are the same, their form is not
+        stage.say("\nWhat kube-proxy would write for this Service (computed, not in this lab):")
+        name = f"{stage.namespace}/hostnames"
+        rules = iptables.rules(name, address, 80, "TCP", endpoints, str(PODS.ipv4))
+        stage.show("\n".join(rules))
+    stage.say("\nWhat the kernel's maps hold for it on node1:")
+    dump = stage.run("node1", "ebpf-lb", "maps", "dump", "frontends", "backends", quiet=True)
+    wanted = [address, *addresses]
+    lines = [line for line in dump.splitlines() if any(each in line.split() or each in line
+                                                       for each in wanted)]  # fmt: skip
+    stage.say("  $ ebpf-lb lab exec node1 -- ebpf-lb maps dump frontends backends")
+    stage.show("\n".join(lines))
+    for each in wanted:
+        stage.check(any(each in line for line in lines), f"{each} is not in node1's maps")
+
+
+def _algorithms(stage: Stage, url: str, pods: list[str]) -> None:
+    stage.say(
+        "\nIPVS brought kube-proxy a hash table instead of a list, and schedulers to choose from. "
+        "Here a\nService chooses by the annotation " + _ALGORITHM + ":"
+    )
+    for algorithm in ("random", "maglev"):
+        change = {"metadata": {"annotations": {_ALGORITHM: algorithm}}}
+        stage.lab.client.patch(f"/api/v1/namespaces/{stage.namespace}/services/hostnames", change)
+        stage.say(f"  {_ALGORITHM}: {algorithm}")
+        stage.served_by(pods[0], url, pods)
+        counts = stage.count(pods[0], url, _TIMES)
+        stage.check(set(counts) == set(pods), f"not every pod answered with {algorithm}")

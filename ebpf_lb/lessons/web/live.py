@@ -1,0 +1,122 @@
+"""The lab as it is, and every change of it.
+
+A thread for each kind of object follows the API server, one more asks the nodes, since nobody tells
+when an agent ends. The page's requests wait for changes in asyncio's loop."""
+
+import asyncio
+import functools
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ebpf_lb.errors import UserError
+from ebpf_lb.lab.apiserver.kinds import DEPLOYMENT, ENDPOINT_SLICE, NODE, POD, SERVICE, Kind
+from ebpf_lb.lab.cluster import Lab
+from ebpf_lb.lab.names import client_interfaces, clients
+from ebpf_lb.lab.objects.follow import follow
+from ebpf_lb.lab.state import State
+from ebpf_lb.lab.status import agent_state
+from ebpf_lb.lessons.web import routes, scene
+
+Json = dict[str, Any]
+_KINDS = (NODE, POD, SERVICE, ENDPOINT_SLICE, DEPLOYMENT)
+_LOOK_AT_NODES_EVERY_S = 2.0
+_TOGETHER_S = 0.05  # what changes within this is one change
+
+
+class Live:
+    """Raises NotUpError where there is no lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        options = lab.options
+        self._clients = {
+            "client" if number == 1 else name: [
+                str(interface.ip) for interface in client_interfaces(number, options.families)
+            ]
+            for number, name in enumerate(clients(options), start=1)
+        }
+        self._objects: dict[Kind, dict[str, Json]] = {}  # kind -> uid -> object
+        self._nodes: dict[str, scene.NodeState] = {}
+        self._lock = threading.Lock()
+        self._changed = asyncio.Event()
+        self.gone = asyncio.Event()
+        """The lab is no longer there."""
+
+    def start(self) -> None:
+        """From within the loop that will ask for scenes."""
+        self._loop = asyncio.get_running_loop()
+        # its complaints while a lab is taken down concern nobody
+        logging.getLogger(follow.__module__).setLevel(logging.ERROR)
+        for kind in _KINDS:
+            put = functools.partial(self._put, kind)
+            arguments = (self._lab.client, kind.collection_path(None), put)
+            threading.Thread(target=follow, args=arguments, daemon=True).start()
+        threading.Thread(target=self._look_at_nodes, daemon=True).start()
+
+    async def scenes(self) -> AsyncIterator[Json]:
+        """The present one as soon as all is known, and then each that differs from the last."""
+        last: Json | None = None
+        while not self.gone.is_set():
+            changed = self._changed
+            present = self._scene()
+            if present is not None and present != last:
+                last = present
+                yield present
+            await changed.wait()
+            await asyncio.sleep(_TOGETHER_S)
+
+    def look(self) -> None:
+        """Asks the nodes at once. Raises NotUpError."""
+        kept = State.load(self._lab.names)
+        found = {
+            node.name: scene.NodeState(agent_state(kept, node), routes.broken(self._lab, node))
+            for node in self._lab.nodes()
+        }
+        with self._lock:
+            self._nodes = found
+        self._tell()
+
+    def _scene(self) -> Json | None:
+        with self._lock:
+            if len(self._objects) < len(_KINDS) or not self._nodes:
+                return None
+            objects = {kind.plural: list(all_.values()) for kind, all_ in self._objects.items()}
+            return scene.draw(self._lab.name, self._clients, self._nodes, objects)
+
+    # --- in threads of their own
+
+    def _put(self, kind: Kind, news: list[Json] | Json) -> None:
+        with self._lock:
+            if isinstance(news, list):
+                self._objects[kind] = {each["metadata"]["uid"]: each for each in news}
+            elif news["type"] == "DELETED":
+                self._objects[kind].pop(news["object"]["metadata"]["uid"], None)
+            else:
+                self._objects[kind][news["object"]["metadata"]["uid"]] = news["object"]
+        self._tell()
+
+    def _look_at_nodes(self) -> None:
+        while True:
+            try:
+                self.look()
+            except (UserError, OSError):
+                if not self._lab.running:
+                    self._in_loop(self.gone.set)
+                    self._tell()
+                    return
+            time.sleep(_LOOK_AT_NODES_EVERY_S)
+
+    def _tell(self) -> None:
+        self._in_loop(self._wake)
+
+    def _wake(self) -> None:
+        """Whoever waits is woken; whoever asks from now on waits for the next change."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _in_loop(self, call: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call)

@@ -1,0 +1,89 @@
+"""One real request of a click: captured, its way told as data for the page and as a drawing."""
+
+import ipaddress
+from typing import Any
+
+from ebpf_lb.lab.cluster import Lab
+from ebpf_lb.lessons.scenarios import record, svg, way, words
+from ebpf_lb.lessons.scenarios.catalog import Scenario
+from ebpf_lb.lessons.scenarios.frames import Endpoint
+from ebpf_lb.lessons.scenarios.way import Change, Story, Way
+from ebpf_lb.lessons.web.actions import BadRequestError, number, word
+
+Json = dict[str, Any]
+_PROTOCOLS = ("TCP", "UDP")
+
+
+def send(lab: Lab, asked: Json) -> Json:
+    """Sends the request and tells what every machine saw. Raises UserError."""
+    question = read(asked)
+    lab.place(question.client)  # says who is not there
+    story = way.tell(record.record(lab, question))
+    return tell(story, word(asked, "service"))
+
+
+def read(asked: Json) -> record.Question:
+    protocol = word(asked, "protocol")
+    if protocol not in _PROTOCOLS:
+        raise BadRequestError(f"protocol must be {' or '.join(_PROTOCOLS)}")
+    try:
+        address = str(ipaddress.ip_address(word(asked, "address")))
+    except ValueError:
+        raise BadRequestError("address must be an IP address") from None
+    target = Endpoint(address, number(asked, "port", 65535))
+    return record.Question(word(asked, "client"), target, protocol, "hostname")
+
+
+def tell(story: Story, service: str) -> Json:
+    connection = story.connection
+    title = f"{connection.machine} asks {service}"
+    # the drawing knows lessons, of which it needs the titles
+    headings = Scenario(
+        "request", title, "", connection.machine, service, "clusterIP", connection.outcome
+    )
+    return {
+        "title": title,
+        "client": connection.machine,
+        "asked": str(connection.asked),
+        "outcome": words.outcome(story),
+        "answered": connection.outcome == "answered",
+        "backend": story.backend,
+        "ways": [_way(story, each) for each in (story.first, story.answer) if each],
+        "remarks": words.remarks(story),
+        "drawing": svg.render(headings, story),
+    }
+
+
+def _way(story: Story, told: Way) -> Json:
+    return {
+        "towards": told.towards_service,
+        "heading": words.heading(told),
+        "end": words.end(story, told),
+        "taps": [
+            {
+                "machine": tap.machine,
+                "interface": words.interface(story, tap),
+                "outgoing": tap.outgoing,
+                "source": str(tap.packet.source),
+                "destination": str(tap.packet.destination),
+                "tunnel": str(tap.packet.tunnel or ""),
+                "rewritings": [
+                    _rewriting(told, change)
+                    # in the order of the hooks: destinations where a packet comes in, then sources
+                    for change in reversed(words.rewritings(story, told, number))
+                ],
+            }
+            for number, tap in enumerate(told.taps)
+        ],
+    }
+
+
+def _rewriting(told: Way, change: Change) -> Json:
+    """The answer's source is what the request's destination was, and the other way round."""
+    name = "DNAT" if (change.field == "destination") == told.towards_service else "SNAT"
+    return {
+        "name": name if told.towards_service else f"{name} undone",
+        "field": change.field,
+        "before": str(change.before),
+        "after": str(change.after),
+    }

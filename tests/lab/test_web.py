@@ -1,0 +1,239 @@
+"""`ebpf-lb lab web`, looked at by a real browser: what it shows of the tests' lab, what a click
+does there, and whom it refuses."""
+
+import http.client
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+from xml.etree import ElementTree
+
+import pytest
+
+from ebpf_lb.lab.cluster import Lab
+from tests.capabilities import BROWSER, LAB, needs
+from tests.lab.conftest import EBPF_LB, Room
+from tests.lab.test_outside import until
+from tests.support.browser import Browser, Page
+from tests.support.manifests import deployment, service
+
+pytestmark = needs(*LAB, BROWSER)
+
+
+@dataclass(frozen=True)
+class Server:
+    """The command while it runs."""
+
+    url: str
+
+    def ask(self, path: str, body: object = None, **headers: str) -> tuple[int, str]:
+        """headers: with _ for -; an empty one is left out. Default: those of the page itself."""
+        link = urlsplit(self.url)
+        given = {"Authorization": f"Bearer {link.fragment}"}
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        connection = http.client.HTTPConnection(link.netloc, timeout=60)
+        method, content = ("GET", None) if body is None else ("POST", json.dumps(body))
+        wanted = {name: value for name, value in given.items() if value}
+        connection.request(method, path, content, wanted)
+        response = connection.getresponse()
+        answer = response.status, response.read().decode()
+        connection.close()
+        return answer
+
+
+@pytest.fixture(scope="module")
+def server(lab: Lab) -> Iterator[Server]:
+    process = subprocess.Popen(
+        [EBPF_LB, "lab", "web", "--name", lab.name, "--port", "0"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:\d+/#\S+", process.stdout.readline())
+        assert found is not None
+        yield Server(found[0])
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def page(server: Server, shared_room: Room) -> Iterator[Page]:
+    """Of Service `web`, whose pods are on node1."""
+    shared_room.apply(
+        deployment("web", node="node1"),
+        service("web", type="NodePort", ipFamilyPolicy="PreferDualStack"),
+    )
+    with Browser() as browser:
+        opened = browser.open(server.url)
+        opened.choose("#service", f"{shared_room.namespace}/web")
+        yield opened
+        assert opened.errors == []
+
+
+@pytest.fixture
+def pods(page: Page, shared_room: Room) -> str:
+    """What selects the room's pods in the drawing."""
+    return f'[data-pod^="{shared_room.namespace}/web"]'
+
+
+def rewritings(page: Page, way: str) -> list[list[str]]:
+    items = f"[...document.querySelectorAll('#story .{way} li')]"
+    found: list[list[str]] = page.run(f"{items}.map(e => [e.dataset.rewriting, e.dataset.machine])")
+    return found
+
+
+@pytest.mark.parametrize("address", ["172.30.0.12:", "[fd30::c]:"], ids=["ipv4", "ipv6"])
+def test_a_cross_node_snat_is_captured_and_drawn(page: Page, lab: Lab, address: str) -> None:
+    page.choose("#client", "client")
+    page.choose("#target", f"NodePort of node2 {address}")
+    title = "document.querySelector('#story h2')?.textContent"
+
+    def answered() -> bool:
+        page.run("document.getElementById('story').replaceChildren()")
+        page.click("#send:not(:disabled)")
+        page.wait(f"{title} || !document.getElementById('error').hidden")
+        return bool(page.run("document.querySelector('#story .good') !== null"))
+
+    until(answered, "the NodePort does not answer")
+    assert rewritings(page, "request") == [["DNAT", "node2"], ["SNAT", "node2"]]
+    assert rewritings(page, "answer") == [["SNAT undone", "node2"], ["DNAT undone", "node2"]]
+    # drawn, too: by both nodes and the router to the pod, and as arrows from tap to tap
+    badges = "[...document.querySelectorAll('[data-badge]')].map(e => e.dataset.badge)"
+    assert page.run(badges) == ["DNAT + SNAT", "SNAT + DNAT undone"]
+    assert page.run("document.querySelectorAll('#map [data-story] path').length") == 2
+    page.click("#show-way")
+    drawn = page.wait("document.querySelector('#way:not([hidden]) > svg')?.textContent")
+    assert "node2 rewrites" in drawn and address in drawn
+    page.click("#show-map")
+
+
+def test_the_drawing_follows_a_deployment(page: Page, shared_room: Room, pods: str) -> None:
+    """Scaled by a click there, and by somebody else."""
+    ready = f"document.querySelectorAll('{pods}[data-state=ready]').length"
+    page.wait(f"{ready} === 1")
+    page.click('[data-deployment$="/web"] button[aria-label^="one pod more"]')
+    page.wait(f"{ready} === 2")
+    path = f"/apis/apps/v1/namespaces/{shared_room.namespace}/deployments/web/scale"
+    shared_room.lab.client.patch(path, {"spec": {"replicas": 1}})
+    page.wait(f"document.querySelectorAll('{pods}').length === 1")
+
+
+def test_a_pod_is_made_unready(page: Page, shared_room: Room, pods: str) -> None:
+    card = f'[data-service="{shared_room.namespace}/web"]'
+    page.wait(f"document.querySelector('{card}').textContent.includes('1/1')")
+    page.click(pods)
+    page.click("#ready")
+    page.wait(f"document.querySelector('{pods}').dataset.state === 'not ready'")
+    page.wait(f"document.querySelector('{card}').textContent.includes('0/1')")
+    page.click("#ready")
+    page.wait(f"document.querySelector('{card}').textContent.includes('1/1')")
+
+
+def test_an_agent_is_stopped_and_started(page: Page, lab: Lab) -> None:
+    page.click('[data-node="node3"]')
+    try:
+        page.click("#agent")
+        page.wait("document.querySelector('[data-node=node3]').dataset.agent === 'none'")
+        assert lab.agent_process("node3") is None
+        page.click("#agent")
+        page.wait("document.querySelector('[data-node=node3]').dataset.agent === 'healthy'")
+    finally:
+        lab.start_agent("node3")
+        lab.wait_for_agents(only="node3")
+
+
+def test_a_route_is_broken_and_mended(page: Page, lab: Lab) -> None:
+    """The kernel says so, in both families."""
+    pods_of_node1 = ("10.244.1.1", "fd00:10:244:1::1")
+
+    def reached() -> list[bool]:
+        gets = [lab.exec("node3", ["ip", "route", "get", to]) for to in pods_of_node1]
+        return [done.returncode == 0 for done in gets]
+
+    page.click('[data-node="node3"]')
+    assert reached() == [True, True]
+    page.click('[data-route="node1"]')
+    page.wait("document.querySelector('[data-node=node3]').textContent.includes('no route to')")
+    broken = reached()
+    page.click('[data-route="node1"]')
+    page.wait("!document.querySelector('[data-node=node3]').textContent.includes('no route to')")
+    assert broken == [False, False]
+    assert reached() == [True, True]
+
+
+def test_pictures_are_saved(page: Page) -> None:
+    """Documents that stand by themselves."""
+    saved = """new Promise((done) => {
+        const made = URL.createObjectURL;
+        URL.createObjectURL = (blob) => {
+            if (blob.type !== TYPE) return made.call(URL, blob);
+            URL.createObjectURL = made;
+            new Response(blob).arrayBuffer().then((b) => done([...new Uint8Array(b)]));
+            return made.call(URL, blob);
+        };
+        document.querySelector(BUTTON).click();
+    })"""
+
+    def save(kind: str, button: str) -> bytes:
+        script = saved.replace("TYPE", f"'{kind}'").replace("BUTTON", f"'{button}'")
+        return bytes(page.run(script))
+
+    root = ElementTree.fromstring(save("image/svg+xml", "#save-svg"))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.get("width") and "node1" in "".join(root.itertext())
+    image = save("image/png", "#save-png")
+    assert image.startswith(b"\x89PNG") and len(image) > 10_000
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Origin": "http://evil.example"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Authorization": ""},
+    ],
+    ids=lambda headers: next(iter(headers)),
+)
+def test_other_sites_and_strangers_are_refused(server: Server, headers: dict[str, str]) -> None:
+    """Before anything is looked at: the Deployment is not there either."""
+    body = {"namespace": "default", "name": "nothing", "replicas": 1}
+    assert server.ask("/api/scale", body)[0] == 400
+    assert server.ask("/api/scale", body, **headers)[0] == 403
+    assert server.ask("/api/scenes", **headers)[0] == 403
+
+
+def test_nobody_else_may_show_the_page_or_add_to_it(server: Server) -> None:
+    link = urlsplit(server.url)
+    connection = http.client.HTTPConnection(link.netloc, timeout=60)
+    connection.request("GET", "/")
+    response = connection.getresponse()
+    policy = response.headers["Content-Security-Policy"]
+    connection.close()
+    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+
+
+def test_what_cannot_be_done_is_said_in_a_sentence(server: Server) -> None:
+    for path, body, sentence in (
+        ("route", {"node": "node1", "to": "node1", "works": False}, "its own pods"),
+        ("agent", {"node": "node9", "runs": False}, "node9"),
+        ("scale", {"namespace": "default", "name": "x", "replicas": -1}, "replicas must be"),
+        ("request", {"client": "nobody", "address": "::1", "port": 1, "protocol": "TCP",
+                     "service": "x"}, "no host or running pod"),
+        ("request", [], "must be a JSON object"),
+    ):  # fmt: skip
+        status, answer = server.ask(f"/api/{path}", body)
+        assert (status, sentence in json.loads(answer)["error"]) == (400, True), answer
+
+
+def test_a_port_that_is_taken_is_explained(server: Server, lab: Lab) -> None:
+    port = str(urlsplit(server.url).port)
+    done = subprocess.run(
+        [EBPF_LB, "lab", "web", "--name", lab.name, "--port", port],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"port {port} cannot be used" in done.stderr and "--port" in done.stderr
