@@ -132,8 +132,8 @@ class XdpUplinks:
             Served(
                 interface.name,
                 TC,
-                f"{interface.name} is a port of the bridge {bridge}, by which XDP cannot send: what "
-                "it sent on would go past the bridge's other ports and its table of addresses. "
+                f"{interface.name} is a port of the bridge {bridge}, by which XDP cannot send: "
+                "what it sent on would go past the bridge's other ports and its addresses. "
                 "For XDP, give the node's address to the network card itself.",
             ),
         )

@@ -20,7 +20,7 @@ def configz(config: Config) -> dict[str, Any]:
 
 
 def flagz(config: Config) -> str:
-    """The same by the names of flags, a line each."""
+    """The same by the names of flags, one line for each."""
     values = plain(config)
     values |= values.pop("dataPath")
     lines = [f"{_flag(key)}={json.dumps(value)}" for key, value in sorted(values.items())]
