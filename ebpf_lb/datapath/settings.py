@@ -6,6 +6,9 @@ compiled for it.
 
 from dataclasses import dataclass
 
+CHOSEN_ELSEWHERE = ("host_routing", "xdp", "xdp_generic")
+"""Fields that follow from keys of the agent's configuration of their own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

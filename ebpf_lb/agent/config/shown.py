@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Any
 
 from ebpf_lb.agent.config.keys import Config
-from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.datapath.settings import CHOSEN_ELSEWHERE, Settings
 from ebpf_lb.model.key import ObjectKey
 
 # How a file says that there is none.
@@ -36,7 +36,7 @@ def _fields(of: Config | Settings) -> list[tuple[str, Any]]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Settings):
         # what follows from another key is not to be said
-        return {in_file(name): one for name, one in _fields(value) if not name.startswith("xdp")}
+        return {in_file(name): one for name, one in _fields(value) if name not in CHOSEN_ELSEWHERE}
     if isinstance(value, ObjectKey):
         return str(value)
     if isinstance(value, tuple | list):

@@ -20,7 +20,7 @@ from ebpf_lb.agent.config.errors import ConfigError
 from ebpf_lb.agent.config.keys import Config
 from ebpf_lb.agent.config.kube_proxy import Said
 from ebpf_lb.datapath.clock import LONGEST_TIMEOUT_S
-from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.datapath.settings import CHOSEN_ELSEWHERE, Settings
 
 ENVIRONMENT_PREFIX = "EBPF_LB_"
 DATA_PATH_SECTION = "dataPath"
@@ -64,8 +64,8 @@ def keys() -> Iterator[Key]:
         if name != "settings":
             yield Key("", name, hint.__metadata__[0])
     for setting in fields(Settings):
-        if setting.name.startswith(("xdp", "host_routing")):
-            continue  # follows from ours
+        if setting.name in CHOSEN_ELSEWHERE:
+            continue
         if setting.name.endswith("_s"):
             yield Key(DATA_PATH_SECTION, setting.name, parsers.whole(1, LONGEST_TIMEOUT_S))
         else:
