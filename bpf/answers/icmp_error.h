@@ -249,7 +249,7 @@ INLINE int error_changes(const struct packet *turned, int hook, __u32 now, struc
 		destination->address = ref->flow->backend;
 		destination->port = ref->flow->backend_port;
 		destination->wanted = 1;
-		if (!source_on_entry(ref, from_node ? HOOK_FROM_NODE : hook, source))
+		if (!source_on_entry(ref, from_node, source))
 			return ERROR_NOBODYS;
 		return from_node && flow_source_id(ref->word) ? ERROR_FROM_NODE : ERROR_FORWARDED;
 	}
