@@ -2,8 +2,8 @@
 /*
  * A test run hands one and the same packet to a program over and over, translated already from the
  * second time on. So this program stands before the one that is measured: it writes the next flow's
- * addresses and ports (and a hop limit) into the packet and then calls it. Called before an empty program, it costs
- * the same, and the difference is what the measured program costs.
+ * addresses and ports, a hop limit and the node's MAC address into the packet and then calls it. Called before
+ * an empty program, it costs the same, and the difference is what the measured program costs.
  */
 
 #define FIRST_PORT 1024
@@ -62,6 +62,9 @@ int feeder(struct CONTEXT *ctx)
 	ports[6] = feed->at_12;
 	ports[8] = 0x5a5a; /* TCP's checksum, which would end up where XDP takes it for a partial one */
 	data[HOP_LIMIT] = 64;
+	((u16 *)data)[0] = MAC_0; /* as on the wire */
+	((u16 *)data)[1] = MAC_1;
+	((u16 *)data)[2] = MAC_2;
 	programs.call(ctx, feed->program);
 	return 2;
 }

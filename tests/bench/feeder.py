@@ -16,7 +16,7 @@ from ebpf_lb.datapath.libbpf import Map, Program
 from ebpf_lb.model.values import Family, parse_address
 from tests.datapath.kernel import LOOPBACK, tc_context, xdp_context
 from tests.datapath.pinned import SCHEDULER_CLASSIFIER, XDP, load_code
-from tests.support.packets import SCTP, SYN, TCP, UDP, Packet
+from tests.support.packets import GATEWAY_MAC, SCTP, SYN, TCP, UDP, Packet
 
 _FEED = struct.Struct("=5I16s16sHH")
 _XDP_HAS_FRAGMENTS = 1 << 5
@@ -78,6 +78,7 @@ class Feeder:
             "SOURCE": 14 + (12 if ipv4 else 8),
             "TRANSPORT": 14 + (20 if ipv4 else 40),
             "HOP_LIMIT": 14 + (8 if ipv4 else 7),
+            **{f"MAC_{n}": half for n, half in enumerate(struct.unpack("=3H", GATEWAY_MAC))},
             **({"XDP": 1} if xdp else {}),
         }
         includes = ["/usr/include", f"/usr/include/{os.uname().machine}-linux-gnu"]

@@ -19,7 +19,7 @@ from ebpf_lb.plan.forwarding import (
 )
 from tests.bench.feeder import ENDLESS, Feeder, Traffic
 from tests.datapath.kernel import NODE, Kernel
-from tests.support.packets import ACK, SCTP, SYN, TCP, UDP
+from tests.support.packets import ACK, GATEWAY_MAC, SCTP, SYN, TCP, UDP
 
 ESTABLISHED_NS, ESTABLISHED_MANY_NS, NEW_NS, FOREIGN_NS = 45, 170, 260, 25
 """docs/design.md, Budgets: TC. The second one for half a million flows."""
@@ -73,7 +73,7 @@ class World:
         self.kernel, self.family = kernel, kernel.family
         self.feeder = Feeder(self.family)
         self.uplinks = {xdp: Feeder(self.family, uplink, xdp=xdp) for xdp in (False, True)}
-        kernel.writer.set_interface(uplink, 0, 1)
+        kernel.writer.set_interface(uplink, 0, 1, GATEWAY_MAC)
         self.services = 0
         self.vip, self.backend = VIPS[self.family], BACKENDS[self.family]
         self.client, self.outside = CLIENTS[self.family], OUTSIDE[self.family]

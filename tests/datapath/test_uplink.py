@@ -17,7 +17,7 @@ import pytest
 
 from ebpf_lb.datapath.clock import ticks_per_second
 from ebpf_lb.datapath.writer.filter import filter_bit
-from ebpf_lb.model.values import Family, Protocol, parse_network
+from ebpf_lb.model.values import Family, Protocol, parse_address, parse_network
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.datapath.kernel import Kernel, Result
 from tests.datapath.node import (
@@ -230,6 +230,40 @@ def test_fragments_of_two_clients_keep_apart(hook: Hook, world: World) -> None:
         assert [packet.payload for packet in whole] == [packet.payload for packet in sent]
         ids |= {parse(frame).identification for frame in there[0]}
     assert len(ids) == 4
+
+
+def test_what_a_first_fragment_left_is_forgotten(hook: Hook, world: World) -> None:
+    """Half a minute later another datagram may have its identification."""
+    hook.kernel.service(
+        world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT, protocol=Protocol.UDP
+    )
+    whole = first(world, UDP).but(payload=bytes(2000), fragment=(0, True), identification=7)
+    head, tail = split(whole, 1400)
+    assert all(hook.through(each).packet.destination == world.remote_pod for each in (head, tail))
+    fragment, ago = hook.kernel.layout.struct("fragment"), int(31 * ticks_per_second())
+    with hook.kernel.open("fragments") as table:
+        for key, value in list(table.items()):
+            noted = fragment.unpack(value)
+            table.update(key, fragment.pack(**noted._asdict() | {"noted": noted.noted - ago}))
+    assert hook("uplink_ingress", tail).frame == tail
+
+
+@pytest.mark.rule("CO-16")
+def test_udp_leaves_from_an_address_that_the_node_has(hook: Hook, world: World) -> None:
+    """The one that it was masqueraded with is gone: the next tick's datagrams have another."""
+    hook.kernel.service(
+        world.node, 30080, [(world.remote_pod, 80)], kind=NODE_PORT, protocol=Protocol.UDP
+    )
+    sent, writer = first(world, UDP), hook.kernel.writer
+    assert hook.through(sent).packet.source == world.node
+    other = world.node[:-1] + "9"
+    writer.set_snat_source(2, parse_address(other))
+    writer.set_interface(hook.ifindex, 0, 2, mac(NODE_MAC))
+    writer.clear_snat_source(1)
+    time.sleep(PAUSE_S)
+    there = hook.through(sent).packet
+    assert (there.source, there.destination) == (other, world.remote_pod)
+    assert hook.through(there.reply()).packet.destination == world.client
 
 
 @pytest.mark.parametrize("identification", [0, 7])
