@@ -20,14 +20,14 @@ PACKAGES := python3-venv python3-bpfcc linux-libc-dev libbpf-dev iproute2 nftabl
 CLANG := clang-14
 CLANG_FORMAT := clang-format-14
 
-NEED_ROOT := demo demo-down test test-deep datapath lab cluster kernels budget bench bench-path
+NEED_ROOT := demo demo-down test test-deep datapath differential lab cluster kernels budget bench bench-path
 ifneq ($(filter $(NEED_ROOT),$(MAKECMDGOALS)),)
 ifneq ($(shell id -u),0)
 $(error network namespaces and eBPF need root: run `sudo make $(MAKECMDGOALS)`)
 endif
 endif
 
-.PHONY: help setup locks packages bpffs build demo demo-down test check docs unit datapath lab cluster bench clean
+.PHONY: help setup locks packages bpffs build demo demo-down test check docs unit datapath differential lab cluster bench clean
 .PHONY: list-packages kernels budget test-deep bench-path
 
 help: ## this list
@@ -106,19 +106,23 @@ demo-down: ## take the demo's lab down
 # Side by side: what computes, what loads programs, and what mostly waits for a lab. Each prints when it is
 # through, and all end before a failure counts.
 test: setup check ## everything but `make cluster`, `make kernels` and `make bench`
-	@$(MAKE) -j --output-sync=target unit datapath lab
+	@$(MAKE) -j --output-sync=target unit datapath differential lab
 
 SEED := $(shell echo $$((RANDOM * 32768 + RANDOM + 1)))
 test-deep: setup ## ten times as much of what chance brings: an hour; DEPTH=N, SEED=N
 	@echo "SEED=$(SEED) repeats it"
 	@EBPF_LB_TEST_DEPTH=$(or $(DEPTH),10) EBPF_LB_TEST_SEED=$(SEED) $(PYTEST) --timeout 7200 \
-	    tests/unit tests/oracle tests/datapath/test_properties.py tests/datapath/test_agreement.py
+	    tests/unit tests/oracle tests/datapath/test_properties.py tests/datapath/test_agreement.py \
+	    tests/differential/test_random.py
 
 unit: setup ## pure Python, and the API server's protocol: seconds, no root
 	@$(PYTEST) tests/unit tests/api tests/oracle tests/scenarios
 
 datapath: setup ## single packets through the loaded programs
 	@$(PYTEST) tests/datapath
+
+differential: setup ## the same scripts by us and by netfilter: what neighbours hear
+	@$(PYTEST) tests/differential
 
 # the page of `ebpf-lb lab web` is looked at by a browser, which nothing else needs
 lab test: PACKAGES += chromium-headless-shell fonts-dejavu-core

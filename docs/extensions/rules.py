@@ -18,7 +18,9 @@ NOT_HELD_YET = ROOT / "docs" / "not-held-yet.md"
 
 CODE = ("bpf", "ebpf_lb")
 # What `make test` runs: what only a cluster or another kernel would show may break unseen.
-TESTS = ("tests/unit", "tests/api", "tests/oracle", "tests/datapath", "tests/lab")
+TESTS = tuple(
+    f"tests/{part}" for part in ("unit", "api", "oracle", "datapath", "differential", "lab")
+)
 
 ID = r"[A-Z]{2}-\d+"
 DEFINITION = re.compile(rf"^(?:- |\| )\{{rule\}}`({ID})`(?:[^*]*?\*\*(.+?)\*\*)?", re.MULTILINE)

@@ -1,0 +1,97 @@
+"""The node with ebpf-lb: programs, writers and attachments as the agent has them, but no loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ebpf_lb.agent.config.keys import POD_INTERFACES
+from ebpf_lb.agent.network.attachments import Attachments, SourceNumbers
+from ebpf_lb.agent.network.interfaces import NodeNetwork
+from ebpf_lb.agent.network.roles import Patterns, view
+from ebpf_lb.agent.network.xdp import XdpUplinks
+from ebpf_lb.agent.programming.programmer import Programmer
+from ebpf_lb.datapath.attach.hooks import HookControl
+from ebpf_lb.datapath.attach.xdp import XdpControl
+from ebpf_lb.datapath.pins import Pins
+from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.lab import namespaces
+from ebpf_lb.model.key import ObjectKey
+from ebpf_lb.model.values import Family, parse_address, parse_network
+from ebpf_lb.plan.forwarding import Forwarding
+from tests.datapath.kernel import Kernel, loaded
+from tests.differential.wire import WORLD, Wire
+
+SETTINGS = Settings(flows=1024, services=1024, backends=4096, affinity=1024, fragments=64)
+
+
+class Log:
+    """What there is to say is not news here; what goes wrong is."""
+
+    def debug(self, event: str, **about: Any) -> None: ...
+
+    def info(self, event: str, **about: Any) -> None: ...
+
+    def warning(self, event: str, **about: Any) -> None:
+        raise AssertionError(f"{event}: {about}")
+
+    error = warning
+
+
+class Agent:
+    """One proxy of a node."""
+
+    def __init__(self, wire: Wire, root: Path) -> None:
+        self.kernels = {family: Kernel(root, family) for family in Family}
+        self._now = 1000.0
+        self._family = Family.IPV4
+        self._keys: frozenset[ObjectKey] = frozenset()
+        with namespaces.entered(wire.node.path):
+            network = NodeNetwork()
+            facts = network.facts
+            network.close()
+            hooks = HookControl(Pins(root))
+            for role in ("pod", "uplink", "loopback"):
+                hooks.use(Pins(root).current, role)
+            xdp = XdpUplinks(XdpControl(Pins(root)), "off", Log())
+        known = tuple(parse_address(WORLD[family].node) for family in Family)
+        networks = tuple(parse_network(WORLD[family].cluster_network) for family in Family)
+        attachments_view = view(facts, Patterns(POD_INTERFACES), known, networks)
+        writers = {family: kernel.writer for family, kernel in self.kernels.items()}
+        self._programmer = Programmer(writers, lambda: self._now, Log())
+        numbers = {family: SourceNumbers({}, lambda: self._now, 0) for family in writers}
+        attachments = Attachments(hooks, xdp, writers, numbers, Log())
+        with namespaces.entered(wire.node.path):
+            attachments.begin(attachments_view)
+        assert not attachments.failed, attachments.failed
+        for kernel in self.kernels.values():
+            assert not kernel.counters()
+
+    def begin(self, family: Family) -> None:
+        self._family = family
+        self._program(())
+        self.kernels[family].forget_flows()
+
+    def program(self, plan: Sequence[Forwarding]) -> None:
+        self._program(plan)
+        # what is looked at once in a tick is looked at by the next packet
+        self.kernels[self._family].age(0.1)
+
+    def _program(self, plan: Sequence[Forwarding]) -> None:
+        by_key: dict[ObjectKey, list[Forwarding]] = {}
+        for one in plan:
+            by_key.setdefault(ObjectKey(one.name.namespace, one.name.name), []).append(one)
+        for key in self._keys | by_key.keys():
+            self._programmer.program(key, by_key.get(key, ()))
+        self._keys = frozenset(by_key)
+        self._programmer.remove_unwanted()
+        self._now += 2
+        self._programmer.housekeeping()
+
+
+@contextmanager
+def agent(wire: Wire, name: str) -> Iterator[Agent]:
+    with loaded(f"peer-{name}", SETTINGS) as root:
+        yield Agent(wire, root)

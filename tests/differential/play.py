@@ -1,0 +1,215 @@
+"""Plays a script on a node: sends what its steps say, and tells what was heard of it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ebpf_lb.model.values import Family
+from ebpf_lb.plan.forwarding import Forwarding
+from tests.differential import cluster, netfilter
+from tests.differential.cluster import State
+from tests.differential.reading import Reader
+from tests.differential.script import (
+    BACKEND,
+    CLIENT,
+    Complain,
+    Endpoints,
+    Filter,
+    Forge,
+    Open,
+    Say,
+    Step,
+    Swap,
+)
+from tests.differential.wire import WORLD, Wire
+from tests.support.fragments import split
+from tests.support.packets import (
+    ACK,
+    FIN,
+    ICMP,
+    ICMPV6,
+    PSH,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    Packet,
+    parse,
+)  # fmt: skip
+
+_FLAGS = {
+    "SYN": SYN, "SYN-ACK": SYN | ACK, "ACK": ACK, "data": PSH | ACK, "FIN": FIN | ACK,
+    "RST": RST | ACK,
+}  # fmt: skip
+_TYPES = {
+    "too big": ((3, 4), (2, 0)), "port": ((3, 3), (1, 4)), "host": ((3, 1), (1, 3)),
+    "time": ((11, 0), (3, 0)),
+}  # fmt: skip
+COMPLAINTS = tuple(_TYPES)
+_FAR = 0x40000000
+_LARGE = 3000
+_FIRST_PORT = 20000
+
+
+class Proxy(Protocol):
+    def begin(self, family: Family) -> None:
+        """No packet has come yet, and there are no Services."""
+
+    def program(self, plan: Sequence[Forwarding]) -> None: ...
+
+
+@dataclass
+class Connection:
+    """next_: of each end, the next sequence number. heard: what each end has last been sent, and
+    where."""
+
+    place: str
+    protocol: int
+    source: str
+    source_port: int
+    destination: str
+    destination_port: int
+    first: dict[str, int]
+    next_: dict[str, int] = field(default_factory=dict)
+    heard: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+
+
+class Player:
+    """One node, by one proxy."""
+
+    def __init__(self, wire: Wire, proxy: Proxy, family: Family) -> None:
+        self._wire, self._proxy, self._family = wire, proxy, family
+        self._of = WORLD[family]
+        self._reader = Reader(family)
+        self._state = State()
+        self._connections: list[Connection] = []
+        self._filtered: frozenset[str] = frozenset()
+        self._steps = 0
+        proxy.begin(family)
+        netfilter.forget_connections(wire, family)
+        wire.drop(frozenset())
+        self._program()
+
+    def take(self, step: Step) -> list[str]:
+        """What the node's neighbours hear when this is done."""
+        self._steps += 1
+        match step:
+            case Endpoints(service, pods):
+                return self._become(self._state.with_endpoints(service, pods))
+            case Swap():
+                return self._become(self._state.but(swapped=not self._state.swapped))
+            case Filter(whose):
+                self._filtered ^= {self._of.of(whose)}
+                self._wire.drop(self._filtered)
+                return []
+            case Open():
+                return self._open(step)
+        if not self._connections:
+            return []
+        connection = self._connections[step.flow % len(self._connections)]
+        match step:
+            case Say():
+                return self._say(connection, step)
+            case Forge(_, end, segment):
+                packet = self._packet(connection, end, segment)
+                if packet is None or packet.protocol != TCP:
+                    return []
+                forged = packet.but(sequence=packet.sequence + _FAR & 0xFFFFFFFF)
+                return self._send(connection, end, [forged.frame()])
+            case Complain():
+                return self._complain(connection, step)
+        raise TypeError(step)
+
+    def _become(self, state: State) -> list[str]:
+        self._state = state
+        self._program()
+        return self._reader.lines(self._wire.quiet(), own_words=True)
+
+    def _open(self, step: Open) -> list[str]:
+        destination, port = cluster.address_of(self._family, step.target, self._state)
+        place = self._of.behind(step.client)
+        number = self._steps
+        source_port = step.port or _FIRST_PORT + number
+        self._reader.knows(source_port)
+        connection = Connection(
+            place, TCP if step.protocol == "TCP" else UDP,
+            self._of.of(step.client), source_port, destination, port,
+            {CLIENT: 100_000 * number, BACKEND: 0x10000000 + 100_000 * number},
+        )  # fmt: skip
+        self._connections.append(connection)
+        return self._say(connection, Say(0, CLIENT, "SYN"))
+
+    def _say(self, connection: Connection, step: Say) -> list[str]:
+        packet = self._packet(connection, step.end, step.segment)
+        if packet is None:
+            return []
+        if packet.protocol == TCP:
+            after = packet.sequence + len(packet.payload) + bool(packet.flags & (SYN | FIN))
+            connection.next_[step.end] = max(after, connection.next_.get(step.end, 0))
+        if step.large and packet.protocol == UDP:
+            return self._send(connection, step.end, split(packet.but(payload=bytes(_LARGE)), 1400))
+        return self._send(connection, step.end, [packet.frame()])
+
+    def _packet(self, connection: Connection, end: str, segment: str) -> Packet | None:
+        """None: who has heard nothing says nothing."""
+        c = connection
+        source, source_port = c.source, c.source_port
+        destination, destination_port = c.destination, c.destination_port
+        if end == BACKEND:
+            if BACKEND not in c.heard:
+                return None
+            heard = parse(c.heard[BACKEND][1])
+            source, source_port = heard.destination, heard.destination_port
+            destination, destination_port = heard.source, heard.source_port
+        other = BACKEND if end == CLIENT else CLIENT
+        flags = _FLAGS[segment]
+        payload = b"x" * 24 if segment == "data" or c.protocol == UDP else b""
+        sequence = c.next_.get(end, c.first[end])
+        if flags & SYN:
+            sequence = c.first[end]
+        return Packet(
+            source, destination, source_port, destination_port, c.protocol,
+            flags=flags, sequence=sequence,
+            acknowledged=c.next_.get(other, 0) if flags & ACK else 0,
+            payload=payload, identification=self._steps,
+        )  # fmt: skip
+
+    def _send(self, connection: Connection, end: str, frames: list[bytes]) -> list[str]:
+        place = connection.place if end == CLIENT else connection.heard[BACKEND][0]
+        heard = [each for frame in frames for each in self._wire.send(place, frame)]
+        other = BACKEND if end == CLIENT else CLIENT
+        for whom, frame in heard:
+            packet = parse(frame)
+            if packet.protocol == connection.protocol and packet.fragment in (None, (0, True)):
+                answered = end == CLIENT and packet.destination == connection.source
+                answered &= packet.destination_port == connection.source_port
+                answered &= packet.source == connection.destination
+                connection.heard[end if answered else other] = whom, frame
+        return self._reader.lines(heard, own_words=True)
+
+    def _complain(self, connection: Connection, step: Complain) -> list[str]:
+        if step.end not in connection.heard:
+            return []
+        place, frame = connection.heard[step.end]
+        about = parse(frame)
+        kinds = _TYPES[step.about]
+        if about.version == 4:
+            (kind, code), protocol, most = kinds[0], ICMP, 28
+            more = struct.pack("!HH", 0, 1400 if step.about == "too big" else 0)
+        else:
+            (kind, code), protocol, most = kinds[1], ICMPV6, 100
+            more = struct.pack("!I", 1400 if step.about == "too big" else 0)
+        source = about.destination
+        if step.router and place not in self._of.pods:
+            source = self._of.router
+        body = bytes([kind, code, 0, 0]) + more + frame[14:][:most]
+        packet = Packet(source, about.source, protocol=protocol, payload=body).with_icmp_checksum()
+        heard = self._wire.send(place, packet)
+        return self._reader.lines(heard, own_words=False, by_router=source == self._of.router)
+
+    def _program(self) -> None:
+        plan = cluster.plan(self._state)
+        self._proxy.program([one for one in plan if one.family is self._family])

@@ -1,0 +1,79 @@
+"""Scripts by chance. Steps make sense in any order and number, so that a script that shows a
+difference can be made shorter by leaving out any of them."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from tests.differential.play import COMPLAINTS
+from tests.differential.script import (
+    BACKEND,
+    CLIENT,
+    ENDS,
+    SEGMENTS,
+    Complain,
+    Endpoints,
+    Filter,
+    Forge,
+    Open,
+    Say,
+    Script,
+    Step,
+    Swap,
+    handshake,
+)  # fmt: skip
+
+CLIENTS = ("pod1", "client1", "client2", "far1")
+PODS = ("pod1", "pod2", "far1", "far2", "host2")
+TARGETS = (
+    "open clusterIP", "open nodePort", "open balancer", "open externalIP", "open otherPort",
+    "local clusterIP", "local nodePort", "local balancer", "local externalIP", "inner clusterIP",
+    "pod2", "far1", "host2", "client2",
+)  # fmt: skip
+_FLOWS = st.integers(0, 3)
+_PORTS = st.sampled_from((0, 0, 0, 30001, 30001, 30080))
+_SERVICES = st.sampled_from(("open", "local", "inner"))
+_ENDPOINTS = st.builds(
+    Endpoints, _SERVICES, st.one_of(st.just(()), st.tuples(st.sampled_from(PODS)))
+)
+_OPENS = st.builds(
+    Open,
+    st.sampled_from(CLIENTS),
+    st.sampled_from(TARGETS),
+    st.sampled_from(("TCP", "UDP")),
+    _PORTS,
+)
+_STEPS: st.SearchStrategy[Step] = st.one_of(
+    _OPENS,
+    st.builds(Say, _FLOWS, st.sampled_from(ENDS), st.sampled_from(SEGMENTS)),
+    st.builds(Say, _FLOWS, st.sampled_from(ENDS), st.just("data"), st.booleans()),
+    st.builds(Forge, _FLOWS, st.sampled_from(ENDS), st.sampled_from(SEGMENTS)),
+    st.builds(Complain, _FLOWS, st.sampled_from(ENDS), st.sampled_from(COMPLAINTS), st.booleans()),
+    _ENDPOINTS,
+    st.just(Swap()),
+    st.builds(Filter, st.sampled_from(("pod1", "client1"))),
+)
+
+
+@st.composite
+def _conversation(draw: st.DrawFn) -> Script:
+    """One that goes on as most do, up to some point."""
+    opened = draw(_OPENS)
+    if opened.protocol == "UDP":
+        return (opened, Say(-1, BACKEND), Say(-1, CLIENT), Say(-1, BACKEND))
+    whole = handshake(opened.client, opened.target, -1, opened.port)
+    return (*whole, Say(-1, CLIENT), Say(-1, BACKEND))[: draw(st.integers(1, 5))]
+
+
+def scripts() -> st.SearchStrategy[Script]:
+    """The Services have endpoints to begin with."""
+    begin = st.tuples(*(
+        st.builds(Endpoints, st.just(service), st.tuples(st.sampled_from(PODS)))
+        for service in ("open", "local", "inner")
+    ))  # fmt: skip
+    parts = st.one_of(_conversation(), st.tuples(_STEPS))
+    return st.builds(
+        lambda begin, parts: (*begin, *(step for part in parts for step in part)),
+        begin,
+        st.lists(parts, min_size=1, max_size=8),
+    )

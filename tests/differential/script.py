@@ -1,0 +1,91 @@
+"""Scripts: what ends, strangers and the cluster do, one step after another.
+
+A step names connections by number and ends by their part, never by what a proxy makes of them: an
+end that answers sends to whom it has heard from. So one script fits whatever the proxy has chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CLIENT, BACKEND = "client", "backend"
+ENDS = (CLIENT, BACKEND)
+SEGMENTS = ("SYN", "SYN-ACK", "ACK", "data", "FIN", "RST")
+
+
+@dataclass(frozen=True)
+class Open:
+    """A client's first packet. port: of the client; 0 for one that nobody has used."""
+
+    client: str
+    target: str
+    protocol: str = "TCP"
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class Say:
+    """A segment, or a datagram, of a connection. large: UDP in fragments."""
+
+    flow: int
+    end: str
+    segment: str = "data"
+    large: bool = False
+
+
+@dataclass(frozen=True)
+class Forge:
+    """The same by somebody else, who does not know where the connection's numbers are."""
+
+    flow: int
+    end: str
+    segment: str
+
+
+@dataclass(frozen=True)
+class Complain:
+    """An ICMP error about what an end was last sent: by the end, or by a router before it."""
+
+    flow: int
+    end: str
+    about: str = "port"
+    router: bool = False
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    service: str
+    pods: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Two Services exchange their nodePorts."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The node's filter drops, or does not drop, what a client sends through it, or what is sent to
+    it."""
+
+    whose: str
+
+
+Step = Open | Say | Forge | Complain | Endpoints | Swap | Filter
+Script = tuple[Step, ...]
+
+
+def handshake(client: str, target: str, flow: int = 0, port: int = 0) -> Script:
+    return (
+        Open(client, target, "TCP", port),
+        Say(flow, BACKEND, "SYN-ACK"),
+        Say(flow, CLIENT, "ACK"),
+    )
+
+
+def data(flow: int = 0) -> Script:
+    return (Say(flow, CLIENT), Say(flow, BACKEND), Say(flow, CLIENT, "ACK"))
+
+
+def farewell(flow: int = 0) -> Script:
+    return (Say(flow, CLIENT, "FIN"), Say(flow, BACKEND, "FIN"), Say(flow, CLIENT, "ACK"))
