@@ -195,10 +195,11 @@ INLINE int rewrite_error(struct __sk_buff *skb, const struct packet *outer,
 
 /* Who hears of it, where that is not the stack's affair. */
 enum error_hearer {
-	ERROR_NOBODYS,	 /* of no flow, or nothing becomes of it here */
-	ERROR_FORWARDED, /* who is not on this node, or hears it from the stack */
-	ERROR_TO_NODE,	 /* the node's own socket, by a signpost */
-	ERROR_FROM_NODE, /* a backend, and the node itself has sent it */
+	ERROR_NOBODYS,	  /* of no flow, or nothing becomes of it here */
+	ERROR_FORWARDED,  /* who is not on this node, or hears it from the stack */
+	ERROR_PAST_STACK, /* who is not on this node, and whose packets the stack does not see */
+	ERROR_TO_NODE,	  /* the node's own socket, by a signpost */
+	ERROR_FROM_NODE,  /* a backend, and the node itself has sent it */
 };
 
 /* A masqueraded flow to which a packet belongs that leaves for its backend; not one of the node's own. */
@@ -238,7 +239,7 @@ INLINE int error_changes(const struct packet *turned, int hook, __u32 now, struc
 			 struct flow_ref *found, struct endpoint_change *source,
 			 struct endpoint_change *destination)
 {
-	int ported;
+	int ported, past = 0;
 
 	/* about a reply to the client: towards the backend */
 	if (asks_here(turned, hook) && flow_lookup(turned, FLOW_ASKS, now, ref)) {
@@ -246,11 +247,14 @@ INLINE int error_changes(const struct packet *turned, int hook, __u32 now, struc
 
 		if (ref->word & FLOW_KIND_MASK)
 			return ERROR_NOBODYS;
+		past = hook == HOOK_FROM_OUTSIDE && flow_of_xdp(ref->word);
 		destination->address = ref->flow->backend;
 		destination->port = ref->flow->backend_port;
 		destination->wanted = 1;
-		if (!source_on_entry(ref, from_node, source))
+		if (!source_on_entry(ref, from_node || past, source))
 			return ERROR_NOBODYS;
+		if (past)
+			return ERROR_PAST_STACK;
 		return from_node && flow_source_id(ref->word) ? ERROR_FROM_NODE : ERROR_FORWARDED;
 	}
 	/* the same where it leaves */
@@ -277,24 +281,31 @@ INLINE int error_changes(const struct packet *turned, int hook, __u32 now, struc
 				return ERROR_NOBODYS;
 			if (ported)
 				destination->port = ref->flow->snat_port;
-			return ERROR_FORWARDED;
+			past = hook == HOOK_FROM_OUTSIDE && flow_of_xdp(ref->word);
+			if (!past)
+				return ERROR_FORWARDED;
 		}
 	}
 	source->address = ref->flow->vip;
 	source->port = ref->flow->vip_port;
 	source->wanted = 1;
+	if (past)
+		return ERROR_PAST_STACK;
 	return found->word & FLOW_SIGNPOST && found->word & SIGNPOST_OF_NODE &&
 			       flow_source_id(ref->word) && hook != HOOK_TO_POD ?
 		       ERROR_TO_NODE :
 		       ERROR_FORWARDED;
 }
 
-/* Where an error of the node's own goes, with its link header; SEND_TOO_BIG: nowhere. */
-INLINE __u32 way_from_node(struct __sk_buff *skb, const struct packet *outer, const addr *backend)
+/*
+ * Where an error goes that the stack does not forward, with its link header; SEND_TOO_BIG: nowhere. Or to a
+ * process of the node's own.
+ */
+INLINE __u32 way_of_error(struct __sk_buff *skb, const struct packet *outer, const addr *hearer)
 {
 	struct way way = {};
 	__u32 size = datagram_bytes(skb, outer);
-	int route = find_way(skb, &outer->source, backend, outer->protocol, ctx_interface(skb),
+	int route = find_way(skb, &outer->source, hearer, outer->protocol, ctx_interface(skb),
 			     &size, &way);
 
 	if (route == ROUTE_TOO_BIG)
@@ -346,11 +357,16 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 			where = 0;
 		else
 			take_way_back(skb, &found, where);
-	} else if (hearer == ERROR_FROM_NODE) {
-		/* it has been on its way to the VIP */
-		where = way_from_node(skb, &outer, &destination.address);
+	} else if (hearer == ERROR_FROM_NODE || hearer == ERROR_PAST_STACK) {
+		/* it has been on its way to the VIP, or is to be sent on as its flow's packets are */
+		where = way_of_error(skb, &outer, &destination.address);
 		if (where >= SEND_TOO_BIG)
 			return drop(skb, REASON_TOO_BIG);
+		if (hearer == ERROR_PAST_STACK) {
+			if (!pass_hop(skb)) /* of an error there is none (RFC 1122, 3.2.2) */
+				return drop(skb, REASON_HOP_LIMIT);
+			ctx_note_translated(skb);
+		}
 	}
 	count_packet(skb, REASON_ICMP_ERROR);
 	if (rewrite_error(skb, &outer, &quotation, &source, &destination))

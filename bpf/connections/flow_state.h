@@ -9,6 +9,8 @@
  *        25..28 state     below
  *        29..30 protocol  enum flow_protocol
  *        31     BRIDGED   backend on the client's own bridge: the way to it is in `ways`
+ *               OF_XDP, where there is a source: XDP made it, and it stays out of the kernel's stack for as
+ *                     long as it lives, also at TC (flow_of_xdp())
  *        32..47 service_id
  *        48..49 kind      see flow.h
  *        50     PORTED    the client has another port (snat_port) from where its packets enter on, so
@@ -49,6 +51,7 @@
 #define FLOW_PROTOCOL_SHIFT 29
 #define FLOW_PROTOCOL_MASK (3ULL << FLOW_PROTOCOL_SHIFT)
 #define FLOW_BRIDGED (1ULL << 31)
+#define FLOW_OF_XDP FLOW_BRIDGED
 #define FLOW_SERVICE_SHIFT 32
 #define FLOW_SIGNPOST (1ULL << 48)
 #define FLOW_PASS (1ULL << 49)
@@ -129,6 +132,15 @@ INLINE __u32 flow_service_id(__u64 word)
 INLINE __u32 flow_source_id(__u64 word)
 {
 	return word >> FLOW_SOURCE_SHIFT;
+}
+
+/*
+ * Did XDP make it? Then it goes past the stack, at TC as well: the kernel's connection tracking must see both
+ * halves of a connection or none. A reply that is the first it sees is masqueraded, or invalid.
+ */
+INLINE int flow_of_xdp(__u64 word)
+{
+	return word & FLOW_OF_XDP && flow_source_id(word);
 }
 
 INLINE __u32 flow_age(__u64 word, __u32 now)

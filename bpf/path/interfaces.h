@@ -218,7 +218,7 @@ INLINE int to_client(context *ctx, int hook)
 	struct flow_ref ref;
 	int parsed;
 
-	if (HOST_ROUTING && ctx_was_translated(ctx))
+	if (ctx_was_translated(ctx))
 		return NEXT;
 	parsed = read_packet(ctx, &packet);
 	if (UNLIKELY(parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN))

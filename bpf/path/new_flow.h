@@ -180,7 +180,7 @@ INLINE int new_flow(context *ctx, int hook)
 
 	if (result != GO_ON)
 		return result;
-	if (AT_XDP && (!frame_is_for_us(ctx) || !source_fits_xdp(ctx, packet)))
+	if (AT_XDP && (!begins_here(ctx, packet, verdict->port) || !source_fits_xdp(ctx, packet)))
 		return NEXT;
 	if (verdict->masquerade || hook == HOOK_FROM_NODE)
 		return go_on(ctx, CALL_NEW_SNAT_FLOW + calls_of(hook), 0, REASON_CONTENTION);
@@ -315,7 +315,8 @@ INLINE int new_snat_flow(context *ctx, int hook)
 	}
 	source_id = forget(source_id, now);
 	BARRIER();
-	new.bits |= (ported ? FLOW_PORTED : 0) | (__u64)source_id << FLOW_SOURCE_SHIFT;
+	new.bits |= (ported ? FLOW_PORTED : 0) | (AT_XDP ? FLOW_OF_XDP : 0) |
+		    (__u64)source_id << FLOW_SOURCE_SHIFT;
 	new.bits = forget(new.bits, now);
 
 	int created = create_signpost(packet, verdict, &source, new.snat_port,

@@ -131,6 +131,7 @@ INLINE int translate_flow(context *ctx, struct packet *packet, const struct flow
 	__u32 service_id = flow_service_id(ref->word);
 	__u32 where = 0, segment, state, past = 0;
 	int tick = forget(flow_age(ref->word, now) != 0, now);
+	int of_xdp = hook == HOOK_FROM_OUTSIDE && flow_of_xdp(ref->word);
 
 	segment = flow_segment(ctx, packet, ref, 1);
 	if (UNLIKELY(ref->word & FLOW_KIND_MASK)) {
@@ -150,20 +151,20 @@ INLINE int translate_flow(context *ctx, struct packet *packet, const struct flow
 				  &destination.address, tick);
 		where = past;
 	}
+	if (!AT_XDP && !certain && UNLIKELY(of_xdp))
+		return translate_later(ctx, packet, ref, hook);
+	if ((AT_XDP || certain) && of_xdp) {
+		where = way_of_xdp(ctx, ref, packet, &packet->source, &destination.address, tick);
+		where = forget(where, now);
+		past = forget(where, now);
+	}
 	if (!source_on_entry(ref, all_at_once(hook) || past, &source))
 		return drop_of(ctx, REASON_NO_SNAT_SOURCE, flow_service_id(ref->word));
 	if (UNLIKELY(!flow_unchanged(ref)))
 		return call_new_flow(ctx, packet, hook);
-	if (AT_XDP) {
-		/* the stack's, and perhaps the node's own, whose packets come by no uplink */
-		if (ref->word & FLOW_PORTED)
-			return NEXT;
-		if (flow_source_id(ref->word))
-			where = flow_way(ctx, ref, packet, &packet->source, &destination.address,
-					 tick);
-		if (!finishes_here(ctx, ref, packet, &source, &destination, where))
-			return NEXT;
-	}
+	/* else it is TC's, and perhaps the node's own, whose packets come by no uplink */
+	if (AT_XDP && !(past && finishes_here(ctx, ref, packet, &source, &destination, where)))
+		return NEXT;
 	state = flow_next_state(ref->word, segment, 1);
 	if (UNLIKELY((flow_source_id(ref->word) || source.wanted) &&
 		     (tick || state != flow_state(ref->word)))) {
@@ -179,6 +180,8 @@ INLINE int translate_flow(context *ctx, struct packet *packet, const struct flow
 	if (AT_XDP || past) {
 		pass_hop(ctx);
 		take_way(ctx, ref, where);
+		if (of_xdp)
+			ctx_note_translated(ctx);
 	} else if (hook == HOOK_FROM_NODE && destination.port == packet->destination_port &&
 		   same_address(&destination.address, &packet->destination)) {
 		/* only its own port changes: it is on its way already */
@@ -190,7 +193,7 @@ INLINE int translate_flow(context *ctx, struct packet *packet, const struct flow
 		/* what was chosen makes no difference to the verifier any more */
 		where = forget(where, now);
 		source.wanted = forget(source.wanted, now);
-	} else if (LINK_HEADER_BYTES && ref->word & FLOW_BRIDGED) {
+	} else if (LINK_HEADER_BYTES && hook == HOOK_FROM_POD && ref->word & FLOW_BRIDGED) {
 		take_bridged_way(ctx, packet, ref, &destination.address, tick);
 	}
 	if (!AT_XDP && UNLIKELY(is_fragment(packet)))
@@ -283,6 +286,16 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 				  turned ? &destination.address : &packet->destination, tick);
 		where = past;
 	}
+
+	int of_xdp = hook == HOOK_FROM_OUTSIDE && masqueraded && !of_node && flow_of_xdp(ref->word);
+
+	if (of_xdp) {
+		source.address = ref->flow->vip;
+		where = way_of_xdp(ctx, &signpost, packet, &source.address, &destination.address,
+				   tick);
+		where = forget(where, now);
+		past = forget(where, now);
+	}
 	/* restored where it leaves (the filter errs about some addresses) */
 	if (is_entry(hook) && !masqueraded && !of_node && !past)
 		return NEXT;
@@ -301,22 +314,19 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 
 	if (UNLIKELY(!flow_unchanged(ref)))
 		return NEXT;
-	if (AT_XDP) {
-		if (of_node)
-			return NEXT;
-		where = flow_way(ctx, &signpost, packet, &source.address, &destination.address,
-				 tick);
-		if (!finishes_here(ctx, &signpost, packet, &source, &destination, where))
-			return NEXT;
-	}
+	if (AT_XDP &&
+	    !(past && finishes_here(ctx, &signpost, packet, &source, &destination, where)))
+		return NEXT;
+
 	__u32 segment = flow_segment(ctx, packet, ref, 0);
 
 	if (UNLIKELY(turned))
 		flow_mirror(&signpost, flow_next_state(ref->word, segment, 0), now);
 	flow_touch(ref, segment, 0, now);
-	if (AT_XDP) {
+	if (of_xdp && past) {
 		pass_hop(ctx);
 		take_way(ctx, &signpost, where);
+		ctx_note_translated(ctx);
 	} else if (past) {
 		pass_hop(ctx);
 		take_way_at(ctx, way_back_of(ref->set, ref->slot), where);

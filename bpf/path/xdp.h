@@ -61,6 +61,16 @@ INLINE int frame_is_for_us(context *ctx)
 	       same_mac(destination, interface->mac);
 }
 
+/*
+ * May its flow be one of XDP's, to this port of a backend? What is only TC's to finish begins there, and stays
+ * in the stack.
+ */
+INLINE int begins_here(context *ctx, const struct packet *packet, __be16 port)
+{
+	return frame_is_for_us(ctx) && has_hops(ctx) &&
+	       (packet->protocol != IPPROTO_SCTP || port == packet->destination_port);
+}
+
 /* rule: CO-22 */
 /* Would the stack take a packet from there? It is not asked any more (RFC 1812, 5.3.7; RFC 3704). */
 INLINE int source_fits_xdp(context *ctx, const struct packet *packet)

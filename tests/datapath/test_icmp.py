@@ -124,7 +124,7 @@ def test_about_a_masqueraded_packet(hook: Hook, protocol: int) -> None:
     sent = test_uplink.first(world, protocol)
     there = hook.through(sent).packet
     got = hook.through(too_big(there, ROUTER[kernel.family]))
-    assert got.passed and got.packet.valid
+    assert got.sent_on and got.redirected == hook.xdp and got.packet.valid
     assert got.packet.destination == world.client and got.packet.ttl == 59
     assert ends(quotation(got.packet)) == ends(sent)
 
@@ -147,7 +147,7 @@ def test_about_a_reply_to_an_outside_client(hook: Hook, protocol: int, backend: 
     reply = there.reply().but(flags=ACK)
     back = (hook("uplink_egress", reply) if local else hook.through(reply)).packet
     got = hook.through(too_big(back, world.client))
-    assert got.passed
+    assert got.sent_on and got.redirected == (hook.xdp and not local)
     assert got.packet.source == (world.client if local else world.node)
     assert got.packet.valid and got.packet.destination == address
     assert ends(quotation(got.packet)) == ends(reply)

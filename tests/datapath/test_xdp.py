@@ -26,7 +26,7 @@ from tests.datapath.node import (
     entered_node,
     own_socket,
 )
-from tests.datapath.words import GENERATION, TIME
+from tests.datapath.words import GENERATION, OF_XDP, TIME
 from tests.support.packets import ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP, Packet, packed
 from tests.support.packets import too_big as error_about
 
@@ -148,18 +148,17 @@ def test_to_another_port(at: Uplink, world: World, protocol: int) -> None:
 
 
 class TestWithTc:
-    """One connection table: whoever sees a packet goes on where the other one left off."""
+    """One connection table, and a flow goes for life as it began: through the stack, or past it.
+    The kernel's connection tracking would take half a connection for another one, or for none."""
 
     @pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
-    def test_a_flow_begun_at_tc_goes_on_at_xdp(
-        self, at: Uplink, world: World, protocol: int
-    ) -> None:
+    def test_a_flow_begun_at_tc_stays_there(self, at: Uplink, world: World, protocol: int) -> None:
         serve(at, world, protocol)
         there = at.by_stack(first(world, protocol))
         assert there.passed
-        again = at.xdp(first(world, protocol))
-        assert again.verdict == XDP_TX and again.frame == there.frame
-        assert at.xdp(there.packet.reply()).verdict == XDP_TX
+        at.passes(first(world, protocol))
+        at.passes(there.packet.reply())
+        assert at.by_stack(there.packet.reply()).passed
         assert at.kernel.count("NEW") == 1
 
     @pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
@@ -169,15 +168,48 @@ class TestWithTc:
         serve(at, world, protocol)
         there = at.xdp(first(world, protocol))
         assert there.verdict == XDP_TX
-        again = at.by_stack(first(world, protocol))
-        assert again.passed and again.frame == there.frame
-        back = at.by_stack(there.packet.reply())
-        assert back.passed and back.packet.destination == world.client
+        again = at.tc(first(world, protocol))
+        assert again.redirected and again.frame == there.frame
+        back = at.tc(there.packet.reply())
+        assert back.redirected and back.packet.valid
+        assert back.frame == at.xdp(there.packet.reply()).frame
+        assert back.packet.source == world.node and back.packet.destination == world.client
         assert at.kernel.count("NEW") == 1
 
+    def test_fragments_of_a_flow_begun_at_xdp(self, at: Uplink, world: World) -> None:
+        serve(at, world, UDP)
+        there = at.xdp(first(world, UDP))
+        for sent in (first(world, UDP), there.packet.reply()):
+            for offset, more in ((0, True), (800, False)):
+                got = at.tc(sent.but(payload=bytes(800), fragment=(offset, more)))
+                assert got.redirected and got.packet.ttl == sent.ttl - 1
+                ends = {got.packet.source, got.packet.destination}
+                assert ends in ({world.node, world.remote_pod}, {world.node, world.client})
+
+    def test_an_error_about_a_flow_begun_at_xdp(self, at: Uplink, world: World) -> None:
+        """Connection tracking would call it invalid: it knows no packet of the flow."""
+        serve(at, world)
+        there = at.xdp(first(world))
+        back = at.xdp(there.packet.reply())
+        router = "172.30.0.1" if at.kernel.family is Family.IPV4 else "fd30::1"
+        for about, hearer in ((there, world.client), (back, world.remote_pod)):
+            got = at.tc(error_about(about.packet, router))
+            assert got.redirected and got.packet.valid
+            assert (got.packet.source, got.packet.destination) == (router, hearer)
+
+    def test_what_must_be_answered_takes_the_stack(self, at: Uplink, world: World) -> None:
+        serve(at, world)
+        assert at.xdp(first(world)).verdict == XDP_TX
+        for other in ({"ttl": 1}, {"payload": bytes(1600)}):
+            got = at.tc(first(world).but(flags=ACK, **other))
+            assert got.passed
+            ends = (got.packet.source, got.packet.destination)
+            assert ends == (world.client, world.remote_pod)
+
     def states(self, at: Uplink) -> list[tuple[int, object]]:
-        """Of all flows, without the time, the Service's number and the count of tenants."""
-        kept = ~(TIME | 0xFFFF << 32 | GENERATION)
+        """Of all flows, without the time, the Service's number, the count of tenants, and whether
+        the flow goes past the stack."""
+        kept = ~(TIME | 0xFFFF << 32 | GENERATION | OF_XDP)
         return sorted((word & kept, entry[1:]) for word, entry in at.kernel.flows())  # type: ignore[index]
 
     @pytest.mark.parametrize("last", [ACK | FIN, RST])
@@ -236,7 +268,7 @@ class TestWithTc:
         try:
             at.passes(first(world).but(flags=ACK))  # its neighbour is not known
             got = at.tc(first(world).but(flags=ACK))
-            assert got.passed and got.packet.destination == world.remote_pod
+            assert got.redirected and got.packet.destination == world.remote_pod
         finally:
             subprocess.run(["ip", family, "route", "del", world.remote_pod], check=True)
         time.sleep(PAUSE_S)
@@ -286,7 +318,7 @@ class TestLeftToTc:
         assert at.tc(first(world)).packet.flags == RST | ACK
 
     def test_sctp_whose_ports_change(self, at: Uplink, world: World) -> None:
-        """Its checksum is TC's business. The flow may begin here."""
+        """Its checksum is TC's business. The flow begins there."""
         at.kernel.service(
             world.node, 30080, [(world.remote_pod, 80)], protocol=Protocol.SCTP, kind=NODE_PORT
         )

@@ -217,6 +217,18 @@ def test_no_datagram_is_lost(native: Room, family: str, size: int, count: int) -
 
 
 @each_family
+def test_fragments_of_a_flow_that_xdp_began(native: Room, family: str) -> None:
+    """Large answers after small ones are TC's to send, and node2's connection tracking, which has
+    seen nothing of the flow, must not masquerade them."""
+    lab = native.lab
+    before = sent_by_xdp(lab, "node2", family)
+    words = ["ask", address_of(lab, "node2", family), str(MIRROR_NODE_PORT), "100", "64", "8000"]
+    done = lab.exec("client", [*STREAM, *words])
+    assert done.returncode == 0, done.stderr
+    assert sent_by_xdp(lab, "node2", family) > before
+
+
+@each_family
 def test_a_killed_agent_leaves_xdp_at_work(native: Room, family: str) -> None:
     lab = native.lab
 

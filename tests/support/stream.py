@@ -9,9 +9,10 @@ stream.py send ADDRESS PORT N      sends N bytes, never the same block twice, as
 stream.py mirror PORT              prints "ready"; sends every byte and every datagram back
 stream.py both ADDRESS PORT N      as `send`, but all of it must come back while it is sent; with 0
                                    bytes, slowly, until the standard input ends
-stream.py ask ADDRESS PORT N SIZE  sends N datagrams of SIZE bytes, each as soon as the one before
-                                   came back; exits with 0 if all did, at the first try. They are
-                                   all different, and have one UDP checksum
+stream.py ask ADDRESS PORT N SIZE… sends N datagrams of SIZE bytes, of several sizes by turns, each
+                                   as soon as the one before came back; exits with 0 if all did, at
+                                   the first try. They are all different, and those of one size have
+                                   one UDP checksum
 """
 
 import hashlib
@@ -109,14 +110,14 @@ def sum_16(data: bytes) -> int:
     return int.from_bytes(data) % 0xFFFF
 
 
-def ask(address: str, port: int, count: int, size: int) -> None:
+def ask(address: str, port: int, count: int, *sizes: int) -> None:
     began = time.monotonic()
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as opened:
         opened.connect((address, port))
         opened.settimeout(20)
         for number in range(count):
-            data = number.to_bytes(8) + os.urandom(size - 10)
+            data = number.to_bytes(8) + os.urandom(sizes[number % len(sizes)] - 10)
             data += (-sum_16(data) % 0xFFFF).to_bytes(2)
             opened.send(data)
             if opened.recv(1 << 16) != data:

@@ -13,6 +13,7 @@ from ebpf_lb.datapath.reader.view import View
 FLOW, SIGNPOST, PASS = "flow", "signpost", "pass"
 """A connection to a Service; what leads replies to one; a connection past the Services, kept so
 that it is not taken for one."""
+MASQUERADED = "masqueraded"  # a flow too; one bit of its word means something else
 
 
 class Word(NamedTuple):
@@ -66,6 +67,7 @@ class Words:
         self._state_mask = (1 << self._protocol - self._state) - 1
         self._flags = {
             FLOW: _bits(defines, "FLOW_", "PORTED", "BRIDGED"),
+            MASQUERADED: _bits(defines, "FLOW_", "PORTED", "OF_XDP"),
             PASS: {},
             SIGNPOST: _bits(defines, "SIGNPOST_", "OF_NODE", "HELD"),
         }
@@ -86,14 +88,16 @@ class Words:
         protocol = word >> self._protocol & 3
         kind = self._kinds.get(word & self._kind_mask, FLOW)
         signpost = kind == SIGNPOST  # in place of both numbers it has the place of its flow
+        source = 0 if signpost else word >> self._source & 0xFF
+        flags = self._flags[MASQUERADED if kind == FLOW and source else kind]
         return Word(
             kind,
             self._states.get(state, str(state)),
             self._protocols.get(protocol, str(protocol)),
             word & self._time_mask,
             0 if signpost else word >> self._service & 0xFFFF,
-            0 if signpost else word >> self._source & 0xFF,
-            tuple(name for name, bit in self._flags[kind].items() if word & bit),
+            source,
+            tuple(name for name, bit in flags.items() if word & bit),
         )
 
 
