@@ -119,11 +119,27 @@ def explain_new(
     whole: bool,
     with_echo: bool,
 ) -> Explanation:
-    from ebpf_lb.cli.explain.beyond import say_node
-    from ebpf_lb.cli.explain.ends import who_asks, whom
-    from ebpf_lb.cli.explain.near import say_near
+    from ebpf_lb.cli.explain.ends import who_asks
 
     asker = who_asks(view, origin, port, cluster)
+    return explain_asker(view, asker, target, protocol, cluster, whole=whole, with_echo=with_echo)
+
+
+def explain_asker(
+    view: "View",
+    asker: "Asker",
+    target: str,
+    protocol: Protocol,
+    cluster: Cluster,
+    *,
+    whole: bool = False,
+    with_echo: bool = False,
+) -> Explanation:
+    """Of whom it is known who asks."""
+    from ebpf_lb.cli.explain.beyond import say_node
+    from ebpf_lb.cli.explain.ends import whom
+    from ebpf_lb.cli.explain.near import say_near
+
     destination, frontend = whom(view, _loopback(target), protocol, asker, cluster)
     _at_localhost(asker, destination[0])
     decision = _decide(view, asker, destination, protocol)
