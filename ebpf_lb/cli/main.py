@@ -51,6 +51,9 @@ SUBCOMMANDS = {
         "ebpf_lb.cli.services:services", "List the Services that this node forwards."
     ),
     "status": Subcommand("ebpf_lb.cli.status:status", "Tell whether this node is well."),
+    "verify": Subcommand(
+        "ebpf_lb.cli.verify:verify", "Compare the kernel with the API, entry by entry."
+    ),
 }
 
 

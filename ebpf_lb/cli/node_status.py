@@ -102,7 +102,7 @@ def _agent(pins: Pins, address: tuple[str, int]) -> Agent:
     silent_s = None
     with suppress(OSError):
         silent_s = max(0.0, time.time() - pins.root.stat().st_mtime)
-    agent = Agent(_lock_is_held(pins.root), silent_s)
+    agent = Agent(agent_runs(pins.root), silent_s)
     if agent.runs:
         agent.status = _ask(address)
         synced = _metric(address, "kubeproxy_sync_proxy_rules_last_timestamp_seconds")
@@ -112,7 +112,7 @@ def _agent(pins: Pins, address: tuple[str, int]) -> Agent:
 
 def silence_s(root: Path) -> float | None:
     """For how long no agent has run on this node; None while one does."""
-    if _lock_is_held(root):
+    if agent_runs(root):
         return None
     try:
         return max(0.0, time.time() - root.stat().st_mtime)
@@ -120,7 +120,7 @@ def silence_s(root: Path) -> float | None:
         return 0.0
 
 
-def _lock_is_held(root: Path) -> bool:
+def agent_runs(root: Path) -> bool:
     """An agent has a name that goes with its process (agent/host/process.py)."""
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     with probe:
