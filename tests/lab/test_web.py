@@ -100,6 +100,11 @@ def test_a_cross_node_snat_is_captured_and_drawn(page: Page, lab: Lab, address: 
     until(answered, "the NodePort does not answer")
     assert rewritings(page, "request") == [["DNAT", "node2"], ["SNAT", "node2"]]
     assert rewritings(page, "answer") == [["SNAT undone", "node2"], ["DNAT undone", "node2"]]
+    # each by a hook, and what looked into the stacks for it is gone
+    said = page.run("[...document.querySelectorAll('#story .hook')].map(e => e.textContent)")
+    assert len(said) == 4
+    assert all(re.search(r"TC (ingress|egress) of eth0|XDP", one) for one in said), said
+    assert "lesson_capture" not in lab.exec("node2", ["nft", "list", "tables"]).stdout
     # drawn, too: by both nodes and the router to the pod, and as arrows from tap to tap
     badges = "[...document.querySelectorAll('[data-badge]')].map(e => e.dataset.badge)"
     assert page.run(badges) == ["DNAT + SNAT", "SNAT + DNAT undone"]

@@ -4,7 +4,7 @@ import ipaddress
 from typing import Any
 
 from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lessons.scenarios import record, svg, way, words
+from ebpf_lb.lessons.scenarios import hooks, record, svg, way, words
 from ebpf_lb.lessons.scenarios.catalog import Scenario
 from ebpf_lb.lessons.scenarios.frames import Endpoint
 from ebpf_lb.lessons.scenarios.way import Change, Story, Way
@@ -18,7 +18,7 @@ def send(lab: Lab, asked: Json) -> Json:
     """Sends the request and tells what every machine saw. Raises UserError."""
     question = read(asked)
     lab.place(question.client)  # says who is not there
-    story = way.tell(record.record(lab, question))
+    story = way.tell(record.record(lab, question, look_inside=True))
     return tell(story, word(asked, "service"))
 
 
@@ -68,7 +68,7 @@ def _way(story: Story, told: Way) -> Json:
                 "destination": str(tap.packet.destination),
                 "tunnel": str(tap.packet.tunnel or ""),
                 "rewritings": [
-                    _rewriting(told, change)
+                    _rewriting(told, change) | {"hook": hooks.hook(story, told, number, change)}
                     # in the order of the hooks: destinations where a packet comes in, then sources
                     for change in reversed(words.rewritings(story, told, number))
                 ],
