@@ -35,6 +35,9 @@ SUBCOMMANDS = {
     ),
     "completion": Subcommand("ebpf_lb.cli.completion:completion", "Make a shell complete names."),
     "config": Subcommand("ebpf_lb.cli.config:config", "Show the agent's configuration."),
+    "doctor": Subcommand(
+        "ebpf_lb.cli.doctor.command:doctor", "Look whether a node is fit for ebpf-lb."
+    ),
     "explain": Subcommand(
         "ebpf_lb.cli.explain.command:explain", "Say what becomes of a new connection, and why."
     ),

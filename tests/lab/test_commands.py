@@ -68,10 +68,24 @@ def test_a_node_that_is_well(web: Room) -> None:
     assert "connect4" in shown["socketHooks"]
 
 
-def test_the_kernel_holds_what_the_api_says_and_what_differs_is_named(web: Room) -> None:
-    process = State.load(web.lab.names).processes[web.lab.node(NODE).agent]
+def agents_options(room: Room) -> list[str]:
+    """Those of the node's agent."""
+    process = State.load(room.lab.names).processes[room.lab.node(NODE).agent]
     line = Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
-    options = line[line.index("agent") + 1 : -1]
+    return line[line.index("agent") + 1 : -1]
+
+
+def test_a_node_is_looked_over_with_one_line_for_each_thing(web: Room) -> None:
+    shown = told(web, "doctor", *agents_options(web))
+    assert [one for one in shown["findings"] if one["sign"] == "bad"] == [] and shown["well"]
+    found = {one["what"]: one for one in shown["findings"]}
+    assert "come by eth0" in found["uplinks"]["finding"]
+    assert found["ebpf-lb"]["finding"].startswith("an agent runs, and programs are loaded")
+    assert found["bpffs"]["sign"] == found["cgroup"]["sign"] == "good"
+
+
+def test_the_kernel_holds_what_the_api_says_and_what_differs_is_named(web: Room) -> None:
+    options = agents_options(web)
     done = run(web, "verify", *options)
     assert (done.returncode, done.stdout) == (0, "The kernel holds what the API says.\n"), done
 
