@@ -15,6 +15,8 @@ from ebpf_lb.lessons.tutorial.steps import (
     discovery,
     environment,
     ingress,
+    kinds,
+    network,
     outside,
 )
 
@@ -40,7 +42,9 @@ STEPS = (
     Step("environment", environment.TITLE, environment.TEXT, environment.act),
     Step("dns", discovery.TITLE, discovery.TEXT, discovery.act),
     Step("outside", outside.TITLE, outside.TEXT, outside.act, nodes=2),
+    Step("kinds", kinds.TITLE, kinds.TEXT, kinds.act),
     Step("ingress", ingress.TITLE, ingress.TEXT, ingress.act),
+    Step("network", network.TITLE, network.TEXT, network.act, nodes=2),
 )
 
 

@@ -12,7 +12,9 @@ from ebpf_lb.lab.apiserver.kinds import NAMESPACE, POD, SERVICE
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.objects.apply import apply_files
 from ebpf_lb.lab.objects.client import ApiError
+from ebpf_lb.lab.objects.manifest import ManifestError
 from ebpf_lb.lab.objects.text import render
+from ebpf_lb.lessons.tutorial.beside import labs_beside
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -32,12 +34,12 @@ class Stage:
     def __init__(self, lab: Lab, namespace: str, out: TextIO) -> None:
         self.lab = lab
         self.namespace = namespace
-        self._out = out
+        self.out = out
 
     # --- telling
 
     def say(self, text: str = "") -> None:
-        print(text, file=self._out, flush=True)
+        print(text, file=self.out, flush=True)
 
     def show(self, text: str) -> None:
         """Something that was seen."""
@@ -68,6 +70,16 @@ class Stage:
             results = apply_files(self.lab.client, [file.name], namespace)
         self.say("  $ ebpf-lb lab apply -f -")
         self.show("\n".join(map(str, results)))
+
+    def refused(self, text: str) -> str:
+        """What the API server says of manifests that it does not take; "" if it takes them."""
+        try:
+            self.apply(text)
+        except ManifestError as error:
+            self.say("  $ ebpf-lb lab apply -f -")
+            self.show(str(error).partition(": ")[2])
+            return str(error)
+        return ""
 
     def get(self, kind: str, name: str = "") -> Json:
         """An object, or the list of a kind, as JSON: `services`, `endpointslices`."""
@@ -116,6 +128,13 @@ class Stage:
 
     def _place(self, host: str) -> str:
         return host if host in self.lab.hosts() else f"{self.namespace}/{host}"
+
+    @contextmanager
+    def labs_beside(self, networks: Sequence[str]) -> Iterator[dict[str, Lab]]:
+        """A lab for each of these networks, by its name, meanwhile."""
+        self.say(f"Making small labs: {', '.join(networks)}")
+        with labs_beside(self.lab, networks) as labs:
+            yield labs
 
     # --- what is often waited for
 
