@@ -71,7 +71,7 @@ $(VENV)/.lab: pyproject.toml requirements/build.lock requirements/lab.lock | pac
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --system-site-packages $(VENV)
 	@$(PIP_INSTALL) --require-hashes -r requirements/build.lock -r requirements/lab.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
-	@command -v nginx >/dev/null || $(MAKE) $(VENV)/nginx
+	@command -v nginx >/dev/null || [ -d $(VENV)/nginx ] || $(MAKE) $(VENV)/nginx
 	@touch $@
 
 # For the lab's ingress controller. Unpacked and not installed: Debian's package would begin to serve on this

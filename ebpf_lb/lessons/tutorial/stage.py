@@ -14,7 +14,11 @@ from ebpf_lb.lab.objects.apply import apply_files
 from ebpf_lb.lab.objects.client import ApiError
 from ebpf_lb.lab.objects.manifest import ManifestError
 from ebpf_lb.lab.objects.text import render
+from ebpf_lb.lessons.scenarios import svg, words
+from ebpf_lb.lessons.scenarios.catalog import Scenario
+from ebpf_lb.lessons.scenarios.way import Story
 from ebpf_lb.lessons.tutorial.beside import labs_beside
+from ebpf_lb.lessons.tutorial.page import Picture
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -34,17 +38,24 @@ class Stage:
     def __init__(self, lab: Lab, namespace: str, out: TextIO) -> None:
         self.lab = lab
         self.namespace = namespace
+        self.told: list[str | Picture] = []
         self.out = out
 
     # --- telling
 
     def say(self, text: str = "") -> None:
         print(text, file=self.out, flush=True)
+        self.told.append(text)
 
     def show(self, text: str) -> None:
         """Something that was seen."""
         for line in text.rstrip("\n").splitlines():
             self.say(f"    {line}")
+
+    def picture(self, name: str, scenario: Scenario, story: Story) -> None:
+        """A drawing for the step's page."""
+        text = f"{scenario.title}: {words.outcome(story)}"
+        self.told.append(Picture(name, text, svg.render(scenario, story)))
 
     def check(self, holds: object, complaint: str) -> None:
         """Raises UnexpectedError with this sentence, unless it holds."""

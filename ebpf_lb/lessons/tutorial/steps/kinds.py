@@ -15,8 +15,8 @@ from ebpf_lb.lessons.tutorial.stage import Stage
 
 TITLE = "What else a Service can be: chosen addresses, no pods, no address, affinity"
 TEXT = (
-    "A Service may choose its ClusterIP and NodePort itself, lead to a database that is no pod at "
-    "all, or be another name for something. Without a ClusterIP it is just a name for its pods, "
+    "A Service may choose its ClusterIP and NodePort itself, lead to a database that is not a pod "
+    "at all, or be another name for something. Without a ClusterIP it is just a name for its pods, "
     "and with session affinity a client keeps its pod until it has been away for long enough."
 )
 _TIMEOUT_S = 3
@@ -154,7 +154,7 @@ def _database_outside(stage: Stage) -> Iterator[str]:
 def _database(stage: Stage) -> None:
     with _database_outside(stage) as address:
         stage.say(
-            f"\nA database that is no pod: it serves at {address}, outside. A Service without "
+            f"\nA database that is not a pod: it serves at {address}, outside. A Service without "
             "selector, and\nEndpoints made by hand:"
         )
         stage.apply(_DATABASE % address)

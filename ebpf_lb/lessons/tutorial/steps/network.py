@@ -84,6 +84,7 @@ def act(stage: Stage) -> None:
             place = stage
             if lab is not stage.lab:
                 place = stack.enter_context(set_up(lab, "network", stage.out, type(stage)))
+                place.told = stage.told  # one page for all
             _show(place, network, near=lab is stage.lab)
 
 
@@ -97,10 +98,10 @@ def _show(stage: Stage, network: str, near: bool) -> None:
     stage.ready_pods(3)
     if near:
         stage.say("\nTo a pod of the same node, it never leaves the node:")
-        _, story = _connect(stage, "near")
+        _, story = _connect(stage, "near", "On the same node")
         stage.check(not _on_the_wire(story), "it left the node")
         stage.say("\nTo a pod of another node:")
-    recording, story = _connect(stage, "far")
+    recording, story = _connect(stage, "far", title)
     tap = _on_the_wire(story)
     if tap is None:
         stage.check(False, "it did not leave node1")
@@ -113,10 +114,11 @@ def _show(stage: Stage, network: str, near: bool) -> None:
     stage.show("\n".join(map(str, layers(_frame(recording, tap)))))
 
 
-def _connect(stage: Stage, name: str) -> tuple[Recording, Story]:
+def _connect(stage: Stage, name: str, title: str) -> tuple[Recording, Story]:
+    network = stage.lab.options.network
     question = _Question(
         name=name,
-        title="",
+        title=title,
         lesson="",
         client="pod/asker",
         service=f"{name}-svc",
@@ -130,6 +132,7 @@ def _connect(stage: Stage, name: str) -> tuple[Recording, Story]:
     stage.check(story.connection.outcome == "answered", f"it was {story.connection.outcome}")
     stage.check(story.backend == name, f"{story.backend or 'nobody'} has it")
     stage.show("\n".join(drawing.first_way(story)))
+    stage.picture(f"network-{network}-{name}", question, story)
     return recording, story
 
 

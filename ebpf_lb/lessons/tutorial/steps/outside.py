@@ -78,6 +78,7 @@ def _draw(stage: Stage) -> None:
         version = int(stage.lab.options.families[0])
         stories = [way.tell(one) for one in running.record(stage.lab, scenario, version)]
     stage.show(drawing.render(scenario, stories))
+    stage.picture("cross-node-snat", scenario, stories[0])
     outcome = stories[0].connection.outcome
     stage.check(outcome == scenario.outcome, f"the connection was {outcome}")
 
