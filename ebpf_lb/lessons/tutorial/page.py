@@ -20,7 +20,7 @@ class Picture:
 
 
 def write(folder: Path, name: str, title: str, text: str, told: Sequence[str | Picture]) -> Path:
-    """NAME.md and its pictures; told: lines as they were printed, and pictures between them."""
+    """Writes a page (Markdown) and its pictures. told: lines as they were printed, and pictures."""
     for one in told:
         if isinstance(one, Picture):
             (folder / f"{one.name}.svg").write_text(one.svg)
