@@ -25,7 +25,7 @@ _LOOPBACK = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address
 
 
 @click.command()
-@click.argument("ends", metavar="[FROM] TO", nargs=-1, required=True, shell_complete=names.services)
+@click.argument("ends", metavar="[FROM] TO", nargs=-1, required=True, shell_complete=names.ends)
 @click.option("--port", type=click.IntRange(1, 65535), default=_PORT, help="The client's port.")
 @click.option("--all", "whole", is_flag=True, help="Every endpoint, with its share.")
 @click.option(
