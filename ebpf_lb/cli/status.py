@@ -88,7 +88,11 @@ def _screen(found: "NodeStatus") -> str:
         f"  agent       {_agent(found)}",
         *_watches(found),
         f"  Services    ports: {found.services:,}{_not_programmed(found)}",
-        f"  sockets     {', '.join(found.socket_hooks) or 'no program: served at TC only'}",
+        *textwrap.wrap(
+            f"  sockets     {', '.join(found.socket_hooks) or 'no program: served at TC only'}",
+            output.columns(),
+            subsequent_indent=" " * 14,
+        ),
     ]
     for title, sentences, colour in (
         ("Problems", found.problems, "red"),
