@@ -2,11 +2,13 @@
 does there, and whom it refuses."""
 
 import http.client
+import itertools
 import json
 import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
@@ -41,6 +43,26 @@ class Server:
         answer = response.status, response.read().decode()
         connection.close()
         return answer
+
+
+class Box(NamedTuple):
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def overlaps(self, other: "Box") -> bool:
+        apart_x = self.x + self.width <= other.x or other.x + other.width <= self.x
+        apart_y = self.y + self.height <= other.y or other.y + other.height <= self.y
+        return not (apart_x or apart_y)
+
+    def within(self, other: "Box") -> bool:
+        return (
+            other.x <= self.x
+            and other.y <= self.y
+            and self.x + self.width <= other.x + other.width
+            and self.y + self.height <= other.y + other.height
+        )
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +135,39 @@ def test_a_cross_node_snat_is_captured_and_drawn(page: Page, lab: Lab, address: 
     drawn = page.wait("document.querySelector('#way:not([hidden]) > svg')?.textContent")
     assert "node2 rewrites" in drawn and address in drawn
     page.click("#show-map")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "pods", "services", "clients"),
+    [(1, 0, 0, 1), (1, 9, 1, 1), (3, 7, 4, 2), (5, 40, 9, 4), (9, 25, 30, 7)],
+)
+def test_nothing_overlaps(page: Page, nodes: int, pods: int, services: int, clients: int) -> None:
+    """In labs of all sizes: what stands beside each other, and pods within their nodes."""
+    scene = {
+        "nodes": [{"name": f"node{n}"} for n in range(nodes)],
+        "pods": [{"id": f"pod{n}", "node": f"node{n * n % nodes}"} for n in range(pods)],
+        "services": [{"id": f"service{n}"} for n in range(services)],
+        "clients": [{"name": f"client{n}"} for n in range(clients)],
+    }
+    placed = page.run(
+        f"""import("/static/layout.js").then(({{WIDTH, place}}) => {{
+            const {{height, services, nodes, pods, machines}} = place({json.dumps(scene)});
+            const box = ([id, b]) => [id, b.x, b.y, b.width, b.height];
+            const boxes = (places) => [...places].map(box);
+            return {{
+                whole: [0, 0, WIDTH, height], pods: boxes(pods),
+                beside: [services, nodes, machines].flatMap(boxes),
+            }};
+        }})"""
+    )
+    places = {name: Box(*box) for name, *box in placed["beside"] + placed["pods"]}
+    assert len(places) == nodes + pods + services + clients + 1
+    beside = [places[name] for name, *_ in placed["beside"]]
+    assert all(box.within(Box(*placed["whole"])) for box in beside)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(beside, 2))
+    own = [places[pod["id"]] for pod in scene["pods"]]
+    assert all(places[pod["id"]].within(places[pod["node"]]) for pod in scene["pods"])
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(own, 2))
 
 
 def test_the_drawing_follows_a_deployment(page: Page, shared_room: Room, pods: str) -> None:

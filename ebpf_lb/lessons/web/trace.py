@@ -1,6 +1,8 @@
 """One real request of a click: captured, its way told as data for the page and as a drawing."""
 
 import ipaddress
+import textwrap
+from dataclasses import replace
 from typing import Any
 
 from ebpf_lb.lab.cluster import Lab
@@ -12,14 +14,16 @@ from ebpf_lb.lessons.web.actions import BadRequestError, number, word
 
 Json = dict[str, Any]
 _PROTOCOLS = ("TCP", "UDP")
+_TEXT_MAX = 60
 
 
 def send(lab: Lab, asked: Json) -> Json:
     """Sends the request and tells what every machine saw. Raises UserError."""
     question = read(asked)
     lab.place(question.client)  # says who is not there
+    service = word(asked, "service")
     story = way.tell(record.record(lab, question, look_inside=True))
-    return tell(story, word(asked, "service"))
+    return tell(story, service)
 
 
 def read(asked: Json) -> record.Question:
@@ -35,7 +39,10 @@ def read(asked: Json) -> record.Question:
 
 
 def tell(story: Story, service: str) -> Json:
-    connection = story.connection
+    # one that answers with a page has more to say than there is room for
+    text = textwrap.shorten(story.connection.text, _TEXT_MAX, placeholder=" …")
+    connection = replace(story.connection, text=text)
+    story = replace(story, connection=connection)
     title = f"{connection.machine} asks {service}"
     # the drawing knows lessons, of which it needs the titles
     headings = Scenario(
