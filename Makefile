@@ -157,6 +157,8 @@ check: $(VENV)/.installed docs ## style, types, layers, C, and what must not be 
 	@$(PYTEST) -q tests/unit/documents
 	@$(CLANG_FORMAT) --dry-run -Werror bpf/[!k]*/*.[ch]
 	@$(BIN)/python -m tests.support.syntax $(CLANG)
+	@! command -v shellcheck >/dev/null || shellcheck -S warning vagrant/*.sh
+	@! command -v vagrant >/dev/null || vagrant validate --ignore-provider
 	@! git -c safe.directory='*' grep -nIE '(^|[^[:alnum:]_.{}-])/(work|root|home)/' \
 	    || { echo "check: the lines above name paths of one machine" >&2; exit 1; }
 
