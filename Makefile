@@ -20,7 +20,7 @@ PACKAGES := python3-venv python3-bpfcc linux-libc-dev libbpf-dev iproute2 nftabl
 CLANG := clang-14
 CLANG_FORMAT := clang-format-14
 
-NEED_ROOT := demo demo-down test test-deep datapath lab cluster kernels budget bench bench-path
+NEED_ROOT := demo demo-down test test-deep datapath lab cluster kernels budget bench bench-path image
 ifneq ($(filter $(NEED_ROOT),$(MAKECMDGOALS)),)
 ifneq ($(shell id -u),0)
 $(error network namespaces and eBPF need root: run `sudo make $(MAKECMDGOALS)`)
@@ -28,7 +28,7 @@ endif
 endif
 
 .PHONY: help setup locks packages bpffs build demo demo-down test check docs unit datapath lab cluster bench clean
-.PHONY: list-packages kernels budget test-deep bench-path
+.PHONY: list-packages kernels budget test-deep bench-path image
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do \
@@ -144,6 +144,11 @@ bench: setup ## ns per packet of each program, against an empty one
 
 bench-path: setup ## from pod to pod: straight, by this data path, by nftables
 	@$(BIN)/python -m tests.bench.end_to_end
+
+IMAGE := build/image/ebpf-lb.oci.tar
+image: PACKAGES += mmdebstrap
+image: build ## the agent's image, an OCI archive: no container engine, no base image
+	@$(BIN)/python manifests/image/build.py $(IMAGE)
 
 # Warnings are errors, and so is a link that leads nowhere. What did not change is not read again.
 docs: $(VENV)/.installed ## the site: build/docs/html/index.html
