@@ -86,7 +86,7 @@ def page(server: Server, shared_room: Room) -> Iterator[Page]:
     """Of Service `web`, whose pods are on node1."""
     shared_room.apply(
         deployment("web", node="node1"),
-        service("web", type="NodePort", ipFamilyPolicy="PreferDualStack"),
+        service("web", type="LoadBalancer"),
     )
     with Browser() as browser:
         opened = browser.open(server.url)
@@ -107,10 +107,19 @@ def rewritings(page: Page, way: str) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("address", ["172.30.0.12:", "[fd30::c]:"], ids=["ipv4", "ipv6"])
-def test_a_cross_node_snat_is_captured_and_drawn(page: Page, lab: Lab, address: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "address"),
+    [
+        ("NodePort of node2", "172.30.0.12:"),
+        ("NodePort of node2", "[fd30::c]:"),
+        ("external address at node2", "172.29.0."),
+    ],
+)
+def test_a_cross_node_snat_is_captured_and_drawn(
+    page: Page, lab: Lab, kind: str, address: str
+) -> None:
     page.choose("#client", "client")
-    page.choose("#target", f"NodePort of node2 {address}")
+    page.choose("#target", f"{kind} {address}")
     title = "document.querySelector('#story h2')?.textContent"
 
     def answered() -> bool:
@@ -119,13 +128,14 @@ def test_a_cross_node_snat_is_captured_and_drawn(page: Page, lab: Lab, address: 
         page.wait(f"{title} || !document.getElementById('error').hidden")
         return bool(page.run("document.querySelector('#story .good') !== null"))
 
-    until(answered, "the NodePort does not answer")
+    until(answered, f"the {kind} does not answer")
     assert rewritings(page, "request") == [["DNAT", "node2"], ["SNAT", "node2"]]
     assert rewritings(page, "answer") == [["SNAT undone", "node2"], ["DNAT undone", "node2"]]
     # each by a hook, and what looked into the stacks for it is gone
     said = page.run("[...document.querySelectorAll('#story .hook')].map(e => e.textContent)")
     assert len(said) == 4
     assert all(re.search(r"TC (ingress|egress) of eth0|XDP", one) for one in said), said
+    assert not any(way["pinned"] for way in lab.routes().values())
     assert "lesson_capture" not in lab.exec("node2", ["nft", "list", "tables"]).stdout
     # drawn, too: by both nodes and the router to the pod, and as arrows from tap to tap
     badges = "[...document.querySelectorAll('[data-badge]')].map(e => e.dataset.badge)"
@@ -174,7 +184,8 @@ def test_the_drawing_follows_a_deployment(page: Page, shared_room: Room, pods: s
     """Scaled by a click there, and by somebody else."""
     ready = f"document.querySelectorAll('{pods}[data-state=ready]').length"
     page.wait(f"{ready} === 1")
-    page.click('[data-deployment$="/web"] button[aria-label^="one pod more"]')
+    own = f'[data-deployment="{shared_room.namespace}/web"]'
+    page.click(f"{own} button[aria-label^='one pod more']")
     page.wait(f"{ready} === 2")
     path = f"/apis/apps/v1/namespaces/{shared_room.namespace}/deployments/web/scale"
     shared_room.lab.client.patch(path, {"spec": {"replicas": 1}})

@@ -4,11 +4,12 @@ A thread for each kind of object follows the API server, one more asks the nodes
 when an agent ends. The page's requests wait for changes in asyncio's loop."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from ebpf_lb.errors import UserError
@@ -119,6 +120,6 @@ class Live:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _in_loop(self, call: Any) -> None:
-        if not self._loop.is_closed():
+    def _in_loop(self, call: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the page ends
             self._loop.call_soon_threadsafe(call)

@@ -2,6 +2,8 @@
 
 import ipaddress
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,8 +24,23 @@ def send(lab: Lab, asked: Json) -> Json:
     question = read(asked)
     lab.place(question.client)  # says who is not there
     service = word(asked, "service")
-    story = way.tell(record.record(lab, question, look_inside=True))
+    with _sent_to(lab, question.asked.address, asked.get("by")):
+        story = way.tell(record.record(lab, question, look_inside=True))
     return tell(story, service)
+
+
+@contextmanager
+def _sent_to(lab: Lab, address: str, node: str | None) -> Iterator[None]:
+    """The router sends what is for an external address to this node meanwhile."""
+    if not node:
+        yield
+        return
+    before = lab.routes().get(address, {"pinned": False})
+    lab.route(address, node)
+    try:
+        yield
+    finally:
+        lab.route(address, before["nodes"][0] if before["pinned"] else None)
 
 
 def read(asked: Json) -> record.Question:
