@@ -20,7 +20,7 @@ PACKAGES := python3-venv python3-bpfcc linux-libc-dev libbpf-dev iproute2 nftabl
 CLANG := clang-14
 CLANG_FORMAT := clang-format-14
 
-NEED_ROOT := demo demo-down test test-deep datapath differential lab cluster kernels budget bench bench-path
+NEED_ROOT := demo demo-down test test-deep datapath differential lab cluster kernels budget bench bench-path image
 ifneq ($(filter $(NEED_ROOT),$(MAKECMDGOALS)),)
 ifneq ($(shell id -u),0)
 $(error network namespaces and eBPF need root: run `sudo make $(MAKECMDGOALS)`)
@@ -28,7 +28,7 @@ endif
 endif
 
 .PHONY: help setup locks packages bpffs build demo demo-down test check docs unit datapath differential lab cluster bench clean
-.PHONY: list-packages kernels budget test-deep bench-path
+.PHONY: list-packages kernels budget test-deep bench-path image
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do \
@@ -71,7 +71,7 @@ $(VENV)/.lab: pyproject.toml requirements/build.lock requirements/lab.lock | pac
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --system-site-packages $(VENV)
 	@$(PIP_INSTALL) --require-hashes -r requirements/build.lock -r requirements/lab.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
-	@command -v nginx >/dev/null || $(MAKE) $(VENV)/nginx
+	@command -v nginx >/dev/null || [ -d $(VENV)/nginx ] || $(MAKE) $(VENV)/nginx
 	@touch $@
 
 # For the lab's ingress controller. Unpacked and not installed: Debian's package would begin to serve on this
@@ -149,6 +149,11 @@ bench: setup ## ns per packet of each program, against an empty one
 bench-path: setup ## from pod to pod: straight, by this data path, by nftables
 	@$(BIN)/python -m tests.bench.end_to_end
 
+IMAGE := build/image/ebpf-lb.oci.tar
+image: PACKAGES += mmdebstrap
+image: build ## the agent's image, an OCI archive: no container engine, no base image
+	@$(BIN)/python manifests/image/build.py $(IMAGE)
+
 # Warnings are errors, and so is a link that leads nowhere. What did not change is not read again.
 docs: $(VENV)/.installed ## the site: build/docs/html/index.html
 	@$(BIN)/sphinx-build -q -W --keep-going -d build/docs/doctrees docs build/docs/html
@@ -161,6 +166,8 @@ check: $(VENV)/.installed docs ## style, types, layers, C, and what must not be 
 	@$(PYTEST) -q tests/unit/documents
 	@$(CLANG_FORMAT) --dry-run -Werror bpf/[!k]*/*.[ch]
 	@$(BIN)/python -m tests.support.syntax $(CLANG)
+	@! command -v shellcheck >/dev/null || shellcheck -S warning vagrant/*.sh
+	@! command -v vagrant >/dev/null || vagrant validate --ignore-provider
 	@! git -c safe.directory='*' grep -nIE '(^|[^[:alnum:]_.{}-])/(work|root|home)/' \
 	    || { echo "check: the lines above name paths of one machine" >&2; exit 1; }
 

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from ebpf_lb.agent.config import Config
 from ebpf_lb.agent.inbox import HooksChanged, Inbox, NetworkChanged, ServerMoved, Wake
 from ebpf_lb.agent.metrics.counters import Metrics
-from ebpf_lb.agent.network import reserved, roles
+from ebpf_lb.agent.network import here, reserved, roles
 from ebpf_lb.agent.network.attachments import Attachments
-from ebpf_lb.agent.network.roles import Facts, Patterns, Role
+from ebpf_lb.agent.network.roles import Facts, Role
 from ebpf_lb.agent.network.xdp import XdpUplinks
 from ebpf_lb.agent.programming.conflicts import Conflicts
 from ebpf_lb.agent.programming.latency import ProgrammingLatency
@@ -33,8 +33,7 @@ from ebpf_lb.model.endpoints import EndpointSlice
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.node import Node
 from ebpf_lb.model.values import Network
-from ebpf_lb.plan.cluster import Cluster, NodeView
-from ebpf_lb.plan.node import nodeport_addresses
+from ebpf_lb.plan.cluster import Cluster
 from ebpf_lb.plan.reserved import Reserved
 
 SYNC_INTERVAL_S = 0.01
@@ -107,9 +106,6 @@ class Loop:
         self._when_complete = when_complete
         self._when_everywhere = when_everywhere
         self._everywhere = False
-        self._patterns = Patterns(
-            config.pod_interfaces, config.uplink_interfaces, config.ignored_interfaces
-        )
         self._node = Node(config.node_name, addresses=preferred)
         self._node_known = False
         self._server = reserved.of_server(server)
@@ -302,37 +298,17 @@ class Loop:
         self._node = node
         self._parts.attachments.apply(self._look_around())
 
-    # rule: KI-17
     def _look_around(self) -> roles.NetworkView:
         """Interfaces and addresses as they are now; the cluster's plans follow from the latter."""
-        config, node = self._config, self._node
-        own_pods = node.pod_networks if self._node_known else None
-        pod_networks = config.cluster_cidrs or own_pods
-        view = roles.view(self._facts, self._patterns, node.addresses, pod_networks)
-        self._primary, self._pod_networks = view.primary, pod_networks or ()
+        node, view = here.look(
+            self._config, self._node, self._facts, self._server, known=self._node_known
+        )
+        self._primary, self._pod_networks = view.primary, view.pod_networks or ()
         for sentence in sorted(set(view.unserved).difference(self._unserved)):
             self._parts.log.warning("interface not served", problem=sentence)
         self._unserved = view.unserved
-        networks = [one for one in config.node_port_addresses if isinstance(one, Network)]
-        self._parts.cluster.set_node(
-            NodeView(
-                node.name,
-                node.zone,
-                nodeport_addresses(
-                    view.addresses,
-                    primary=view.primary,
-                    networks=networks,
-                    words=[one for one in config.node_port_addresses if isinstance(one, str)],
-                ),
-                view.addresses,
-                self._server | self._reserved(view.addresses),
-            )
-        )
+        self._parts.cluster.set_node(node)
         return view
-
-    def _reserved(self, addresses: Iterable[bytes]) -> frozenset[Reserved]:
-        served = (self._config.healthz_bind_address, self._config.metrics_bind_address)
-        return reserved.of_node(addresses, self._node.kubelet_port, served)
 
     def _count(self, kind: str, number: int) -> None:
         self._parts.metrics.changed(

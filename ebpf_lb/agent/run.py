@@ -166,7 +166,15 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pa
         when_complete=serve_sockets,
         when_everywhere=take_over,
     )
-    _register(metrics, loaded, parts, upkeep, programming.verifier, lambda: len(loop.hook_problems))
+    _register(
+        metrics,
+        loaded,
+        parts,
+        upkeep,
+        programming.verifier,
+        lambda: len(loop.hook_problems),
+        config.backend_metrics,
+    )
     metrics.registry.register(ProbeCollector(probes.health.answers))
     metrics.registry.register(RequestCollector(client.requests))
     process_metrics.register(metrics.registry, version("ebpf-lb"))
@@ -185,7 +193,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pa
         config,
         metrics.page,
         {
-            "/status": lambda: loop.status() | upkeep.recent_drops.status(),
+            "/status": lambda: loop.status() | upkeep.recent_drops.status() | _ages(watchers),
             "/configz": lambda: zpages.configz(config),
         },
         {
@@ -233,6 +241,7 @@ def _register(
     upkeep: upkeep_room.Upkeep,
     verifier: Verifier,
     hook_problems: Callable[[], int],
+    backends: int,
 ) -> None:
     hooks: dict[str, Restoring] = {
         "tc": parts.attachments,
@@ -243,7 +252,7 @@ def _register(
         ProgrammerCollector(parts.programmer, version("ebpf-lb"), loaded.build_id),
         ConflictCollector(parts.conflicts),
         VerifierCollector(verifier),
-        MapCollector(loaded.build, parts.programmer.occupancy),
+        MapCollector(loaded.build, parts.programmer.occupancy, backends),
         HealthCheckCollector(parts.health_checks),
         XdpCollector(parts.xdp),
         ServerCollector(parts.contact),
@@ -271,6 +280,17 @@ def _vacate(config: Config, places: Iterable[Reserved], log: Any) -> None:
             log.warning("taken off a Service", problem=sentence)
     except OSError as error:
         log.error("the API server's address may be a Service's", error=str(error))
+
+
+def _ages(watchers: list[Watcher]) -> dict[str, Any]:
+    """When each watch last brought anything, bookmarks included; None: not yet."""
+    ages = {one.name: one.silent_s for one in watchers}
+    return {
+        "watches": {
+            name: None if silent_s is None else round(silent_s, 1)
+            for name, silent_s in ages.items()
+        }
+    }
 
 
 def _watch(config: Config, client: ApiClient, inbox: Inbox) -> list[Watcher]:

@@ -35,6 +35,9 @@ SUBCOMMANDS = {
     ),
     "completion": Subcommand("ebpf_lb.cli.completion:completion", "Make a shell complete names."),
     "config": Subcommand("ebpf_lb.cli.config:config", "Show the agent's configuration."),
+    "doctor": Subcommand(
+        "ebpf_lb.cli.doctor.command:doctor", "Look whether a node is fit for ebpf-lb."
+    ),
     "explain": Subcommand(
         "ebpf_lb.cli.explain.command:explain", "Say what becomes of a new connection, and why."
     ),
@@ -51,6 +54,9 @@ SUBCOMMANDS = {
         "ebpf_lb.cli.services:services", "List the Services that this node forwards."
     ),
     "status": Subcommand("ebpf_lb.cli.status:status", "Tell whether this node is well."),
+    "verify": Subcommand(
+        "ebpf_lb.cli.verify:verify", "Compare the kernel with the API, entry by entry."
+    ),
 }
 
 

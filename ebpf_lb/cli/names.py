@@ -3,6 +3,7 @@
 Whatever goes wrong, a shell that asks gets no names rather than an error.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,23 @@ def services(
             if incomplete and name.partition("/")[2].startswith(incomplete)
         }
     return sorted(found)
+
+
+def ends(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem | str]:
+    """Who may ask and be asked: Services, this node itself, and its Pods where the API server can
+    be asked for them."""
+    from ebpf_lb.cli.cluster import Cluster
+
+    found = [*services(ctx, param, incomplete)]
+    try:
+        cluster = Cluster(os.environ.get("EBPF_LB_KUBECONFIG") or os.environ.get("KUBECONFIG"))
+        for pod in cluster.pods_on(cluster.node) or []:
+            name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            if name.startswith(incomplete):
+                found.append(name)
+    except Exception:
+        return found
+    return [*found, *(["node"] if "node".startswith(incomplete) else [])]
 
 
 def backends(

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,7 @@ def _agent(pins: Pins, address: tuple[str, int]) -> Agent:
     silent_s = None
     with suppress(OSError):
         silent_s = max(0.0, time.time() - pins.root.stat().st_mtime)
-    agent = Agent(_lock_is_held(pins.root), silent_s)
+    agent = Agent(agent_runs(pins.root), silent_s)
     if agent.runs:
         agent.status = _ask(address)
         synced = _metric(address, "kubeproxy_sync_proxy_rules_last_timestamp_seconds")
@@ -112,7 +113,7 @@ def _agent(pins: Pins, address: tuple[str, int]) -> Agent:
 
 def silence_s(root: Path) -> float | None:
     """For how long no agent has run on this node; None while one does."""
-    if _lock_is_held(root):
+    if agent_runs(root):
         return None
     try:
         return max(0.0, time.time() - root.stat().st_mtime)
@@ -120,7 +121,7 @@ def silence_s(root: Path) -> float | None:
         return 0.0
 
 
-def _lock_is_held(root: Path) -> bool:
+def agent_runs(root: Path) -> bool:
     """An agent has a name that goes with its process (agent/host/process.py)."""
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     with probe:
@@ -144,13 +145,36 @@ def get(address: tuple[str, int], path: str) -> bytes | None:
         connection.close()
 
 
-def _ask(address: tuple[str, int]) -> dict[str, Any] | None:
-    body = get(address, "/status")
+def _ask(address: tuple[str, int], path: str = "/status") -> dict[str, Any] | None:
+    body = get(address, path)
     try:
         found = json.loads(body) if body is not None else None
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What goes past the host's stack. `host_routing`: all that is translated where it enters;
+    `xdp`: what enters by one of these interfaces and leaves for another node."""
+
+    host_routing: bool = False
+    xdp: frozenset[str] = frozenset()
+
+
+def ways(address: tuple[str, int]) -> Ways:
+    """As the agent has them in force; the stack's where it does not answer."""
+    config = (_ask(address, "/configz") or {}).get("ebpf-lb.io") or {}
+    modes = xdp_modes(_ask(address) or {})
+    served = frozenset(name for name, mode in modes.items() if mode not in ("off", "tc"))
+    return Ways(config.get("hostRouting") == "bpf", served)
+
+
+def xdp_modes(status: Mapping[str, Any]) -> dict[str, str]:
+    """Of the interfaces of which the agent's /status says one."""
+    interfaces = (status.get("xdp") or {}).get("interfaces") or {}
+    return {name: str(one.get("mode") or "tc") for name, one in interfaces.items()}
 
 
 def _metric(address: tuple[str, int], name: str) -> float | None:
@@ -168,7 +192,7 @@ def _hooks(views: list[View], build: Build, status: dict[str, Any]) -> list[Hook
 
     with IPRoute() as ip:
         bridges = {link["index"] for link in ip.get_links(kind="bridge")}
-    xdp = status.get("xdp", {})
+    xdp = xdp_modes(status)
     found = []
     with Listing(build) as listing:
         for one in interfaces(views[0]):
@@ -177,9 +201,7 @@ def _hooks(views: list[View], build: Build, status: dict[str, Any]) -> list[Hook
             programs = listing.programs(one.ifindex)
             if not programs and one.ifindex in bridges:
                 continue  # its ports have them
-            mode = xdp.get(one.name, {})
-            way = mode.get("mode", "tc") if isinstance(mode, dict) else str(mode)
-            found.append(Hooks(one.name, tuple(programs), str(way)))
+            found.append(Hooks(one.name, tuple(programs), xdp.get(one.name, "tc")))
     return found
 
 

@@ -86,8 +86,13 @@ def _screen(found: "NodeStatus") -> str:
         f"  version     {version('ebpf-lb')}, {kernel.sysname} {kernel.release}, "
         f"build {found.build[:12]}",
         f"  agent       {_agent(found)}",
+        *_watches(found),
         f"  Services    ports: {found.services:,}{_not_programmed(found)}",
-        f"  sockets     {', '.join(found.socket_hooks) or 'no program: served at TC only'}",
+        *textwrap.wrap(
+            f"  sockets     {', '.join(found.socket_hooks) or 'no program: served at TC only'}",
+            output.columns(),
+            subsequent_indent=" " * 14,
+        ),
     ]
     for title, sentences, colour in (
         ("Problems", found.problems, "red"),
@@ -113,6 +118,22 @@ def _agent(found: "NodeStatus") -> str:
     synced = f", last sync {duration(agent.last_sync_s)} ago" if agent.last_sync_s else ""
     state = "all is in the maps" if agent.status.get("complete") else "not complete"
     return f"runs, {state}{synced}"
+
+
+def _watches(found: "NodeStatus") -> list[str]:
+    """When each was last heard: bookmarks come every minute or so."""
+    from ebpf_lb.cli.node_status import duration
+
+    ages = (found.agent.status or {}).get("watches") or {}
+    if not ages:
+        return []
+    told = [
+        f"{name} {'not yet' if age is None else f'{duration(age)} ago'}"
+        for name, age in ages.items()
+    ]
+    return textwrap.wrap(
+        f"  heard of    {', '.join(told)}", output.columns(), subsequent_indent=" " * 14
+    )
 
 
 def _not_programmed(found: "NodeStatus") -> str:
@@ -200,6 +221,7 @@ def _row(found: "NodeStatus") -> dict[str, Any]:
             "runs": agent.runs,
             "lastSignOfLifeSecondsAgo": agent.silent_s,
             "lastSyncSecondsAgo": agent.last_sync_s,
+            "watches": (agent.status or {}).get("watches"),
             "status": agent.status,
         },
         "servicePorts": found.services,

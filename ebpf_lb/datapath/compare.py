@@ -28,7 +28,8 @@ from ebpf_lb.plan.forwarding import (
 from ebpf_lb.plan.node import LOOPBACK
 
 _INDEX = struct.Struct("=I")
-_CONSISTENT = int(FrontendFlag.CONSISTENT)  # comes a minute late
+# Others tell how long a frontend has hashed consistently, which no plan knows.
+_PLANNED = int(FrontendFlag.LOCAL | FrontendFlag.SOURCE_RANGES)
 _BYTE = 8
 
 
@@ -114,7 +115,7 @@ class Comparison:
                 owner, held, bits = self._frontend(value)
                 if owner != number:
                     yield f"{where} leads to {self._view.service(owner) or 'nothing'}"
-                elif (held, bits & ~_CONSISTENT) != (kind, flags & ~_CONSISTENT):
+                elif (held, bits & _PLANNED) != (kind, flags & _PLANNED):
                     yield f"{where} has another kind, or another policy"
             if not self._in_filter(address):
                 yield f"{format_address(address)} is not in the filter of Services' addresses"

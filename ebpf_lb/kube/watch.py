@@ -156,6 +156,19 @@ class Watcher:
         self._listed = False
         self._complaint = ""
         self._interrupted = False
+        self._heard_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the kind of objects."""
+        return self._resource.name
+
+    @property
+    def silent_s(self) -> float | None:
+        """Since the server last said anything of this kind, and be it that nothing has changed;
+        None before it has. Another thread may ask."""
+        heard_at = self._heard_at
+        return None if heard_at is None else self._clock() - heard_at
 
     def start(self) -> None:
         self._thread.start()
@@ -270,6 +283,7 @@ class Watcher:
         self._version = version
         self._listed = True
         self._forbidden = 0
+        self._heard_at = self._clock()
         yield from self._well_again()
         yield from refused
         yield Listed(self._resource, tuple(values), tuple(triggered_s) if any(triggered_s) else ())
@@ -342,6 +356,7 @@ class Watcher:
         elif kind == "DELETED":
             yield Deleted(self._resource, self._resource.parse(raw).key)
         self._version = version
+        self._heard_at = self._clock()
 
     def _complain(self, error: ApiError, silent_s: float = 0.0) -> Iterator[Event]:
         """Once for each cause, however many attempts an outage takes."""

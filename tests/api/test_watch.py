@@ -127,6 +127,24 @@ def test_a_bookmark_moves_the_version(server: ApiServer, start: Start) -> None:
     assert len(server.lists()) == 1
 
 
+def test_when_a_watch_was_last_heard(server: ApiServer, tmp_path: Path) -> None:
+    """A bookmark counts: it says that nothing has changed."""
+    now = [100.0]
+    follower = Follower()
+    client = connect(kubeconfig(tmp_path, server.url))
+    watcher = Watcher(client, SERVICES, follower, clock=lambda: now[0])
+    assert watcher.silent_s is None
+    watcher.start()
+    follower.wait(server.watches)
+    assert watcher.silent_s == 0
+    now[0] += 50
+    assert watcher.silent_s == 50
+    server.bookmark()
+    follower.wait(lambda: watcher.silent_s == 0)
+    watcher.stop(timeout_s=30)
+    client.close()
+
+
 @pytest.mark.rule("CP-4")
 def test_a_silent_watch_is_given_up_and_made_up_for(server: ApiServer, start: Start) -> None:
     server.put("a", service())

@@ -85,13 +85,14 @@ class Answer:
 
 
 class Log:
-    """What the programmer has to say is never good news here."""
+    """What the programmer has to say is never good news here, but that endpoints come and go."""
 
     def error(self, event: str, **about: Any) -> None:
         raise AssertionError(f"{event}: {about}")
 
     def info(self, event: str, **about: Any) -> None:
-        raise AssertionError(f"{event}: {about}")
+        if event != "usable endpoints":
+            raise AssertionError(f"{event}: {about}")
 
 
 class Chain:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from ebpf_lb.agent.metrics.maps import MapCollector
 from ebpf_lb.cli.main import main
 from ebpf_lb.datapath.layout import load
 from ebpf_lb.datapath.libbpf import Map
@@ -112,6 +113,27 @@ def test_a_flow_is_not_the_services_that_got_its_number() -> None:
         (flow,) = rows(where, "flows")
         assert (flow["vip"], flow["service"]) == ("10.96.0.11", None)
         assert "gone" in run(where, "flows").output
+
+
+def test_backends_in_metrics_as_many_as_are_wanted(node: Pins) -> None:
+    def told(most: int) -> dict[tuple[str, ...], float]:
+        [metric] = [
+            one
+            for one in MapCollector(node.current, list, most).collect()
+            if one.name == "ebpf_lb_backend_connections"
+        ]
+        return {tuple(one.labels.values()): one.value for one in metric.samples}
+
+    place = ("ipv4", "default/web:http", "TCP", "10.1.0.7:8080")
+    assert told(5) == {
+        (*place, "answered"): 1,
+        (*place, "unanswered"): 0,
+        (*place, "refused"): 0,
+    }
+    assert not any(
+        one.name == "ebpf_lb_backend_connections"
+        for one in MapCollector(node.current, list).collect()
+    )
 
 
 def test_mistakes_name_what_there_is(node: Pins) -> None:

@@ -150,6 +150,12 @@ def test_what_somebody_changed_is_found(build: Build, writer: FamilyWriter) -> N
     original = frontends.lookup(key)
     assert original is not None
     other = writer.service_id(HASHED.name)
+    hashed = comparison.key(OUTSIDE, 53, Protocol.UDP)
+    for flags in range(256):  # all but two say how long it has hashed consistently
+        if not flags & (FrontendFlag.LOCAL | FrontendFlag.SOURCE_RANGES):
+            value = layout.pack(service_id=other, kind=FrontendKind.EXTERNAL_IP, flags=flags)
+            change(build, "frontends", hashed, value)
+            assert found(build, *ALL) == []
 
     def held(name: str, where: int) -> bytes:
         table = view.map(name)

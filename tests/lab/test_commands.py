@@ -11,6 +11,11 @@ from typing import Any
 
 import pytest
 
+from ebpf_lb.datapath.libbpf import Map
+from ebpf_lb.datapath.pins import Pins
+from ebpf_lb.datapath.reader import View
+from ebpf_lb.lab.state import State
+from ebpf_lb.model.values import Family, parse_address
 from tests.lab.conftest import Room
 from tests.support.checker import SETTLED_S, Reaches, Refused, expect
 from tests.support.manifests import cluster_ip, deployment, service
@@ -61,6 +66,52 @@ def test_a_node_that_is_well(web: Room) -> None:
     assert {"lo", "eth0"} <= {one["name"] for one in shown["interfaces"]}
     assert all(one["programs"] for one in shown["interfaces"])
     assert "connect4" in shown["socketHooks"]
+
+
+def agents_options(room: Room) -> list[str]:
+    """Those of the node's agent."""
+    process = State.load(room.lab.names).processes[room.lab.node(NODE).agent]
+    line = Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
+    return line[line.index("agent") + 1 : -1]
+
+
+def test_a_node_is_looked_over_with_one_line_for_each_thing(web: Room) -> None:
+    shown = told(web, "doctor", *agents_options(web))
+    assert [one for one in shown["findings"] if one["sign"] == "bad"] == [] and shown["well"]
+    found = {one["what"]: one for one in shown["findings"]}
+    assert "come by eth0" in found["uplinks"]["finding"]
+    assert found["ebpf-lb"]["finding"].startswith("an agent runs, and programs are loaded")
+    assert found["bpffs"]["sign"] == found["cgroup"]["sign"] == "good"
+
+
+def test_the_kernel_holds_what_the_api_says_and_what_differs_is_named(web: Room) -> None:
+    options = agents_options(web)
+    done = run(web, "verify", *options)
+    assert (done.returncode, done.stdout) == (0, "The kernel holds what the API says.\n"), done
+
+    web.lab.stop_agent(NODE)
+    try:
+        view = View(Pins(web.lab.node(NODE).bpffs).current, Family.IPV4)
+        gone = parse_address(cluster_ip(WEB, "ipv4"))
+        with Map.open(view.build.maps(Family.IPV4) / "frontends") as table:
+            for key, _ in list(table.items()):
+                decoded = view.layout.struct("frontend_key").unpack(key)
+                if decoded.address == gone and decoded.port:
+                    table.delete(key)
+        pin = view.build.programs(Family.IPV6) / "sweep"
+        pin.rename(pin.with_name("elsewhere"))
+        shown = told(web, "verify", *options)
+        pin.with_name("elsewhere").rename(pin)
+        where = f"{cluster_ip(WEB, 'ipv4')}:80 is missing"
+        assert f"{web.namespace}/web:tcp (TCP, ipv4): {where}" in shown["differences"]
+        assert "not all of the stack programs and maps are pinned" in shown["differences"]
+        done = run(web, "verify", *options, "--repair")
+        assert done.returncode == 2 and "no agent runs" in done.stderr
+    finally:
+        web.lab.start_agent(NODE)
+    done = run(web, "verify", *options, "--repair")
+    assert done.returncode == 0, done.stdout
+    ask(web, WEB, "ipv4", Reaches(set(web.pods("web"))))
 
 
 def test_a_node_without_an_agent_says_since_when(web: Room) -> None:

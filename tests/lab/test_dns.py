@@ -1,14 +1,17 @@
 """Names: pods ask cluster DNS by its Service, through the data path, with the system's resolver."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ebpf_lb.lab.cluster import Lab
+from ebpf_lb.lab.names import client_interfaces
 from tests.lab.test_outside import until
 
 Json = dict[str, Any]
@@ -161,3 +164,59 @@ def test_the_machines_own_files_stay(names: Lab) -> None:
     assert names.exec("names/asker", ["cat", "/etc/hosts"]).stdout != own
     assert names.exec("node1", ["cat", "/etc/hosts"]).stdout == own
     assert Path("/etc/hosts").read_text() == own
+
+
+RESOLVER = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: resolver, namespace: names}}
+spec:
+  containers:
+    - name: c
+      image: coredns
+      args: ["--upstream={address}"]
+      ports: [{{containerPort: 53, protocol: UDP}}, {{containerPort: 53, protocol: TCP}}]
+"""
+
+
+@contextmanager
+def name_server_outside(lab: Lab) -> Iterator[str]:
+    """On the machine outside, meanwhile; its address there."""
+    script = str(Path(__file__).with_name("outside_dns.py"))
+    with lab.popen("client", [sys.executable, script], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield str(client_interfaces(1, lab.options.families)[0].ip)
+        finally:
+            process.kill()
+
+
+def test_other_names_are_asked_outside(names: Lab, tmp_path: Path) -> None:
+    """From a pod, by cluster DNS of its own, which asks a name server beyond the router."""
+    with name_server_outside(names) as address:
+        path = tmp_path / "resolver.yaml"
+        path.write_text(RESOLVER.format(address=address))
+        names.apply([path])
+
+        def resolver() -> str:
+            pod = names.client.get("/api/v1/namespaces/names/pods/resolver")
+            return str(pod["status"]["podIP"]) if is_ready(pod) else ""
+
+        until(resolver, "the name server does not get ready")
+        script = str(Path(__file__).with_name("ask_dns.py"))
+        for name, expected in (
+            ("www.example.org", ["203.0.113.7"]),
+            ("front.names.svc.cluster.local", [service_address(names, "front")]),
+        ):
+            for protocol in ("udp", "tcp"):
+                words = [sys.executable, script, resolver(), protocol, name]
+                done = names.exec("names/asker", words)
+                assert done.returncode == 0, done.stderr
+                assert json.loads(done.stdout) == expected
+    names.client.delete("/api/v1/namespaces/names/pods/resolver", grace_period_s=0)
+
+
+def service_address(lab: Lab, name: str) -> str:
+    service = lab.client.get(f"/api/v1/namespaces/names/services/{name}")
+    return str(service["spec"]["clusterIP"])

@@ -1,16 +1,22 @@
 """The tutorial: each step in the tests' lab, and with its subject broken."""
 
 import io
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lessons.tutorial import course, stage
+from ebpf_lb.lessons.tutorial import course
 from ebpf_lb.lessons.tutorial.course import STEPS, Step, find
-from ebpf_lb.lessons.tutorial.stage import UnexpectedError
+from ebpf_lb.lessons.tutorial.stage import Stage
+from ebpf_lb.lessons.tutorial.steps.ingress import DEPLOY
 from tests.lab.test_outside import until
 
+ROOT = Path(__file__).parents[2]
 COREDNS = "/apis/apps/v1/namespaces/kube-system/deployments/coredns/scale"
 
 # What must have been seen: it is in no step's text.
@@ -20,70 +26,134 @@ SEEN = {
     "environment": "HOSTNAMES_PORT_80_TCP_PROTO=tcp",
     "dns": "nameserver ",
     "outside": "node2 rewrites",
+    "kinds": "mirrored into EndpointSlice database-",
     "ingress": "SSL certificate verify ok.",
+    "network": "VXLAN       8 bytes  network 1",
+}
+
+# Step, in what it applies, what is broken: with which sentence it fails.
+BROKEN = (
+    ("deployment", "  ipFamilyPolicy:", "  publishNotReadyAddresses: true\n  ipFamilyPolicy:",
+     "endpoints hostnames"),
+    ("clusterip", "port: 80\n", "port: 81\n", "answers of hostnames"),
+    ("environment", "spec: {containers", "spec: {enableServiceLinks: false, containers",
+     "the address is not there"),
+    ("dns", "clusterIP: None", "type: ClusterIP", "nginx leads to"),
+    ("outside", "externalTrafficPolicy: Local", "externalTrafficPolicy: Cluster",
+     "node2 serves it no more"),
+    ("outside", "selector: {app: web}", "selector: {app: nobody}", "an answer at"),
+    ("kinds", "kind: Endpoints\nmetadata: {name: database}",
+     "kind: Endpoints\nmetadata: {name: another}", "the database answers"),
+    ("kinds", "clusterIP: None", "type: ClusterIP", "headless leads to"),
+    ("kinds", "sessionAffinity: ClientIP", "sessionAffinity: None", "one pod for one client"),
+    ("kinds", "timeoutSeconds: 3", "timeoutSeconds: 3600", "other pods after a pause"),
+    ("ingress", "ingressClassName: nginx", "ingressClassName: other",
+     "the Ingress has the controller's address"),
+    ("ingress", "secretName: cafe-secret", "secretName: another", "tea at /tea"),
+    ("ingress", "name: coffee-svc, port", "name: tea-svc, port", "coffee at /coffee"),
+    ("network", "nodeName: node2", "nodeName: node1", "it did not leave node1"),
+)  # fmt: skip
+
+# Likewise, where no agent runs.
+UNPROGRAMMED = {
+    "deployment": "answers of hostnames",
+    "clusterip": "answers of hostnames",
+    "environment": "answers of hostnames",
+    "outside": "an answer at",
+    "kinds": "answers of app",
+    "ingress": "tea at /tea",
 }
 
 
-def steps(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("step", [find(name) for name in names], ids=names)
+@pytest.fixture(scope="module")
+def ingress_nginx(lab: Lab) -> Iterator[None]:
+    """A controller that the steps find, and leave where it is."""
+    lab.apply([DEPLOY])
+    yield
+    lab.delete([DEPLOY])
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+@pytest.mark.parametrize("step", STEPS[:-1], ids=lambda step: step.name)
 def test_a_step(lab: Lab, step: Step) -> None:
+    _take(lab, step, Stage)
+
+
+def test_the_network_between_the_nodes(lab: Lab, vxlan_lab: Lab, udp_lab: Lab) -> None:
+    """The last step makes labs of its own; here the tests' stand in their place."""
+
+    class Beside(Stage):
+        @contextmanager
+        def labs_beside(self, networks: Sequence[str]) -> Iterator[dict[str, Lab]]:
+            assert list(networks) == ["vxlan", "udp"]
+            yield {"vxlan": vxlan_lab, "udp": udp_lab}
+
+    _take(lab, STEPS[-1], Beside)
+
+
+def _take(lab: Lab, step: Step, kind: type[Stage]) -> None:
     out = io.StringIO()
-    course.run(lab, step, out)
+    course.run(lab, step, out, kind)
     assert SEEN[step.name] in out.getvalue()
     namespaces = lab.client.get("/api/v1/namespaces")["items"]
     left = [n for n in namespaces if n["metadata"]["name"] == f"tutorial-{step.name}"]
     assert all("deletionTimestamp" in n["metadata"] for n in left)
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage.Stage, "within_s", 8.0)
-    monkeypatch.setattr(stage.Stage, "answer_s", 1)
+# --- broken, side by side
 
 
-@pytest.fixture(scope="module")
-def without_agents(lab: Lab) -> Iterator[None]:
+def failures(lab: Lab, wanted: Sequence[tuple[str, str, str, str]]) -> list[str]:
+    """With which sentence each fails, where that is not as expected."""
+    running = []
+    for number, (step, old, new, expected) in enumerate(wanted):
+        words = [sys.executable, "-m", "tests.lab.sabotage", lab.name, step, str(number), expected]
+        change = [old, new] if old else []
+        running.append(
+            subprocess.Popen(
+                [*words, *change], cwd=ROOT, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+        )  # fmt: skip
+    found = []
+    for process, (step, old, _, expected) in zip(running, wanted, strict=True):
+        said, errors = process.communicate()
+        if expected not in said or process.returncode:
+            found.append(f"{step} ({old!r}): expected {expected!r}, not {said!r} {errors}")
+    return found
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_what_is_broken_is_noticed(lab: Lab, ingress_nginx: None, half: int) -> None:
+    assert failures(lab, BROKEN[half::2]) == []
+
+
+def test_services_that_nobody_programs_are_noticed(lab: Lab, ingress_nginx: None) -> None:
     names = [node.name for node in lab.nodes()]
     for name in names:
         lab.stop_agent(name)
-    yield
-    for name in names:
-        lab.start_agent(name)
-    lab.wait_for_agents()
+    try:
+        wanted = [(step, "", "", expected) for step, expected in UNPROGRAMMED.items()]
+        assert failures(lab, wanted) == []
+    finally:
+        for name in names:
+            lab.start_agent(name)
+        lab.wait_for_agents()
 
 
-@pytest.fixture
-def without_dns(lab: Lab) -> Iterator[None]:
+def test_names_without_dns_are_noticed(lab: Lab) -> None:
     def servers() -> int:
         return len([pod for pod in lab.pods() if pod.namespace == "kube-system"])
 
     lab.client.patch(COREDNS, {"spec": {"replicas": 0}})
     until(lambda: servers() == 0, "cluster DNS does not go")
-    yield
-    lab.client.patch(COREDNS, {"spec": {"replicas": 2}})
-    until(lambda: servers() == 2, "cluster DNS does not come back")
+    try:
+        assert failures(lab, [("dns", "", "", "hostnames leads to 10.96")]) == []
+    finally:
+        lab.client.patch(COREDNS, {"spec": {"replicas": 2}})
+        until(lambda: servers() == 2, "cluster DNS does not come back")
 
 
-@steps("dns")
-def test_names_without_dns_are_noticed(
-    lab: Lab, impatient: None, without_dns: None, step: Step
-) -> None:
-    with pytest.raises(UnexpectedError, match=r"step dns: hostnames leads to 10\.96"):
-        course.run(lab, step, io.StringIO())
-
-
-@steps("deployment", "clusterip", "environment", "outside")
-def test_services_that_nobody_programs_are_noticed(
-    lab: Lab, impatient: None, without_agents: None, step: Step
-) -> None:
-    with pytest.raises(UnexpectedError, match=f"step {step.name}: "):
-        course.run(lab, step, io.StringIO())
-
-
-def test_a_step_that_is_not_there(cli: Callable[..., object]) -> None:
+def test_a_step_that_is_not_there() -> None:
     with pytest.raises(course.NoSuchStepError, match="it has deployment, clusterip"):
         find("quantum")
     assert find("2").name == "clusterip"

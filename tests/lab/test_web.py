@@ -2,11 +2,13 @@
 does there, and whom it refuses."""
 
 import http.client
+import itertools
 import json
 import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
@@ -43,6 +45,26 @@ class Server:
         return answer
 
 
+class Box(NamedTuple):
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def overlaps(self, other: "Box") -> bool:
+        apart_x = self.x + self.width <= other.x or other.x + other.width <= self.x
+        apart_y = self.y + self.height <= other.y or other.y + other.height <= self.y
+        return not (apart_x or apart_y)
+
+    def within(self, other: "Box") -> bool:
+        return (
+            other.x <= self.x
+            and other.y <= self.y
+            and self.x + self.width <= other.x + other.width
+            and self.y + self.height <= other.y + other.height
+        )
+
+
 @pytest.fixture(scope="module")
 def server(lab: Lab) -> Iterator[Server]:
     process = subprocess.Popen(
@@ -64,7 +86,7 @@ def page(server: Server, shared_room: Room) -> Iterator[Page]:
     """Of Service `web`, whose pods are on node1."""
     shared_room.apply(
         deployment("web", node="node1"),
-        service("web", type="NodePort", ipFamilyPolicy="PreferDualStack"),
+        service("web", type="LoadBalancer"),
     )
     with Browser() as browser:
         opened = browser.open(server.url)
@@ -85,10 +107,19 @@ def rewritings(page: Page, way: str) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("address", ["172.30.0.12:", "[fd30::c]:"], ids=["ipv4", "ipv6"])
-def test_a_cross_node_snat_is_captured_and_drawn(page: Page, lab: Lab, address: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "address"),
+    [
+        ("NodePort of node2", "172.30.0.12:"),
+        ("NodePort of node2", "[fd30::c]:"),
+        ("external address at node2", "172.29.0."),
+    ],
+)
+def test_a_cross_node_snat_is_captured_and_drawn(
+    page: Page, lab: Lab, kind: str, address: str
+) -> None:
     page.choose("#client", "client")
-    page.choose("#target", f"NodePort of node2 {address}")
+    page.choose("#target", f"{kind} {address}")
     title = "document.querySelector('#story h2')?.textContent"
 
     def answered() -> bool:
@@ -97,9 +128,15 @@ def test_a_cross_node_snat_is_captured_and_drawn(page: Page, lab: Lab, address: 
         page.wait(f"{title} || !document.getElementById('error').hidden")
         return bool(page.run("document.querySelector('#story .good') !== null"))
 
-    until(answered, "the NodePort does not answer")
+    until(answered, f"the {kind} does not answer")
     assert rewritings(page, "request") == [["DNAT", "node2"], ["SNAT", "node2"]]
     assert rewritings(page, "answer") == [["SNAT undone", "node2"], ["DNAT undone", "node2"]]
+    # each by a hook, and what looked into the stacks for it is gone
+    said = page.run("[...document.querySelectorAll('#story .hook')].map(e => e.textContent)")
+    assert len(said) == 4
+    assert all(re.search(r"TC (ingress|egress) of eth0|XDP", one) for one in said), said
+    assert not any(way["pinned"] for way in lab.routes().values())
+    assert "lesson_capture" not in lab.exec("node2", ["nft", "list", "tables"]).stdout
     # drawn, too: by both nodes and the router to the pod, and as arrows from tap to tap
     badges = "[...document.querySelectorAll('[data-badge]')].map(e => e.dataset.badge)"
     assert page.run(badges) == ["DNAT + SNAT", "SNAT + DNAT undone"]
@@ -110,11 +147,45 @@ def test_a_cross_node_snat_is_captured_and_drawn(page: Page, lab: Lab, address: 
     page.click("#show-map")
 
 
+@pytest.mark.parametrize(
+    ("nodes", "pods", "services", "clients"),
+    [(1, 0, 0, 1), (1, 9, 1, 1), (3, 7, 4, 2), (5, 40, 9, 4), (9, 25, 30, 7)],
+)
+def test_nothing_overlaps(page: Page, nodes: int, pods: int, services: int, clients: int) -> None:
+    """In labs of all sizes: what stands beside each other, and pods within their nodes."""
+    scene = {
+        "nodes": [{"name": f"node{n}"} for n in range(nodes)],
+        "pods": [{"id": f"pod{n}", "node": f"node{n * n % nodes}"} for n in range(pods)],
+        "services": [{"id": f"service{n}"} for n in range(services)],
+        "clients": [{"name": f"client{n}"} for n in range(clients)],
+    }
+    placed = page.run(
+        f"""import("/static/layout.js").then(({{WIDTH, place}}) => {{
+            const {{height, services, nodes, pods, machines}} = place({json.dumps(scene)});
+            const box = ([id, b]) => [id, b.x, b.y, b.width, b.height];
+            const boxes = (places) => [...places].map(box);
+            return {{
+                whole: [0, 0, WIDTH, height], pods: boxes(pods),
+                beside: [services, nodes, machines].flatMap(boxes),
+            }};
+        }})"""
+    )
+    places = {name: Box(*box) for name, *box in placed["beside"] + placed["pods"]}
+    assert len(places) == nodes + pods + services + clients + 1
+    beside = [places[name] for name, *_ in placed["beside"]]
+    assert all(box.within(Box(*placed["whole"])) for box in beside)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(beside, 2))
+    own = [places[pod["id"]] for pod in scene["pods"]]
+    assert all(places[pod["id"]].within(places[pod["node"]]) for pod in scene["pods"])
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(own, 2))
+
+
 def test_the_drawing_follows_a_deployment(page: Page, shared_room: Room, pods: str) -> None:
     """Scaled by a click there, and by somebody else."""
     ready = f"document.querySelectorAll('{pods}[data-state=ready]').length"
     page.wait(f"{ready} === 1")
-    page.click('[data-deployment$="/web"] button[aria-label^="one pod more"]')
+    own = f'[data-deployment="{shared_room.namespace}/web"]'
+    page.click(f"{own} button[aria-label^='one pod more']")
     page.wait(f"{ready} === 2")
     path = f"/apis/apps/v1/namespaces/{shared_room.namespace}/deployments/web/scale"
     shared_room.lab.client.patch(path, {"spec": {"replicas": 1}})

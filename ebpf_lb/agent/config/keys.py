@@ -70,6 +70,9 @@ class Config:
     conntrack_tcp_established_s, conntrack_tcp_close_wait_s: its time-outs, raised likewise.
     sync_period_s: seconds from one comparison of all maps with the plan to the next, at least; it
         takes no more than a hundredth of a processor, whatever the number of Services. 0: never.
+    backend_metrics: of how many backends metrics tell the connections: of those first that most
+        connections wait for or were refused by. Each reading of the metrics then goes through the
+        connection table. 0: of none.
     reject_per_second: how many refusals the whole node sends in a second, at most; 0: no limit.
     compile: whether the programs are compiled from their sources, where the cache does not have
         them, though they were compiled when ebpf-lb was built: for whoever develops them.
@@ -113,5 +116,6 @@ class Config:
     conntrack_tcp_established_s: Annotated[int, parsers.whole(0, 1 << 24)] = 86_400
     conntrack_tcp_close_wait_s: Annotated[int, parsers.whole(0, 1 << 24)] = 3600
     sync_period_s: Annotated[int, parsers.whole(0, 86_400)] = 30
+    backend_metrics: Annotated[int, parsers.whole(0, 10_000)] = 0
     reject_per_second: Annotated[int, parsers.whole(0, 1_000_000)] = 1000
     settings: Settings = field(default_factory=Settings)

@@ -10,7 +10,8 @@ from prometheus_client.registry import Collector
 from ebpf_lb.datapath.pins import Build
 from ebpf_lb.datapath.reader import View, counters
 from ebpf_lb.datapath.reader.occupancy import HASH_MAPS, flow_level
-from ebpf_lb.model.values import Family
+from ebpf_lb.datapath.reader.summary import backend_summaries
+from ebpf_lb.model.values import Family, format_endpoint
 
 
 # rule: ME-2
@@ -19,18 +20,25 @@ class MapCollector(Collector):
     are left out: with ten thousand of them that keeps pages, and us, small.
 
     `occupancy`: elements in use of maps that only their writer can count, by family and map.
+    `backends`: of how many, at most, the connections are told.
     """
 
     def __init__(
-        self, build: Build, occupancy: Callable[[], Iterable[tuple[Family, str, int]]]
+        self,
+        build: Build,
+        occupancy: Callable[[], Iterable[tuple[Family, str, int]]],
+        backends: int = 0,
     ) -> None:
         self._build = build
         self._occupancy = occupancy
+        self._backends = backends
 
     def collect(self) -> Iterator[Metric]:
         views = [View(self._build, family) for family in Family]
         yield from _counted(views)
         yield from _flows(views)
+        if self._backends:
+            yield _backends(views, self._backends)
         entries = GaugeMetricFamily(
             "ebpf_lb_map_entries", "Elements in a map.", labels=["family", "map"]
         )
@@ -124,6 +132,28 @@ def _flows(views: list[View]) -> Iterator[Metric]:
             elif one.name in others:
                 others[one.name].add_metric([family], one.times)
     yield from (entries, evictions, *others.values())
+
+
+def _backends(views: list[View], most: int) -> Metric:
+    """What became of the connections to those of whom most wait or were refused."""
+    connections = GaugeMetricFamily(
+        "ebpf_lb_backend_connections",
+        "Live connections of a backend by what it has done: answered, unanswered or refused.",
+        labels=["family", "service", "protocol", "backend", "state"],
+    )
+    found = [
+        (view.family.directory, one)
+        for view in views
+        for one in backend_summaries(view)
+        if one.backend.service and one.connections
+    ]
+    found.sort(key=lambda one: (-one[1].unanswered - one[1].refused, -one[1].answered))
+    for family, one in found[:most]:
+        address = format_endpoint(one.backend.address, one.backend.port)
+        labels = [family, one.backend.service or "", one.backend.protocol or "", address]
+        for state in ("answered", "unanswered", "refused"):
+            connections.add_metric([*labels, state], getattr(one, state))
+    return connections
 
 
 def _fill_levels(view: View, written: Mapping[str, int]) -> dict[str, tuple[int, int]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from ebpf_lb.agent.programming.refusals import Part, Refusals
+from ebpf_lb.agent.programming.usable import UsableEndpoints
 from ebpf_lb.datapath.writer import NotHashed, NotProgrammed, full
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Family
@@ -82,6 +83,7 @@ class Programmer:
         # while no agent ran, and then its name alone says nothing
         self._asked_for: dict[Family, set[ServicePortName]] = {family: set() for family in writers}
         self._without_local: dict[str, set[Part]] = {"internal": set(), "external": set()}
+        self._usable = UsableEndpoints(log)
         self._retry_until = 0.0
         self._retry_once_more = False
         self._retry_at = 0.0
@@ -155,6 +157,7 @@ class Programmer:
         self._unwanted.pop(part, None)
         self._displaced.discard(part)
         self._account(part, wanted)
+        self._usable.note(wanted)
         room, plain = self._rooms[part.family], wanted
         lack = room.ask(part.name, due, demand)
         if lack is not None and wanted.by_table:
@@ -238,6 +241,7 @@ class Programmer:
                 self._refuse(part, key, str(error))
                 continue
             removed.add(part)
+            self._usable.forget(part)
             if part not in self._displaced:
                 self._rooms[part.family].give_back(part.name)
                 self._unhashed.discard(part)

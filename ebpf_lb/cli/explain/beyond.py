@@ -7,6 +7,7 @@ from ebpf_lb.cli.beyond import Finding, Route, echo, limits, netfilter, route_to
 from ebpf_lb.cli.beyond.route import about_route
 from ebpf_lb.cli.explain.ends import Asker
 from ebpf_lb.cli.explain.explanation import Candidate, Explanation
+from ebpf_lb.cli.node_status import Ways
 from ebpf_lb.model.values import format_address
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def say_beyond(
     listed: "Sequence[tuple[Candidate, Backend]]",
     asker: Asker,
     protocol: str,
+    ways: Ways,
     *,
     with_echo: bool,
 ) -> None:
@@ -36,7 +38,11 @@ def say_beyond(
         chosen = candidate.address == found.backend
         findings = [
             *about_route(route, backend.address),
-            *_filters(rules, asker, backend, route, protocol),
+            *(
+                [Finding(f"nftables rules do not see it: {past}.")]
+                if (past := _past_stack(ways, asker, backend))
+                else _filters(rules, asker, backend, route, protocol)
+            ),
         ]
         for one in findings:
             _say(found, one, told=chosen or found.whole)
@@ -58,6 +64,17 @@ def _say(found: Explanation, finding: Finding, *, told: bool) -> None:
         found.trouble(finding.text)
     elif told and finding.text not in found.beyond:
         found.beyond.append(finding.text)
+
+
+def _past_stack(ways: Ways, asker: Asker, backend: "Backend") -> str:
+    """Why the host's stack does not see its packets; "" where it does."""
+    if asker.client.value not in ("POD", "REMOTE"):
+        return ""
+    if ways.host_routing:
+        return "it goes past the host's stack (hostRouting: bpf)"
+    if asker.interface in ways.xdp and "ON_NODE" not in backend.flags:
+        return f"XDP on {asker.interface} sends it on to the other node"
+    return ""
 
 
 def _filters(

@@ -9,12 +9,13 @@ from ebpf_lb.cli import names, output
 from ebpf_lb.cli.beyond import route_to
 from ebpf_lb.cli.cluster import Cluster, api_options
 from ebpf_lb.cli.explain.explanation import Explanation, say_reason
-from ebpf_lb.cli.options import bpffs_option
+from ebpf_lb.cli.options import address_option, bpffs_option
 from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Family, Protocol, family_of, format_endpoint, parse_address
 
 if TYPE_CHECKING:
     from ebpf_lb.cli.explain.ends import Asker
+    from ebpf_lb.cli.node_status import Ways
     from ebpf_lb.datapath.question import Decision
     from ebpf_lb.datapath.reader import View
     from ebpf_lb.datapath.reader.services import Frontend
@@ -25,7 +26,7 @@ _LOOPBACK = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address
 
 
 @click.command()
-@click.argument("ends", metavar="[FROM] TO", nargs=-1, required=True, shell_complete=names.services)
+@click.argument("ends", metavar="[FROM] TO", nargs=-1, required=True, shell_complete=names.ends)
 @click.option("--port", type=click.IntRange(1, 65535), default=_PORT, help="The client's port.")
 @click.option("--all", "whole", is_flag=True, help="Every endpoint, with its share.")
 @click.option(
@@ -45,6 +46,7 @@ _LOOPBACK = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address
 )
 @click.option("--family", type=click.Choice(["ipv4", "ipv6"]), default="ipv4", show_default=True)
 @api_options
+@address_option
 @bpffs_option
 def explain(
     ends: tuple[str, ...],
@@ -56,6 +58,7 @@ def explain(
     family: str,
     kubeconfig: str | None,
     no_api: bool,
+    agent: tuple[str, int],
     bpffs: Path,
 ) -> None:
     """Say what becomes of a new connection FROM somebody TO a Service, as this node decides it.
@@ -87,8 +90,19 @@ def explain(
         explain_flows(views[0], origin, text, form)
         return
     cluster = Cluster(kubeconfig, wanted=not no_api)
-    found = explain_new(
-        views[0], origin, text, protocol, port, cluster, whole=whole, with_echo=not no_echo
+    from ebpf_lb.cli.explain.ends import who_asks
+    from ebpf_lb.cli.node_status import ways
+
+    asker = who_asks(views[0], origin, port, cluster)
+    found = explain_asker(
+        views[0],
+        asker,
+        text,
+        protocol,
+        cluster,
+        whole=whole,
+        with_echo=not no_echo,
+        ways=ways(agent),
     )
     if form == "json":
         output.say(output.as_json(found.row()))
@@ -108,22 +122,22 @@ def _protocol(target: str) -> tuple[str, Protocol]:
     return target, Protocol.TCP
 
 
-def explain_new(
+def explain_asker(
     view: "View",
-    origin: str | None,
+    asker: "Asker",
     target: str,
     protocol: Protocol,
-    port: int,
     cluster: Cluster,
     *,
-    whole: bool,
-    with_echo: bool,
+    whole: bool = False,
+    with_echo: bool = False,
+    ways: "Ways | None" = None,
 ) -> Explanation:
+    """Of whom it is known who asks."""
     from ebpf_lb.cli.explain.beyond import say_node
-    from ebpf_lb.cli.explain.ends import who_asks, whom
+    from ebpf_lb.cli.explain.ends import whom
     from ebpf_lb.cli.explain.near import say_near
 
-    asker = who_asks(view, origin, port, cluster)
     destination, frontend = whom(view, _loopback(target), protocol, asker, cluster)
     _at_localhost(asker, destination[0])
     decision = _decide(view, asker, destination, protocol)
@@ -138,7 +152,7 @@ def explain_new(
     if frontend is None:
         say_near(view, found, destination, protocol, cluster)
     else:
-        _say_service(view, found, frontend, decision, asker, cluster, with_echo)
+        _say_service(view, found, frontend, decision, asker, cluster, with_echo, ways)
     say_reason(found)
     say_node(view, found)
     if asker.remark:
@@ -192,13 +206,16 @@ def _say_service(
     asker: "Asker",
     cluster: Cluster,
     with_echo: bool,
+    ways: "Ways | None",
 ) -> None:
     from ebpf_lb.cli.explain import steps
     from ebpf_lb.cli.explain.beyond import say_beyond
     from ebpf_lb.cli.explain.endpoints import say_connections, say_endpoints
     from ebpf_lb.cli.explain.explanation import Step
+    from ebpf_lb.cli.node_status import Ways
     from ebpf_lb.datapath.reader.services import service_ports
 
+    ways = ways or Ways()
     steps.say_frontend(found, frontend)
     if decision.backend is not None:
         found.backend = format_endpoint(decision.backend, decision.backend_port)
@@ -210,7 +227,7 @@ def _say_service(
             listed = say_endpoints(view, found, port, local, cluster)
             say_connections(found)
             steps.say_choice(view, found, port, decision, asker)
-            say_beyond(view, found, listed, asker, port.protocol, with_echo=with_echo)
+            say_beyond(view, found, listed, asker, port.protocol, ways, with_echo=with_echo)
     if not found.candidates:
         found.there.append(Step("endpoints", "No endpoint may be chosen.", ("VE-1",)))
     if decision.backend is not None:

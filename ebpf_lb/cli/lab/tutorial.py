@@ -1,6 +1,7 @@
 """`ebpf-lb lab tutorial`."""
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -11,8 +12,14 @@ from ebpf_lb.lab.cluster import Lab
 @click.command()
 @click.argument("steps", metavar="[STEP…]", nargs=-1)
 @click.option("--list", "only_list", is_flag=True, help="Name the steps and do nothing.")
+@click.option(
+    "--pages",
+    type=click.Path(file_okay=False, exists=True, writable=True, path_type=Path),
+    metavar="FOLDER",
+    help="Also write a page of each step, with its drawings.",
+)
 @with_lab
-def tutorial(lab: Lab, steps: tuple[str, ...], only_list: bool) -> None:
+def tutorial(lab: Lab, steps: tuple[str, ...], only_list: bool, pages: Path | None) -> None:
     """Services from a Deployment on, step by step: each says what it shows, and shows it.
 
     STEP is a name or a number; without one, all are gone through. The exit status is 1 if something
@@ -26,4 +33,4 @@ def tutorial(lab: Lab, steps: tuple[str, ...], only_list: bool) -> None:
         click.echo(align(["", "STEP", "WHAT IT SHOWS"], rows))
         return
     for step in [course.find(name) for name in steps] or course.STEPS:
-        course.run(lab, step, sys.stdout)
+        course.run(lab, step, sys.stdout, pages=pages)

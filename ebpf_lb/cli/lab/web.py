@@ -29,6 +29,7 @@ def web(lab: Lab, port: int) -> None:
     async def serve() -> None:
         page = Page(lab, port)
         await page.serve(lambda url: click.echo(f"The page is at {url}"))
+        click.echo(f"Lab {lab.name!r} was taken down, so there is no page any more.")
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve())

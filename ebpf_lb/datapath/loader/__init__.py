@@ -32,6 +32,7 @@ __all__ = [
     "LoaderError",
     "ensure_layer_3",
     "ensure_loaded",
+    "lacking",
     "program_arrays",
     "retire_old_builds",
 ]
@@ -123,6 +124,30 @@ def ensure_layer_3(
             f"the programs for devices without Ethernet header cannot be loaded: {error}"
         ) from error
     return compiled
+
+
+def lacking(build: Build, settings: Settings, sources: Path | None = None) -> list[str]:
+    """What a build does not have that it should, in sentences: pins, and slow paths in the program
+    arrays."""
+    sources = sources or layout.sources()
+    found = []
+    for unit in units(settings):
+        if not _has_unit(build, unit, sources):
+            found.append(f"not all of the {unit.name} programs and maps are pinned")
+            continue
+        for family in Family:
+            held = Map.open(maps.pinned_at(_calls_of(family, sources), family, build, unit))
+            with held:
+                empty = sum(
+                    held.lookup(index.to_bytes(4, "little")) is None for index in unit.calls(family)
+                )
+            if empty:
+                found.append(f"{empty} {family.directory} slow paths of {unit.name} are missing")
+    return found
+
+
+def _calls_of(family: Family, sources: Path) -> layout.MapSpec:
+    return next(one for one in _specs(family, sources) if one.scope is layout.Scope.CALLS)
 
 
 def retire_old_builds(bpffs: Path) -> list[str]:

@@ -4,6 +4,7 @@
     run         applies the manifests and has the connection recorded
     record      one connection (`connect`, in the client's namespace), captured
     capture     AF_PACKET sockets in all namespaces; `recording` is what they yield
+    stack       what the nodes' own stacks see in between; `hooks` tells from it who rewrote
     frames      Ethernet frames taken apart
     way         the packets of the connection known again from hop to hop, and what changed where
     text, svg   the drawing

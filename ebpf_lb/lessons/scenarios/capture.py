@@ -6,6 +6,7 @@ comes is seen after XDP and before TC's ingress programs, one that leaves after 
 so each frame is as it was on that wire.
 """
 
+import errno
 import socket
 import struct
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ _PACKET_OTHERHOST, _PACKET_OUTGOING = 3, 4
 _ARPHRD_NONE = 0xFFFE  # without Ethernet header: recorded with an empty one
 _BUFFER_BYTES = 16 << 20
 _LARGEST = 1 << 16
+_GONE = (errno.ENOENT, errno.EINVAL)  # no file, or one on which no namespace is mounted any more
 
 
 class CaptureError(UserError):
@@ -41,8 +43,13 @@ class Capture:
 
     def __enter__(self) -> Self:
         for machine, path in self._namespaces:
-            with namespaces.entered(path):
-                tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+            try:
+                with namespaces.entered(path):
+                    tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+            except OSError as error:
+                if error.errno in _GONE:  # a pod has ended since the list of machines was made
+                    continue
+                raise
             self._stack.enter_context(tap)
             tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
             tap.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)

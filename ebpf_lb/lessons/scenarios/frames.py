@@ -10,7 +10,7 @@ from ebpf_lb.lab import udp_tunnel
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 _IPV4, _IPV6, _VLAN = 0x0800, 0x86DD, 0x8100
-_VXLAN_PORTS = (4789, 8472)
+VXLAN_PORTS = (4789, 8472)
 # ICMP messages that quote the packet they are about (RFC 792, RFC 4443)
 _ERRORS = {
     ICMP: {3: "unreachable", 11: "time exceeded"},
@@ -124,7 +124,7 @@ class Packet:
         ports = struct.unpack_from("!HH", data)
         ends = Endpoint(names[0], ports[0]), Endpoint(names[1], ports[1])
         if protocol == UDP:
-            if ports[1] in _VXLAN_PORTS and (inner := cls.parse_frame(data[16:])):
+            if ports[1] in VXLAN_PORTS and (inner := cls.parse_frame(data[16:])):
                 return inner.in_tunnel(Tunnel(*names, "VXLAN"))
             if ports[1] == udp_tunnel.PORT and (inner := cls.parse(data[8:])):
                 return inner.in_tunnel(Tunnel(*names, "UDP"))

@@ -24,6 +24,7 @@ from ebpf_lb.lessons.scenarios import drops
 from ebpf_lb.lessons.scenarios.capture import Capture
 from ebpf_lb.lessons.scenarios.frames import Endpoint
 from ebpf_lb.lessons.scenarios.recording import Connection, Machine, Recording
+from ebpf_lb.lessons.scenarios.stack import StackWatch
 from ebpf_lb.model.values import Family
 
 _TIMEOUT_S = 0.8  # below TCP's first retransmission, a second after the SYN
@@ -71,15 +72,20 @@ def connect(lab: Lab, question: Question) -> dict[str, Any]:
     return dict(answer)
 
 
-def record(lab: Lab, question: Question) -> Recording:
-    """Connects, and records what every machine saw of it. Raises ConnectError, CaptureError."""
+def record(lab: Lab, question: Question, *, look_inside: bool = False) -> Recording:
+    """Connects, and records what every machine saw of it; look_inside: also in the nodes' stacks.
+    Raises ConnectError, CaptureError, StackError."""
     machines = _machines(lab, question.namespace)
     family = Family.IPV6 if ":" in question.asked.address else Family.IPV4
     before = drops.counted(lab.nodes(), family)
-    with Capture((machine.name, netns) for machine, netns, _ in machines) as capture:
+    watched = [(node.name, node.netns) for node in lab.nodes()] if look_inside else []
+    with (
+        StackWatch(watched) as stack,
+        Capture((machine.name, netns) for machine, netns, _ in machines) as capture,
+    ):
         answer = connect(lab, question)
         time.sleep(_LAST_PACKETS_S)
-        frames = capture.frames()
+        frames, sights = capture.frames(), stack.sights()
     dropped = drops.since(before, drops.counted(lab.nodes(), family))
     connection = Connection(
         protocol=question.protocol,
@@ -92,7 +98,8 @@ def record(lab: Lab, question: Question) -> Recording:
     )
     wires = tuple(wire for _, _, wire in machines if wire)
     names = tuple(machine for machine, _, _ in machines)
-    return Recording(connection, names, wires, frames, dropped)
+    inside = sights if look_inside else None
+    return Recording(connection, names, wires, frames, dropped, inside)
 
 
 _Wire = tuple[tuple[str, str], tuple[str, str]]

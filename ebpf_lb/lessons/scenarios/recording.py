@@ -33,6 +33,16 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Sight:
+    """A packet in a machine's own network stack, from its IP header on. hook: netfilter's name of
+    the place, prerouting or postrouting."""
+
+    machine: str
+    hook: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """What the client did. outcome: answered, refused, silent (nothing in time), unreachable or
     broken; text: the answer."""
@@ -59,13 +69,15 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """wires: pairs of (machine, interface) that are the two ends of one wire."""
+    """wires: pairs of (machine, interface) that are the two ends of one wire. stack: what the
+    nodes' stacks saw, in their order; None where nobody looked."""
 
     connection: Connection
     machines: tuple[Machine, ...]
     wires: tuple[tuple[tuple[str, str], tuple[str, str]], ...]
     frames: tuple[Frame, ...]
     drops: tuple[Drop, ...] = ()
+    stack: tuple[Sight, ...] | None = None
 
     def other_end(self, machine: str, interface: str) -> tuple[str, str] | None:
         for wire in self.wires:
@@ -75,7 +87,10 @@ class Recording:
 
     def to_json(self) -> dict[str, Any]:
         frames = [{**asdict(frame), "data": frame.data.hex()} for frame in self.frames]
-        return {**asdict(self), "frames": frames}
+        stack = [{**asdict(sight), "data": sight.data.hex()} for sight in self.stack or ()]
+        return {
+            **asdict(self), "frames": frames, "stack": None if self.stack is None else stack
+        }  # fmt: skip
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Self:
@@ -90,4 +105,7 @@ class Recording:
                 for frame in stored["frames"]
             ),
             tuple(Drop(**drop) for drop in stored["drops"]),
+            None
+            if (stack := stored.get("stack")) is None
+            else tuple(Sight(**{**each, "data": bytes.fromhex(each["data"])}) for each in stack),
         )

@@ -17,6 +17,11 @@ def render(scenario: Scenario, stories: list[Story], colour: bool = False) -> st
     return "\n".join(_Painter(colour).lines(scenario, stories))
 
 
+def first_way(story: Story) -> list[str]:
+    """The way of the client's first packet alone; [] where nobody saw one."""
+    return list(_Painter(False).way(story, story.first)) if story.first else []
+
+
 def lesson(scenario: Scenario) -> str:
     """Title, text and question."""
     body = textwrap.fill(scenario.lesson, _WIDTH, initial_indent="  ", subsequent_indent="  ")
@@ -42,7 +47,7 @@ class _Painter:
         for way in (story.first, story.answer):
             if way:
                 yield ""
-                yield from self._way(story, way)
+                yield from self.way(story, way)
         if remarks := words.remarks(story):
             yield ""
             yield from (f"  {remark}" for remark in remarks)
@@ -50,7 +55,7 @@ class _Painter:
             yield ""
             yield from self._table(stories)
 
-    def _way(self, story: Story, way: Way) -> Iterator[str]:
+    def way(self, story: Story, way: Way) -> Iterator[str]:
         heading = words.heading(way)
         yield "  " + self._paint(_BOLD, f"{heading[0].upper()}{heading[1:]}")
         machines = max(len(tap.machine) for tap in way.taps)

@@ -45,11 +45,13 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class Way:
     """All places where one packet was seen, in their order. towards_service: the client sent it,
-    else it came back. repeats: it came by again, as in a routing loop, which is left out."""
+    else it came back. repeats: it came by again, as in a routing loop, which is left out. stack:
+    (machine, hook, packet) of the nodes' stacks that it passed; None where nobody looked."""
 
     towards_service: bool
     taps: tuple[Tap, ...]
     repeats: bool = False
+    stack: tuple[tuple[str, str, Packet], ...] | None = None
 
     @property
     def name(self) -> str:
@@ -107,10 +109,13 @@ class Story:
 
     @property
     def backend(self) -> str:
-        """The machine where the first packet was taken in; "" if it was nowhere."""
+        """The machine where the first packet was taken in; "" if it was nowhere. One that came to
+        a node's own address as the client had sent it, and was not answered, was not."""
         if self.first is None:
             return ""
         last = self.first.taps[-1]
+        if self.connection.outcome == "silent" and last.packet.destination == self.connection.asked:
+            return ""
         there = self.owner(last.packet.destination.address)
         return last.machine if not last.outgoing and there == last.machine else ""
 
@@ -134,11 +139,19 @@ def tell(recording: Recording) -> Story:
     for frame, packet in packets:
         if (identity := known.identify(packet)) is not None:
             groups.setdefault(identity, []).append((frame, packet))
+    sights: dict[tuple[object, ...], tuple[tuple[str, str, Packet], ...]] = {}
+    for sight in recording.stack or ():
+        inside = Packet.parse(sight.data)
+        if inside is not None and (identity := known.identify(inside)) is not None:
+            place = (sight.machine, sight.hook, inside)
+            sights[identity] = (*sights.get(identity, ()), place)
     ways = []
     for identity, seen in groups.items():
         if taps := _taps(seen, recording):
             kept, repeats = _first_round(taps)
-            ways.append((seen[0][0].time_ns, Way(identity[0] == "towards", kept, repeats)))
+            stack = sights.get(identity, ()) if recording.stack is not None else None
+            way = Way(identity[0] == "towards", kept, repeats, stack)
+            ways.append((seen[0][0].time_ns, way))
     ordered = [way for _, way in sorted(ways, key=lambda pair: pair[0])]
     first = next((way for way in ordered if way.towards_service), None)
     answer = next((way for way in ordered if not way.towards_service), None)

@@ -48,7 +48,9 @@ def end(story: Story, way: Way) -> str:
     last = way.taps[-1]
     if way.repeats:
         return f"it came by {last.machine} again: it went round in circles, or was sent again"
-    if not last.outgoing and story.owner(last.packet.destination.address) == last.machine:
+    arrived = not last.outgoing and story.owner(last.packet.destination.address) == last.machine
+    unheard = way is story.first and story.connection.outcome == "silent"
+    if arrived and not unheard:
         return ""
     where = f"{interface(story, last)} of {last.machine}"
     if last.outgoing:

@@ -4,10 +4,12 @@ import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab.cluster import Lab
+from ebpf_lb.lessons.tutorial import page
 from ebpf_lb.lessons.tutorial.stage import Stage, UnexpectedError, set_up
 from ebpf_lb.lessons.tutorial.steps import (
     cluster_ip,
@@ -15,6 +17,8 @@ from ebpf_lb.lessons.tutorial.steps import (
     discovery,
     environment,
     ingress,
+    kinds,
+    network,
     outside,
 )
 
@@ -40,7 +44,9 @@ STEPS = (
     Step("environment", environment.TITLE, environment.TEXT, environment.act),
     Step("dns", discovery.TITLE, discovery.TEXT, discovery.act),
     Step("outside", outside.TITLE, outside.TEXT, outside.act, nodes=2),
+    Step("kinds", kinds.TITLE, kinds.TEXT, kinds.act),
     Step("ingress", ingress.TITLE, ingress.TEXT, ingress.act),
+    Step("network", network.TITLE, network.TEXT, network.act, nodes=2),
 )
 
 
@@ -53,12 +59,18 @@ def find(name: str) -> Step:
     raise NoSuchStepError(f"the tutorial has no step {name!r}; it has {names}")
 
 
-def run(lab: Lab, step: Step, out: TextIO, kind: type[Stage] = Stage) -> None:
+def title(step: Step) -> str:
+    return f"{STEPS.index(step) + 1}. {step.title}"
+
+
+def run(
+    lab: Lab, step: Step, out: TextIO, kind: type[Stage] = Stage, pages: Path | None = None
+) -> None:
     """Raises UnexpectedError where something else is seen than the step is about. kind: the stage
-    on which it takes place."""
+    on which it takes place. pages: a folder that gets a page of it."""
     if lab.options.nodes < step.nodes:
         raise UnexpectedError(f"step {step.name} needs a lab of {step.nodes} nodes or more")
-    heading = f"{STEPS.index(step) + 1}. {step.title}"
+    heading = title(step)
     print(
         f"{heading}\n{'=' * len(heading)}\n{textwrap.fill(step.text, 96)}\n", file=out, flush=True
     )
@@ -68,4 +80,6 @@ def run(lab: Lab, step: Step, out: TextIO, kind: type[Stage] = Stage) -> None:
             step.act(stage)
         except UnexpectedError as error:
             raise UnexpectedError(f"step {step.name}: {error}") from None
+    if pages is not None:
+        page.write(pages, step.name, heading, step.text, stage.told)
     print(f"\n({time.monotonic() - began:.1f} s)\n", file=out, flush=True)

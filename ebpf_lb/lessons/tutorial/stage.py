@@ -12,7 +12,13 @@ from ebpf_lb.lab.apiserver.kinds import NAMESPACE, POD, SERVICE
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.objects.apply import apply_files
 from ebpf_lb.lab.objects.client import ApiError
+from ebpf_lb.lab.objects.manifest import ManifestError
 from ebpf_lb.lab.objects.text import render
+from ebpf_lb.lessons.scenarios import svg, words
+from ebpf_lb.lessons.scenarios.catalog import Scenario
+from ebpf_lb.lessons.scenarios.way import Story
+from ebpf_lb.lessons.tutorial.beside import labs_beside
+from ebpf_lb.lessons.tutorial.page import Picture
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -32,17 +38,24 @@ class Stage:
     def __init__(self, lab: Lab, namespace: str, out: TextIO) -> None:
         self.lab = lab
         self.namespace = namespace
-        self._out = out
+        self.told: list[str | Picture] = []
+        self.out = out
 
     # --- telling
 
     def say(self, text: str = "") -> None:
-        print(text, file=self._out, flush=True)
+        print(text, file=self.out, flush=True)
+        self.told.append(text)
 
     def show(self, text: str) -> None:
         """Something that was seen."""
         for line in text.rstrip("\n").splitlines():
             self.say(f"    {line}")
+
+    def picture(self, name: str, scenario: Scenario, story: Story) -> None:
+        """A drawing for the step's page."""
+        text = f"{scenario.title}: {words.outcome(story)}"
+        self.told.append(Picture(name, text, svg.render(scenario, story)))
 
     def check(self, holds: object, complaint: str) -> None:
         """Raises UnexpectedError with this sentence, unless it holds."""
@@ -68,6 +81,16 @@ class Stage:
             results = apply_files(self.lab.client, [file.name], namespace)
         self.say("  $ ebpf-lb lab apply -f -")
         self.show("\n".join(map(str, results)))
+
+    def refused(self, text: str) -> str:
+        """What the API server says of manifests that it does not take; "" if it takes them."""
+        try:
+            self.apply(text)
+        except ManifestError as error:
+            self.say("  $ ebpf-lb lab apply -f -")
+            self.show(str(error).partition(": ")[2])
+            return str(error)
+        return ""
 
     def get(self, kind: str, name: str = "") -> Json:
         """An object, or the list of a kind, as JSON: `services`, `endpointslices`."""
@@ -116,6 +139,13 @@ class Stage:
 
     def _place(self, host: str) -> str:
         return host if host in self.lab.hosts() else f"{self.namespace}/{host}"
+
+    @contextmanager
+    def labs_beside(self, networks: Sequence[str]) -> Iterator[dict[str, Lab]]:
+        """A lab for each of these networks, by its name, meanwhile."""
+        self.say(f"Making small labs: {', '.join(networks)}")
+        with labs_beside(self.lab, networks) as labs:
+            yield labs
 
     # --- what is often waited for
 

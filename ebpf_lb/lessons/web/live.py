@@ -4,11 +4,12 @@ A thread for each kind of object follows the API server, one more asks the nodes
 when an agent ends. The page's requests wait for changes in asyncio's loop."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from ebpf_lb.errors import UserError
@@ -40,6 +41,7 @@ class Live:
         }
         self._objects: dict[Kind, dict[str, Json]] = {}  # kind -> uid -> object
         self._nodes: dict[str, scene.NodeState] = {}
+        self._broken: dict[str, tuple[str, ...]] = {}  # node -> routes that it lacks
         self._lock = threading.Lock()
         self._changed = asyncio.Event()
         self.gone = asyncio.Event()
@@ -68,13 +70,14 @@ class Live:
             await changed.wait()
             await asyncio.sleep(_TOGETHER_S)
 
-    def look(self) -> None:
+    def look(self, *, at_routes: bool = True) -> None:
         """Asks the nodes at once. Raises NotUpError."""
         kept = State.load(self._lab.names)
-        found = {
-            node.name: scene.NodeState(agent_state(kept, node), routes.broken(self._lab, node))
-            for node in self._lab.nodes()
-        }
+        found = {}
+        for node in self._lab.nodes():
+            if at_routes:
+                self._broken[node.name] = routes.broken(self._lab, node)
+            found[node.name] = scene.NodeState(agent_state(kept, node), self._broken[node.name])
         with self._lock:
             self._nodes = found
         self._tell()
@@ -101,7 +104,7 @@ class Live:
     def _look_at_nodes(self) -> None:
         while True:
             try:
-                self.look()
+                self.look(at_routes=not self._nodes)  # later, a click here breaks or mends them
             except (UserError, OSError):
                 if not self._lab.running:
                     self._in_loop(self.gone.set)
@@ -117,6 +120,6 @@ class Live:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _in_loop(self, call: Any) -> None:
-        if not self._loop.is_closed():
+    def _in_loop(self, call: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the page ends
             self._loop.call_soon_threadsafe(call)

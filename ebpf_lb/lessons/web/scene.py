@@ -132,17 +132,21 @@ def _endpoints(service: Json, slices: Sequence[Json]) -> list[Json]:
 
 
 def _targets(service: Json, nodes: Mapping[str, list[str]]) -> Iterator[Json]:
-    """Every address and port under which it can be asked."""
+    """Every address and port under which it can be asked. `by`: the node to which the router is to
+    send it meanwhile; else it chooses."""
     spec = service["spec"]
     cluster_ips = [ip for ip in spec.get("clusterIPs") or () if ip != "None"]
-    externals = list(external_addresses(service))
     versions = {_version(address) for address in cluster_ips}
     for port in spec.get("ports") or ():
         if (protocol := port.get("protocol", "TCP")) not in _PROTOCOLS:
             continue
-        for kind, addresses in (("ClusterIP", cluster_ips), ("external address", externals)):
-            for address in addresses:
-                yield _target(kind, address, port["port"], protocol)
+        for address in cluster_ips:
+            yield _target("ClusterIP", address, port["port"], protocol)
+        for address in external_addresses(service):
+            yield _target("external address", address, port["port"], protocol)
+            for node in nodes:
+                kind = f"external address at {node}"
+                yield _target(kind, address, port["port"], protocol) | {"by": node}
         if number := port.get("nodePort"):
             for node, own in nodes.items():
                 for address in own:

@@ -1,10 +1,14 @@
 """One real request of a click: captured, its way told as data for the page and as a drawing."""
 
 import ipaddress
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from ebpf_lb.lab.cluster import Lab
-from ebpf_lb.lessons.scenarios import record, svg, way, words
+from ebpf_lb.lessons.scenarios import hooks, record, svg, way, words
 from ebpf_lb.lessons.scenarios.catalog import Scenario
 from ebpf_lb.lessons.scenarios.frames import Endpoint
 from ebpf_lb.lessons.scenarios.way import Change, Story, Way
@@ -12,14 +16,31 @@ from ebpf_lb.lessons.web.actions import BadRequestError, number, word
 
 Json = dict[str, Any]
 _PROTOCOLS = ("TCP", "UDP")
+_TEXT_MAX = 60
 
 
 def send(lab: Lab, asked: Json) -> Json:
     """Sends the request and tells what every machine saw. Raises UserError."""
     question = read(asked)
     lab.place(question.client)  # says who is not there
-    story = way.tell(record.record(lab, question))
-    return tell(story, word(asked, "service"))
+    service = word(asked, "service")
+    with _sent_to(lab, question.asked.address, asked.get("by")):
+        story = way.tell(record.record(lab, question, look_inside=True))
+    return tell(story, service)
+
+
+@contextmanager
+def _sent_to(lab: Lab, address: str, node: str | None) -> Iterator[None]:
+    """The router sends what is for an external address to this node meanwhile."""
+    if not node:
+        yield
+        return
+    before = lab.routes().get(address, {"pinned": False})
+    lab.route(address, node)
+    try:
+        yield
+    finally:
+        lab.route(address, before["nodes"][0] if before["pinned"] else None)
 
 
 def read(asked: Json) -> record.Question:
@@ -35,7 +56,10 @@ def read(asked: Json) -> record.Question:
 
 
 def tell(story: Story, service: str) -> Json:
-    connection = story.connection
+    # one that answers with a page has more to say than there is room for
+    text = textwrap.shorten(story.connection.text, _TEXT_MAX, placeholder=" …")
+    connection = replace(story.connection, text=text)
+    story = replace(story, connection=connection)
     title = f"{connection.machine} asks {service}"
     # the drawing knows lessons, of which it needs the titles
     headings = Scenario(
@@ -68,7 +92,7 @@ def _way(story: Story, told: Way) -> Json:
                 "destination": str(tap.packet.destination),
                 "tunnel": str(tap.packet.tunnel or ""),
                 "rewritings": [
-                    _rewriting(told, change)
+                    _rewriting(told, change) | {"hook": hooks.hook(story, told, number, change)}
                     # in the order of the hooks: destinations where a packet comes in, then sources
                     for change in reversed(words.rewritings(story, told, number))
                 ],

@@ -6,10 +6,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ebpf_lb.lessons.scenarios import catalog, svg, text
+from ebpf_lb.lessons.scenarios import catalog, svg, text, words
 from ebpf_lb.lessons.scenarios.recording import Recording
 from ebpf_lb.lessons.scenarios.way import Story, tell
-from tests.unit.lessons_scenarios.recorded_frames import Made, recorded
+from tests.unit.lessons_scenarios.recorded_frames import Made, recorded, syn
 
 SVG = "{http://www.w3.org/2000/svg}"
 RECORDED = [
@@ -97,6 +97,17 @@ def test_rewritings_say_before_and_after() -> None:
         r"└ node1 rewrites  destination  10\.96\.[\d.]+:80 → 10\.244\.\d\.\d+:9376", told
     )
     assert re.search(r"└ node1 rewrites  source +10\.244\.\d\.\d+:9376 → 10\.96\.[\d.]+:80", told)
+
+
+def test_what_ends_at_a_nodes_own_address_did_not_arrive() -> None:
+    """A NodePort's packet that the node cannot send on: nobody there was asked."""
+    made = Made("172.30.0.12:30000")
+    for place in ("client eth0 out", "node2 eth0 in"):
+        made.at(place, syn("172.31.0.2:40000", "172.30.0.12:30000"))
+    story = tell(made.recording())
+    assert story.first is not None
+    assert words.end(story, story.first).endswith("it ended in node2")
+    assert story.backend == "" and words.remarks(story) == []
 
 
 def test_an_end_on_the_way_is_marked_and_its_counter_named() -> None:

@@ -99,9 +99,12 @@ def test_targets_are_all_addresses_of_its_families() -> None:
     assert [(t["kind"], t["address"], t["port"]) for t in shown["targets"]] == [
         ("ClusterIP", "10.96.0.9", 80),
         ("external address", "172.29.0.1", 80),
+        ("external address at node1", "172.29.0.1", 80),
+        ("external address at node2", "172.29.0.1", 80),
         ("NodePort of node1", "172.30.0.11", 30000),
         ("NodePort of node2", "172.30.0.12", 30000),
     ]
+    assert [t["by"] for t in shown["targets"] if "by" in t] == ["node1", "node2"]
 
 
 def test_what_cannot_be_asked_is_not_a_target() -> None:

@@ -1,5 +1,6 @@
 """What the page is told of recorded connections, and what it may ask for."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,6 +36,14 @@ def test_what_is_lost_has_an_end_and_no_answer() -> None:
     [request] = story["ways"]
     assert "nobody saw it after that" in request["end"]
     assert not story["answered"]
+
+
+def test_a_long_answer_is_cut() -> None:
+    recording = recorded("cross-node-snat-ipv4")
+    page = "<html>\n" + "<p>not found</p>\n" * 20
+    told_all = way.tell(replace(recording, connection=replace(recording.connection, text=page)))
+    outcome = trace.tell(told_all, "web")["outcome"]
+    assert "<html> <p>not found" in outcome and len(outcome) < 100
 
 
 def test_a_question_is_read() -> None:

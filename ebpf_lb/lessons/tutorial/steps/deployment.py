@@ -44,9 +44,8 @@ def _show_endpoints(stage: Stage, expected: list[str]) -> None:
 
     def look() -> dict[str, tuple[str, bool]]:
         found: dict[str, tuple[str, bool]] = {}
-        slices = stage.get("endpointslices")["items"]
-        primary = slices[0]["addressType"] if slices else ""
-        for slice_ in slices:
+        primary = stage.get("services", "hostnames")["spec"]["ipFamilies"][0]
+        for slice_ in stage.get("endpointslices")["items"]:
             for endpoint in slice_["endpoints"] or () if slice_["addressType"] == primary else ():
                 pod = endpoint["targetRef"]["name"]
                 found[pod] = (endpoint["addresses"][0], endpoint["conditions"]["ready"])

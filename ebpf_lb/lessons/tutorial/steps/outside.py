@@ -2,18 +2,19 @@
 
 from functools import partial
 
+from ebpf_lb.lab.names import LOAD_BALANCERS
 from ebpf_lb.lessons.scenarios import catalog, way
 from ebpf_lb.lessons.scenarios import run as running
 from ebpf_lb.lessons.scenarios import text as drawing
 from ebpf_lb.lessons.tutorial.stage import Stage
 
-TITLE = "In from outside: NodePort, LoadBalancer, affinity"
+TITLE = "In from outside: NodePort, LoadBalancer, externalIPs"
 TEXT = (
     "A NodePort answers on every node, and where the pod is on another, the node puts its own "
     "address in the client's place so that the answer comes back to it; externalTrafficPolicy "
     "Local keeps the client's address and uses pods of the same node only. A LoadBalancer has an "
-    "address of its own outside, session affinity keeps a client with its pod, and a Service "
-    "without selector may lead to a database anywhere."
+    "address of its own outside, and its balancer asks the nodes which of them have a pod; an "
+    "externalIP is one that somebody else brings to the nodes."
 )
 _WEB = """
 apiVersion: v1
@@ -36,43 +37,6 @@ spec:
   selector: {app: web}
   ports: [{port: 80, targetPort: 8080}]
 """
-_HOSTNAMES = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: sticky}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: sticky}}
-  template:
-    metadata: {labels: {app: sticky}}
-    spec:
-      containers:
-        - name: c
-          image: registry.k8s.io/e2e-test-images/agnhost:2.53
-          args: [serve-hostname]
-          ports: [{containerPort: 9376}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: sticky}
-spec:
-  sessionAffinity: %s
-  selector: {app: sticky}
-  ports: [{port: 80, targetPort: 9376}]
-"""
-_DATABASE = """
-apiVersion: v1
-kind: Service
-metadata: {{name: database}}
-spec: {{ports: [{{name: sql, port: 5432, targetPort: 8080}}], ipFamilies: [{family}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: database-1, labels: {{kubernetes.io/service-name: database}}}}
-addressType: {family}
-endpoints: [{{addresses: ["{address}"]}}]
-ports: [{{name: sql, port: 8080}}]
-"""
 
 
 def act(stage: Stage) -> None:
@@ -82,8 +46,8 @@ def act(stage: Stage) -> None:
     _draw(stage)
     _local(stage)
     _load_balancer(stage)
-    _database(stage)
-    _affinity(stage)
+    _health_checks(stage)
+    _external_ip(stage)
 
 
 def _client_address(stage: Stage, url: str) -> str:
@@ -114,6 +78,7 @@ def _draw(stage: Stage) -> None:
         version = int(stage.lab.options.families[0])
         stories = [way.tell(one) for one in running.record(stage.lab, scenario, version)]
     stage.show(drawing.render(scenario, stories))
+    stage.picture("cross-node-snat", scenario, stories[0])
     outcome = stories[0].connection.outcome
     stage.check(outcome == scenario.outcome, f"the connection was {outcome}")
 
@@ -149,26 +114,29 @@ def _load_balancer(stage: Stage) -> None:
     stage.check(way["nodes"] == ["node1"], "the router sends it to a node without a pod")
 
 
-def _database(stage: Stage) -> None:
-    stage.say(
-        "\nA Service without selector, with an EndpointSlice made by hand, to a pod's address:"
-    )
-    address = stage.get("pods", "web")["status"]["podIP"]
-    family = "IPv6" if ":" in address else "IPv4"
-    stage.apply(_DATABASE.format(address=address, family=family))
-    url = stage.url(stage.service_address("database"), 5432)
-    stage.wait("the database answers", lambda: stage.ask("node2", url) == ["web"])
-    stage.run("node2", "curl", "-sg", "-w", "\\n", url)
+def _health_checks(stage: Stage) -> None:
+    service = stage.get("services", "web")
+    port = service["spec"]["healthCheckNodePort"]
+    stage.say(f"\nIt knows because it asks each node, on the Service's healthCheckNodePort {port}:")
+    for node in stage.lab.nodes()[:2]:
+        url = stage.url(node.addresses[0], port)
+        words = ("curl", "-sg", "-w", " (status %{http_code})", url)
+        expected = "200" if node.name == "node1" else "503"
+        stage.wait(f"{node.name} says {expected}", partial(_says, stage, words, expected))
+        stage.run("router", *words)
 
 
-def _affinity(stage: Stage) -> None:
-    stage.say("\nSession affinity: without it, and with it, 20 connections of one client:")
-    stage.apply(_HOSTNAMES % "None")
-    pods = [name for name in stage.ready_pods(4) if name.startswith("sticky-")]
-    url = stage.url(stage.service_address("sticky"))
-    stage.served_by("web", url, pods)
-    stage.count("web", url, 20)
-    stage.apply(_HOSTNAMES % "ClientIP")
-    stage.wait("one pod for one client", lambda: len(set(stage.ask("web", url, 20))) == 1)
-    counts = stage.count("web", url, 20)
-    stage.check(len(counts) == 1, "a client came to several pods in spite of its affinity")
+def _says(stage: Stage, words: tuple[str, ...], status: str) -> bool:
+    return f"(status {status})" in stage.run("router", *words, quiet=True)
+
+
+def _external_ip(stage: Stage) -> None:
+    """An address of the cloud's network that it gives last."""
+    [network, *_] = LOAD_BALANCERS.networks(stage.lab.options.families)
+    address = str(network[network.num_addresses - 2])
+    stage.say(f"\nAn address that somebody else sends to the nodes, as externalIPs: {address}")
+    path = f"/api/v1/namespaces/{stage.namespace}/services/web"
+    stage.lab.client.patch(path, {"spec": {"externalIPs": [address]}})
+    url = stage.url(address)
+    stage.wait(f"{address} answers", lambda: stage.ask("client", url) == ["web"])
+    stage.run("client", "curl", "-sg", "-w", "\\n", url)

@@ -41,9 +41,12 @@ export async function follow(put, state) {
 }
 
 async function readEvents(body, put) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  for await (const text of body.pipeThrough(new TextDecoderStream())) {
-    const events = (rest + text).split("\n\n");
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const events = (rest + value).split("\n\n");
     rest = events.pop();
     for (const event of events) if (event.startsWith("data: ")) put(event.slice(6));
   }

@@ -8,6 +8,7 @@ const SERVICE = { least: 180, most: 270, height: 74 };
 const POD = { least: 250, height: 46, gap: 8 };
 const NODE = { inRow: 4, head: 52, strip: 62, pad: 16 };
 const BOX = { width: 190, height: 50 };
+const CLIENTS_IN_ROW = 4; // two on each side of the router
 
 /** {services, nodes, pods, machines: Map id -> {x, y, width, height}; strips, wires; height} */
 export function place(scene) {
@@ -50,11 +51,14 @@ export function place(scene) {
   y += 12;
   machines.set("router", { x: WIDTH / 2 - BOX.width / 2, y, ...BOX });
   scene.clients.forEach((client, number) => {
-    const side = number % 2 ? 1 : -1;
-    const step = (Math.floor(number / 2) + 1) * (BOX.width + 50);
-    machines.set(client.name, { x: WIDTH / 2 - BOX.width / 2 + side * step, y, ...BOX });
+    const inRow = number % CLIENTS_IN_ROW;
+    const side = inRow % 2 ? 1 : -1;
+    const step = (Math.floor(inRow / 2) + 1) * (BOX.width + 50);
+    const below = Math.floor(number / CLIENTS_IN_ROW) * (BOX.height + GAP);
+    machines.set(client.name, { x: WIDTH / 2 - BOX.width / 2 + side * step, y: y + below, ...BOX });
   });
-  return { services, nodes, pods, strips, wires, machines, height: y + BOX.height + MARGIN };
+  const bottom = Math.max(...[...machines.values()].map((box) => box.y + box.height));
+  return { services, nodes, pods, strips, wires, machines, height: bottom + MARGIN };
 }
 
 function grid(things, places, y, least, most, height) {

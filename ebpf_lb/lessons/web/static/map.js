@@ -201,7 +201,7 @@ function badges(story, places) {
 
 function badge(strip, names, towards) {
   const words = names.length > 1 ? names.map((name) => name.replace(" undone", "")).join(" + ") + (towards ? "" : " undone") : names[0];
-  const width = words.length * 11 * 0.62 + 16;
+  const width = words.length * 11 * 0.65 + 18;
   const x = towards ? strip.x - 36 - width : strip.x + 36;
   return svg(
     "g",

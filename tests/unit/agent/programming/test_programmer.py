@@ -43,6 +43,26 @@ def test_what_could_not_be_planned_keeps_what_it_has_in_both_families() -> None:
     assert all(writer.held for writer in writers.values())
 
 
+def test_the_last_usable_endpoint_and_the_first_are_told() -> None:
+    log = Log()
+    programmer = Programmer({family: Writer(family) for family in Family}, lambda: 0.0, log)
+    three = tuple(Backend(bytes([10, 1, 0, at]), 8080, False) for at in range(3))
+
+    def become(backends: tuple[Backend, ...]) -> None:
+        one = replace(forwarding(Family.IPV4), cluster=backends, has_any=bool(backends))
+        programmer.program(KEY, [one])
+        programmer.remove_unwanted()
+
+    for backends in (three, three[:1], (), (), three[:2]):
+        become(backends)
+    told = [(one["service"], one["before"], one["now"]) for one in log.of("usable endpoints")]
+    assert told == [("default/web:http", 1, 0), ("default/web:http", 0, 2)]
+    programmer.program(KEY, [])
+    programmer.remove_unwanted()
+    become(())
+    assert len(log.of("usable endpoints")) == 2
+
+
 # not room for all
 
 

@@ -1,0 +1,79 @@
+"""What `explain` says is what every cell of tests/scenarios/verdicts.yaml says."""
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from ebpf_lb.cli.cluster import Cluster
+from ebpf_lb.cli.explain.command import explain_asker
+from ebpf_lb.cli.explain.ends import Asker
+from ebpf_lb.datapath import question
+from ebpf_lb.datapath.reader import View
+from ebpf_lb.model.values import Family, Protocol, format_endpoint, parse_address
+from tests.datapath.chain import Chain, node_network
+from tests.datapath.kernel import Kernel
+from tests.oracle.situations import Situation
+from tests.scenarios import verdicts
+from tests.scenarios.test_by_oracle import THIS_NODE
+from tests.scenarios.verdicts import ENDPOINTS, POLICIES, Cell, address_of_pod, cells
+
+WORDS = {"forward": "answered", "reject": "refused", "drop": "dropped"}
+WHO = {
+    "pod": question.Client.POD,
+    "node": question.Client.NODE,
+    "pod elsewhere": question.Client.REMOTE,
+    "outside": question.Client.REMOTE,
+}
+
+
+@pytest.fixture
+def chain(_kernels: Mapping[Family, Kernel]) -> Iterator[Chain]:
+    for kernel in _kernels.values():
+        kernel.reset()
+    with node_network() as uplink:
+        yield Chain(_kernels, uplink)
+    for kernel in _kernels.values():
+        kernel.reset()
+        kernel.writer.set_pod_networks(())
+        kernel.writer.set_service_networks(())
+
+
+def difference(view: View, cell: Cell, port: int) -> str:
+    """Between a cell and what is said of it; "" if there is none."""
+    expected, version = cells()[cell], int(view.family)
+    asker = Asker(WHO[cell.client], parse_address(verdicts.client(cell, version)), port)
+    address, number = verdicts.destination(cell, version)
+    target = format_endpoint(parse_address(address), number)
+    found = explain_asker(view, asker, target, Protocol.TCP, Cluster(None, wanted=False))
+    if WORDS.get(found.verdict) != expected.kind:
+        return f"{found.verdict} {found.reason} instead of {expected}"
+    pods = {address_of_pod(name, version): name for name in ("near", "far")}
+    named = {pods[one.address.rpartition(":")[0].strip("[]")] for one in found.candidates}
+    if found.verdict != "forward":
+        return "" if not named or found.reason == "SOURCE_RANGE" else f"candidates: {named}"
+    if named != expected.pods:
+        return f"candidates: {named} instead of {expected}"
+    chosen = pods[(found.backend or "").rpartition(":")[0].strip("[]")]
+    masqueraded = found.source != asker.text
+    if cell.client != "node" and masqueraded != (chosen in expected.as_node):
+        return f"{chosen} sees {found.source} instead of {expected}"
+    return ""
+
+
+@pytest.mark.rule("VE-1", "VE-2", "VE-3", "VE-4", "VE-5", "VE-6", "VE-7", "VE-13", "VE-17")
+def test_every_cell(
+    chain: Chain, _kernels: Mapping[Family, Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ebpf_lb.cli.beyond.netfilter.read", list)
+    wrong, port = {}, 1024
+    for policy in POLICIES:
+        for endpoints in ENDPOINTS:
+            some = [cell for cell in cells() if cell[1::2] == (policy, endpoints)]
+            chain.become(Situation(verdicts.objects(some[0]), THIS_NODE))
+            for kernel in _kernels.values():
+                view = View(kernel.build, kernel.family)
+                for cell in some:
+                    port += 1
+                    if said := difference(view, cell, port):
+                        wrong["-".join((*cell, view.family.directory))] = said
+    assert not wrong
