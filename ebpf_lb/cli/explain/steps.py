@@ -131,7 +131,8 @@ def say_rewrites(
     )
     found.source = asker.text
     leaves = "loopback" if route.local else f"{route.interface}, egress"
-    if decision.masquerade:
+    masqueraded = decision.masquerade and not route.local
+    if masqueraded:
         by_interface = {one.ifindex: one.source for one in interfaces(view)}
         own = by_interface.get(route.ifindex) or route.source
         found.source = format_address(own) if own else "an address of this node"
@@ -145,6 +146,8 @@ def say_rewrites(
         )
     else:
         rules = ("VE-13",) if asker.client.value == "REMOTE" else ()
+        if decision.masquerade:  # as kube-proxy's rules see only what leaves the node
+            rules = ("KI-8",)
         found.there.append(
             Step(leaves, f"The backend sees its client as it is, {found.source}.", rules)
         )
@@ -152,7 +155,7 @@ def say_rewrites(
         Step(
             f"from {route.interface}" if not route.local else "from this node",
             f"{found.backend} answers {found.source}"
-            + (", which is the client again from here on." if decision.masquerade else "."),
+            + (", which is the client again from here on." if masqueraded else "."),
         )
     )
     to = asker.interface or "the socket"
