@@ -1,14 +1,18 @@
 """The demo's table, which is what people see first."""
 
 import io
+import shlex
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 
+from ebpf_lb.cli.main import main
 from ebpf_lb.lab.options import Options
 from ebpf_lb.lessons import demo
 from ebpf_lb.lessons.demo import Column, DemoError, hints, manifest, render
@@ -35,8 +39,24 @@ def test_table() -> None:
     ]
 
 
-def test_three_hints() -> None:
-    assert len(hints("http://10.96.0.9/").splitlines()) == 1 + 3
+def test_the_hints_are_commands_that_there_are() -> None:
+    _, *lines = hints("http://10.96.0.9/").splitlines()
+    assert len(lines) == 3
+    asked = [words for line in lines for words in commands(shlex.split(line))]
+    assert ["maps", "dump"] in [words[:2] for words in asked]
+    for words in asked:
+        command: click.Command = main
+        while isinstance(command, click.Group):
+            found = command.get_command(click.Context(command), words[0])
+            assert found, f"there is no command {words[0]!r}"
+            command, words = found, words[1:]
+
+
+def commands(words: list[str]) -> Iterator[list[str]]:
+    """What `ebpf-lb` is given, also where it is run inside of the lab."""
+    for place, word in enumerate(words):
+        if Path(word).name == "ebpf-lb":
+            yield words[place + 1 :]
 
 
 def test_the_example_is_found() -> None:

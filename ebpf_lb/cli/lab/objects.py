@@ -11,7 +11,7 @@ import yaml
 
 from ebpf_lb.cli.lab.common import with_lab
 from ebpf_lb.errors import UserError
-from ebpf_lb.lab.apiserver.kinds import DEPLOYMENT, KINDS, POD, STATEFUL_SET, Kind, find_kind
+from ebpf_lb.lab.apiserver.kinds import DEPLOYMENT, KINDS, POD, STATEFUL_SET, Has, Kind, find_kind
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.objects.apply import Result, apply_each, delete_each
 from ebpf_lb.lab.objects.client import ApiError, Client
@@ -127,7 +127,9 @@ def get(
 ) -> None:
     """Show objects. KIND is any of kubectl's names: services, service, svc, …, or all."""
     if words == ("all",):
-        wanted: list[tuple[Kind, str | None]] = [(kind, None) for kind in KINDS if kind.in_all]
+        wanted: list[tuple[Kind, str | None]] = [
+            (kind, None) for kind in KINDS if Has.PLACE_IN_ALL in kind.has
+        ]
     else:
         wanted = _names(words)
     if all_namespaces and any(name and kind.namespaced for kind, name in wanted):
@@ -183,7 +185,7 @@ def scale(client: Client, name: str, replicas: int, namespace: str) -> None:
     word, slash, rest = name.rpartition("/")
     kinds = [_kind(word)] if slash else [DEPLOYMENT, STATEFUL_SET]
     for kind in kinds:
-        if not kind.has_scale:
+        if Has.SCALE not in kind.has:
             raise UserError(f"{kind.plural} cannot be scaled, only Deployments and StatefulSets")
         path = f"{kind.path(namespace, rest)}/scale"
         try:

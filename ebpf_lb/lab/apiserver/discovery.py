@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ebpf_lb.lab.apiserver.kinds import KINDS, Kind
+from ebpf_lb.lab.apiserver.kinds import KINDS, Has, Kind
 
 _VERSION = {
     "major": "1",
@@ -72,15 +72,15 @@ def _kind_resources(kind: Kind) -> list[dict[str, Any]]:
         "kind": kind.name,
         "verbs": _VERBS,
     }
-    if kind.short_names:
-        main["shortNames"] = list(kind.short_names)
-    if kind.in_all:
+    if kind.short:
+        main["shortNames"] = [kind.short]
+    if Has.PLACE_IN_ALL in kind.has:
         main["categories"] = ["all"]
     parts = [main]
     verbs = ["get", "patch", "update"]
-    if kind.has_status:
+    if Has.STATUS in kind.has:
         parts.append(common | {"name": f"{kind.plural}/status", "kind": kind.name, "verbs": verbs})
-    if kind.has_scale:
+    if Has.SCALE in kind.has:
         scale = {"name": f"{kind.plural}/scale", "kind": "Scale", "verbs": verbs}
         parts.append(common | scale | {"group": "autoscaling", "version": "v1"})
     return parts

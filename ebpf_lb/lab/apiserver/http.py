@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from ebpf_lb.lab.apiserver import discovery, errors, openapi, patch
-from ebpf_lb.lab.apiserver.kinds import BY_RESOURCE, Kind
+from ebpf_lb.lab.apiserver.kinds import BY_RESOURCE, Has, Kind
 from ebpf_lb.lab.apiserver.registry import (
     DeleteOptions,
     OnUnknown,
@@ -62,7 +62,7 @@ def parse_path(path: str) -> Target:
     if kind is None or len(rest) > 3 or (namespace is not None and not kind.namespaced):
         raise errors.unknown_path()
     name, subresource = (*rest[1:], "", "")[:2]
-    known = {"": True, "status": kind.has_status, "scale": kind.has_scale}
+    known = {"": True, "status": Has.STATUS in kind.has, "scale": Has.SCALE in kind.has}
     if not known.get(subresource) or (name and kind.namespaced and namespace is None):
         raise errors.unknown_path()
     return Target(kind, namespace, name, subresource)
@@ -240,7 +240,7 @@ class Api:
         kind, namespace = target.kind, target.namespace or ""
         stored = self.registry.delete(kind, namespace, target.name, options)
         is_gone = self.registry.store.get(kind, namespace, target.name) is None
-        if kind.returns_deleted or not is_gone:
+        if Has.LAST_WORDS in kind.has or not is_gone:
             return _object_response(stored)
         details = {"name": stored.name, "kind": kind.plural, "uid": stored.uid}
         if kind.group:

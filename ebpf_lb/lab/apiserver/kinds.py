@@ -4,32 +4,39 @@ What only some kinds have (defaults, validation, allocation) lives in `strategie
 """
 
 from dataclasses import dataclass
+from enum import Flag, auto
 
 from ebpf_lb.lab.apiserver.schema import Struct
 
 
+class Has(Flag):
+    """What a kind has that others have not."""
+
+    NOTHING = 0
+    STATUS = auto()
+    """`status` is written through its own subresource."""
+    SCALE = auto()
+    GENERATION = auto()
+    """A change outside metadata and status counts `metadata.generation` up."""
+    PLACE_IN_ALL = auto()
+    """`get all` shows it."""
+    LAST_WORDS = auto()
+    """A deletion answers with the object, else with a Status (upstream's ReturnDeletedObject)."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Kind:
-    """One resource of the API.
-
-    has_status: `status` is written through its own subresource. has_generation: a change outside
-    metadata and status counts `metadata.generation` up. limit: how many objects are kept, the
-    oldest make room (0: all). returns_deleted: a deletion answers with the object, else with a
-    Status (upstream's ReturnDeletedObject). model: the client library's, where it is not V1NAME.
-    """
+    """One resource of the API. short: as kubectl abbreviates it. limit: how many objects are kept,
+    the oldest make room (0: all). model: the client library's, where it is not V1NAME."""
 
     name: str
     plural: str
+    short: str = ""
     group: str = ""
     version: str = "v1"
     namespaced: bool = True
-    short_names: tuple[str, ...] = ()
-    in_all: bool = False
-    has_status: bool = False
-    has_scale: bool = False
-    has_generation: bool = False
+    has: Has = Has.NOTHING
     limit: int = 0
-    returns_deleted: bool = False
     model: str = ""
 
     @property
@@ -60,62 +67,30 @@ class Kind:
         return f"{self.collection_path(namespace)}/{name}"
 
 
-NAMESPACE = Kind(
-    "Namespace",
-    "namespaces",
-    namespaced=False,
-    short_names=("ns",),
-    has_status=True,
-    returns_deleted=True,
+_WORKLOAD = Has.PLACE_IN_ALL | Has.STATUS | Has.SCALE | Has.GENERATION
+_NETWORKING = "networking.k8s.io"
+
+NAMESPACE = Kind("Namespace", "namespaces", "ns", namespaced=False, has=Has.STATUS | Has.LAST_WORDS)
+NODE = Kind("Node", "nodes", "no", namespaced=False, has=Has.STATUS)
+SERVICE = Kind("Service", "services", "svc", has=Has.PLACE_IN_ALL | Has.STATUS | Has.LAST_WORDS)
+ENDPOINTS = Kind("Endpoints", "endpoints", "ep")
+ENDPOINT_SLICE = Kind(
+    "EndpointSlice", "endpointslices", group="discovery.k8s.io", has=Has.GENERATION
 )
-NODE = Kind("Node", "nodes", namespaced=False, short_names=("no",), has_status=True)
-SERVICE = Kind(
-    "Service", "services", short_names=("svc",), in_all=True, has_status=True, returns_deleted=True
-)
-ENDPOINTS = Kind("Endpoints", "endpoints", short_names=("ep",))
-ENDPOINT_SLICE = Kind("EndpointSlice", "endpointslices", "discovery.k8s.io", has_generation=True)
 POD = Kind(
     "Pod",
     "pods",
-    short_names=("po",),
-    in_all=True,
-    has_status=True,
-    has_generation=True,
-    returns_deleted=True,
+    "po",
+    has=Has.PLACE_IN_ALL | Has.STATUS | Has.GENERATION | Has.LAST_WORDS,
 )
-DEPLOYMENT = Kind(
-    "Deployment",
-    "deployments",
-    "apps",
-    short_names=("deploy",),
-    in_all=True,
-    has_status=True,
-    has_scale=True,
-    has_generation=True,
-)
-STATEFUL_SET = Kind(
-    "StatefulSet",
-    "statefulsets",
-    "apps",
-    short_names=("sts",),
-    in_all=True,
-    has_status=True,
-    has_scale=True,
-    has_generation=True,
-)
+DEPLOYMENT = Kind("Deployment", "deployments", "deploy", "apps", has=_WORKLOAD)
+STATEFUL_SET = Kind("StatefulSet", "statefulsets", "sts", "apps", has=_WORKLOAD)
 SERVICE_CIDR = Kind(
-    "ServiceCIDR", "servicecidrs", "networking.k8s.io", namespaced=False, has_status=True
+    "ServiceCIDR", "servicecidrs", group=_NETWORKING, namespaced=False, has=Has.STATUS
 )
-INGRESS = Kind(
-    "Ingress",
-    "ingresses",
-    "networking.k8s.io",
-    short_names=("ing",),
-    has_status=True,
-    has_generation=True,
-)
+INGRESS = Kind("Ingress", "ingresses", "ing", _NETWORKING, has=Has.STATUS | Has.GENERATION)
 INGRESS_CLASS = Kind(
-    "IngressClass", "ingressclasses", "networking.k8s.io", namespaced=False, has_generation=True
+    "IngressClass", "ingressclasses", group=_NETWORKING, namespaced=False, has=Has.GENERATION
 )
 SECRET = Kind("Secret", "secrets")
 
@@ -131,19 +106,12 @@ KINDS: tuple[Kind, ...] = (
     SERVICE_CIDR,
     INGRESS,
     INGRESS_CLASS,
-    Kind("Event", "events", short_names=("ev",), limit=1000, model="CoreV1Event"),
-    Kind(
-        "Event",
-        "events",
-        "events.k8s.io",
-        short_names=("ev",),
-        limit=1000,
-        model="EventsV1Event",
-    ),
-    Kind("ConfigMap", "configmaps", short_names=("cm",)),
+    Kind("Event", "events", "ev", limit=1000, model="CoreV1Event"),
+    Kind("Event", "events", "ev", "events.k8s.io", limit=1000, model="EventsV1Event"),
+    Kind("ConfigMap", "configmaps", "cm"),
     SECRET,
-    Kind("ServiceAccount", "serviceaccounts", short_names=("sa",)),
-    Kind("Lease", "leases", "coordination.k8s.io"),
+    Kind("ServiceAccount", "serviceaccounts", "sa"),
+    Kind("Lease", "leases", group="coordination.k8s.io"),
 )
 
 BY_RESOURCE = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
@@ -154,7 +122,6 @@ def find_kind(word: str) -> Kind | None:
     """The kind that people mean by `svc`, `service`, `services`, `Service` or `services.v1`."""
     word = word.lower()
     for kind in KINDS:
-        names = {kind.plural, kind.name.lower(), kind.resource, *kind.short_names}
-        if word in names:
+        if word and word in (kind.plural, kind.name.lower(), kind.resource, kind.short):
             return kind
     return None

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ebpf_lb.lab.apiserver import errors, patch, schema
-from ebpf_lb.lab.apiserver.kinds import KINDS, NAMESPACE, POD, Kind
+from ebpf_lb.lab.apiserver.kinds import KINDS, NAMESPACE, POD, Has, Kind
 from ebpf_lb.lab.apiserver.store import Json, Store, Stored
 from ebpf_lb.lab.apiserver.strategies.base import Strategy
 from ebpf_lb.lab.apiserver.validation import metadata_errors
@@ -114,7 +114,7 @@ class Registry:
         }
         for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
             metadata.pop(field, None)
-        if kind.has_generation:
+        if Has.GENERATION in kind.has:
             metadata["generation"] = 1
         strategy = self.strategy(kind)
         strategy.prepare_create(new)
@@ -212,7 +212,7 @@ class Registry:
             if problems:
                 raise errors.invalid(kind, name, problems)
         else:
-            if kind.has_status:
+            if Has.STATUS in kind.has:
                 new.pop("status", None)
                 if "status" in old.object:
                     new["status"] = old.object["status"]
@@ -221,7 +221,7 @@ class Registry:
             self._validate(kind, new, old.object)
             if problems := strategy.allocate(new, old.object):
                 raise errors.invalid(kind, name, problems)
-            if kind.has_generation and _content(new) != _content(old.object):
+            if Has.GENERATION in kind.has and _content(new) != _content(old.object):
                 metadata["generation"] = old.metadata.get("generation", 0) + 1
         if new == old.object:  # nothing changed: no new version, no event
             return old
@@ -320,7 +320,7 @@ class Registry:
             "%Y-%m-%dT%H:%M:%SZ"
         )
         metadata["deletionGracePeriodSeconds"] = grace_s
-        if kind.has_generation:
+        if Has.GENERATION in kind.has:
             metadata["generation"] = metadata.get("generation", 0) + 1
         new = old.object | {"metadata": metadata}
         if kind is NAMESPACE:

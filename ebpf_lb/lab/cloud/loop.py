@@ -1,7 +1,5 @@
 """The cloud's loop: events in, addresses and routes out. One thread does everything but waiting."""
 
-import functools
-import http.client
 import logging
 import queue
 import threading
@@ -21,8 +19,8 @@ from ebpf_lb.lab.cloud.addresses import (
 from ebpf_lb.lab.cloud.health import INTERVAL_S, Health
 from ebpf_lb.lab.cloud.router import Router
 from ebpf_lb.lab.cloud.ways import Check, Target, Way, checks, own_addresses, targets, ways
-from ebpf_lb.lab.objects.client import ApiError, Client, Json
-from ebpf_lb.lab.objects.follow import follow
+from ebpf_lb.lab.objects.client import Client, Json, best_effort
+from ebpf_lb.lab.objects.follow import Mirror, News, follow_each, taken
 
 log = logging.getLogger("cloud")
 
@@ -33,7 +31,7 @@ class _Objects(NamedTuple):
     """A list, or one watch event, of a collection."""
 
     path: str
-    news: list[Json] | Json
+    news: News
 
 
 class _Answer(NamedTuple):
@@ -54,22 +52,22 @@ class Cloud:
         self._socket_path = socket_path
         self._events: queue.Queue[_Event] = queue.Queue()
         self._health = Health(lambda *answer: self._events.put(_Answer(*answer)))
-        self._objects: dict[str, dict[str, Json]] = {}  # path -> uid -> object
+        # of thousands of Services, only those that concern the outside are kept
+        self._mirror = Mirror(lambda path, object_: path == _NODES or is_external(object_))
         self._pins: dict[str, str] = {}  # address -> node
         self._problems: dict[str, str] = {}  # uid -> what was reported last
 
     def run(self) -> NoReturn:
-        for path in (_SERVICES, _NODES):
-            put = functools.partial(self._put_news, path)
-            threading.Thread(target=follow, args=(self._client, path, put), daemon=True).start()
+        paths = (_SERVICES, _NODES)
+        follow_each(self._client, paths, lambda *news: self._events.put(_Objects(*news)))
         threading.Thread(
             target=requests.serve, args=(self._socket_path, self._events.put), daemon=True
         ).start()
         poll_at = time.monotonic()
         while True:
-            events = self._next(poll_at)
+            events = taken(self._events, poll_at)
             waiting = self._handle(events)
-            known = self._objects.keys() == {_SERVICES, _NODES}
+            known = self._mirror.knows(paths)
             if time.monotonic() >= poll_at:
                 poll_at = time.monotonic() + INTERVAL_S
                 if known:
@@ -82,30 +80,13 @@ class Cloud:
             for request in waiting:
                 request.answer.put(self._respond(request.body, found))
 
-    def _put_news(self, path: str, news: list[Json] | Json) -> None:
-        self._events.put(_Objects(path, news))
-
-    def _next(self, poll_at: float) -> list[_Event]:
-        """Whatever has come, at least one event unless it is time to ask the nodes."""
-        try:
-            events = [self._events.get(timeout=max(0.0, poll_at - time.monotonic()))]
-        except queue.Empty:
-            return []
-        while not self._events.empty():
-            events.append(self._events.get())
-        return events
-
     def _handle(self, events: list[_Event]) -> list[requests.Request]:
         """Takes note of everything; yields the requests, to be answered when it is all done."""
         waiting = []
         for event in events:
             match event:
-                case _Objects(path, list(items)):
-                    self._objects[path] = {}
-                    for item in items:
-                        self._take(path, item)
-                case _Objects(path, dict(news)):
-                    self._take(path, news["object"], gone=news["type"] == "DELETED")
+                case _Objects(path, news):
+                    self._mirror.take(path, news)
                 case _Answer(check, healthy):
                     self._health.take(check, healthy)
                 case requests.Request():
@@ -113,22 +94,13 @@ class Cloud:
                     waiting.append(event)
         return waiting
 
-    def _take(self, path: str, object_: Json, gone: bool = False) -> None:
-        """Of thousands of Services, only those that concern the outside are kept."""
-        uid = object_["metadata"]["uid"]
-        if gone or (path == _SERVICES and not is_external(object_)):
-            self._objects[path].pop(uid, None)
-        else:
-            self._objects[path][uid] = object_
-
     @property
     def _services(self) -> list[Json]:
-        services = self._objects[_SERVICES].values()
-        return sorted(services, key=lambda s: (s["metadata"]["namespace"], s["metadata"]["name"]))
+        return self._mirror.of(_SERVICES)
 
     @property
     def _targets(self) -> list[Target]:
-        return targets(self._objects[_NODES].values())
+        return targets(self._mirror.of(_NODES))
 
     # --- addresses
 
@@ -164,15 +136,8 @@ class Cloud:
             },
             "status": status,
         }
-        try:
-            given = self._client.patch(f"{_path(service)}/status", patch)
-        except ApiError as error:
-            if error.status not in (404, 409):  # changed meanwhile: the change is on its way here
-                log.error("%s: %s", _path(service), error)
-        except (OSError, http.client.HTTPException) as error:
-            log.error("%s: %s", _path(service), error)
-        else:
-            self._objects[_SERVICES][metadata["uid"]] = given
+        with best_effort(log, _path(service)):
+            self._mirror.put(_SERVICES, self._client.patch(f"{_path(service)}/status", patch))
             log.info("%s has %s", _path(service), ", ".join(decision.addresses) or "no address")
 
     def _complain(self, service: Json, problem: str) -> None:
@@ -188,15 +153,13 @@ class Cloud:
             "message": problem,
             "source": {"component": "lab-cloud"},
         }
-        try:
+        with best_effort(log, f"event about {_path(service)}"):
             self._client.create(f"/api/v1/namespaces/{namespace}/events", event)
-        except (ApiError, OSError, http.client.HTTPException) as error:
-            log.error("event about %s: %s", _path(service), error)
 
     # --- routes
 
     def _ways(self) -> dict[str, Way]:
-        own = own_addresses(self._objects[_NODES].values())
+        own = own_addresses(self._mirror.of(_NODES))
         return ways(self._services, self._targets, self._health.healthy, self._pins, own)
 
     def _routes(self, found: dict[str, Way]) -> dict[str, tuple[str, ...]]:

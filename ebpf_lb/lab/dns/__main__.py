@@ -5,38 +5,30 @@ It follows the API server by the lab's local socket, and opens its port when it 
 
 import argparse
 import asyncio
-import functools
 import logging
 import os
-import threading
 from pathlib import Path
-from typing import Any
 
 from ebpf_lb.lab.dns.server import Resolver, listen
 from ebpf_lb.lab.dns.zone import COLLECTIONS, Zone
 from ebpf_lb.lab.names import CLUSTER_DOMAIN
 from ebpf_lb.lab.objects.client import Client
-from ebpf_lb.lab.objects.follow import follow
-
-Json = dict[str, Any]
+from ebpf_lb.lab.objects.follow import News, follow_each
 
 
 async def serve(options: argparse.Namespace) -> None:
     """For ever."""
     loop, zone, complete = asyncio.get_running_loop(), Zone(), asyncio.Event()
 
-    def take(path: str, news: list[Json] | Json) -> None:
+    def take(path: str, news: News) -> None:
         zone.take(path, news)
         if zone.complete:
             complete.set()
 
-    def put(path: str, news: list[Json] | Json) -> None:
+    def put(path: str, news: News) -> None:
         loop.call_soon_threadsafe(take, path, news)
 
-    client = Client(options.api)
-    for path in COLLECTIONS:
-        arguments = (client, path, functools.partial(put, path))
-        threading.Thread(target=follow, args=arguments, daemon=True).start()
+    follow_each(Client(options.api), COLLECTIONS, put)
     await complete.wait()
     resolver = Resolver(zone, options.domain, options.upstream)
     await listen(resolver, options.port)

@@ -22,7 +22,6 @@ _SERVICE_OF_SLICE = "kubernetes.io/service-name"
 
 Key = tuple[str, str]
 NO_PORT = -1
-NO_PORT = -1
 
 
 class Port(NamedTuple):

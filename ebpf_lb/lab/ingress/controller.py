@@ -1,10 +1,7 @@
 """Follows the API server; whenever something has changed, nginx gets what is wanted now."""
 
-import functools
-import http.client
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -12,13 +9,14 @@ from typing import Any, NoReturn
 from ebpf_lb.lab.apiserver.kinds import ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, SECRET, SERVICE
 from ebpf_lb.lab.ingress.nginx import Nginx, NoNginxError
 from ebpf_lb.lab.ingress.rules import Sites, sites
-from ebpf_lb.lab.objects.client import ApiError, Client
-from ebpf_lb.lab.objects.follow import follow
+from ebpf_lb.lab.objects.client import Client, best_effort
+from ebpf_lb.lab.objects.follow import Mirror, News, follow_each, taken
 
 Json = dict[str, Any]
 log = logging.getLogger("ingress")
 
 KINDS = (INGRESS, INGRESS_CLASS, SERVICE, ENDPOINT_SLICE, SECRET)
+PATHS = tuple(kind.collection_path(None) for kind in KINDS)
 _PAUSE_S = 0.1  # what changes together is served together
 _AGAIN_S = 1.0
 
@@ -30,50 +28,31 @@ class Controller:
         self._client = client
         self._nginx = nginx
         self._publish = publish
-        self._objects: dict[str, dict[str, Json]] = {}  # by path, by uid
-        self._news: queue.Queue[tuple[str, list[Json] | Json]] = queue.Queue()
+        self._mirror = Mirror()
+        self._news: queue.Queue[tuple[str, News]] = queue.Queue()
         self._told: tuple[str, ...] = ()
 
     def run(self, serving: Callable[[], None]) -> NoReturn:
         """For ever; `serving` is called once nginx serves what the first lists say. NoNginxError:
         it does not start, or has ended."""
-        for kind in KINDS:
-            path = kind.collection_path(None)
-            put = functools.partial(self._put, path)
-            threading.Thread(target=follow, args=(self._client, path, put), daemon=True).start()
-        while len(self._objects) < len(KINDS):
-            self._take(self._news.get())
+        follow_each(self._client, PATHS, lambda *news: self._news.put(news))
+        while not self._mirror.knows(PATHS):
+            self._mirror.take(*self._news.get())
         self._sync()
         serving()
         while True:
-            try:
-                self._take(self._news.get(timeout=_AGAIN_S))
-            except queue.Empty:
-                if not self._nginx.alive:
-                    raise NoNginxError("nginx has ended: see the pod's log") from None
+            news = taken(self._news, time.monotonic() + _AGAIN_S)
+            if not news and not self._nginx.alive:
+                raise NoNginxError("nginx has ended: see the pod's log")
+            if not news:
                 continue
             time.sleep(_PAUSE_S)
-            while not self._news.empty():
-                self._take(self._news.get())
+            for one in [*news, *taken(self._news, 0)]:
+                self._mirror.take(*one)
             self._sync()
 
-    def _put(self, path: str, news: list[Json] | Json) -> None:
-        self._news.put((path, news))
-
-    def _take(self, told: tuple[str, list[Json] | Json]) -> None:
-        path, news = told
-        if isinstance(news, list):
-            self._objects[path] = {one["metadata"]["uid"]: one for one in news}
-        elif news["type"] == "DELETED":
-            self._objects[path].pop(news["object"]["metadata"]["uid"], None)
-        else:
-            self._objects[path][news["object"]["metadata"]["uid"]] = news["object"]
-
-    def _of(self, path: str) -> list[Json]:
-        return list(self._objects[path].values())
-
     def _sync(self) -> None:
-        found = sites(*(self._of(kind.collection_path(None)) for kind in KINDS))
+        found = sites(*map(self._mirror.of, PATHS))
         if found.problems != self._told:
             for problem in found.problems:
                 log.warning("%s", problem)
@@ -85,11 +64,11 @@ class Controller:
         """Into the Ingresses' status: where clients find them."""
         namespace, _, name = self._publish.partition("/")
         wanted: list[Json] = []
-        for service in self._of(SERVICE.collection_path(None)):
+        for service in self._mirror.of(SERVICE.collection_path(None)):
             if (service["metadata"]["namespace"], service["metadata"]["name"]) == (namespace, name):
                 given = (service.get("status") or {}).get("loadBalancer") or {}
                 wanted = [{"ip": one["ip"]} for one in given.get("ingress") or () if "ip" in one]
-        for ingress in self._of(INGRESS.collection_path(None)):
+        for ingress in self._mirror.of(INGRESS.collection_path(None)):
             metadata = ingress["metadata"]
             status = (ingress.get("status") or {}).get("loadBalancer") or {}
             key = (metadata["namespace"], metadata["name"])
@@ -98,10 +77,5 @@ class Controller:
 
     def _write(self, key: tuple[str, str], wanted: list[Json]) -> None:
         change = {"status": {"loadBalancer": {"ingress": wanted}}}
-        try:
+        with best_effort(log, "/".join(key)):
             self._client.patch(f"{INGRESS.path(*key)}/status", change)
-        except ApiError as error:
-            if error.status not in (404, 409):  # it changes, and the change is on its way here
-                log.error("%s/%s: %s", *key, error)
-        except (OSError, http.client.HTTPException) as error:
-            log.error("%s/%s: %s", *key, error)

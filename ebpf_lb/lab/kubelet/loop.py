@@ -4,7 +4,6 @@ is lost. Pods that come together are started together."""
 import http.client
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from ebpf_lb.errors import UserError
 from ebpf_lb.lab import namespaces
 from ebpf_lb.lab.kubelet import manifest, sandbox, status
 from ebpf_lb.lab.names import LabNames
-from ebpf_lb.lab.objects.client import ApiError, Client
-from ebpf_lb.lab.objects.follow import follow
+from ebpf_lb.lab.objects.client import ApiError, Client, best_effort
+from ebpf_lb.lab.objects.follow import News, follow_each, taken
 from ebpf_lb.lab.options import Options
 from ebpf_lb.lab.pods import Pod
 
@@ -47,32 +46,18 @@ class Kubelet:
         self._nodes = {node.name: sandbox.Node(node, options) for node in names.nodes(options)}
         self._running: dict[str, Pod] = {}  # by uid
         self._timed: dict[str, _Timed] = {}  # by uid
-        self._events: queue.Queue[list[Object] | Object] = queue.Queue()
+        self._events: queue.Queue[News] = queue.Queue()
 
     def run(self) -> None:
-        threading.Thread(
-            target=follow, args=(self._client, _PODS, self._events.put), name="watch", daemon=True
-        ).start()
+        follow_each(self._client, [_PODS], lambda _, news: self._events.put(news))
         while True:
-            self._handle(self._next_events())
+            due = min((timed.due for timed in self._timed.values()), default=None)
+            self._handle(taken(self._events, due))
             self._do_timed()
 
     # --- the working thread
 
-    def _next_events(self) -> list[list[Object] | Object]:
-        """Whatever has come, at least one event unless something else is due before."""
-        timeout = None
-        if self._timed:
-            timeout = max(0.0, min(t.due for t in self._timed.values()) - time.monotonic())
-        try:
-            events = [self._events.get(timeout=timeout)]
-        except queue.Empty:
-            return []
-        while not self._events.empty():
-            events.append(self._events.get())
-        return events
-
-    def _handle(self, events: list[list[Object] | Object]) -> None:
+    def _handle(self, events: list[News]) -> None:
         starting: list[tuple[Object, sandbox.Starting]] = []
         for event in events:
             if isinstance(event, list):
@@ -165,13 +150,8 @@ class Kubelet:
     def _patch(self, manifest_: Object, patch: Object) -> None:
         """The uid in the patch makes sure that a later pod of the same name is not meant."""
         patch = {"metadata": {"uid": manifest_["metadata"]["uid"]}, **patch}
-        try:
-            self._client.patch(_path(manifest_) + "/status", patch, "application/merge-patch+json")
-        except ApiError as error:
-            if error.status not in (404, 409):  # gone meanwhile: nobody wants to know
-                log.error("%s: %s", _path(manifest_), error)
-        except (OSError, http.client.HTTPException) as error:
-            log.error("%s: %s", _path(manifest_), error)
+        with best_effort(log, _path(manifest_)):
+            self._client.patch(_path(manifest_) + "/status", patch)
 
     # --- what happens later
 

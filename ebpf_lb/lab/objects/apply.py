@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ebpf_lb.lab.apiserver.kinds import NAMESPACE, Kind
+from ebpf_lb.lab.apiserver.kinds import NAMESPACE, Has, Kind
 from ebpf_lb.lab.objects.client import ApiError, Client
 from ebpf_lb.lab.objects.manifest import Document, ManifestError, read_manifests
 from ebpf_lb.lab.objects.merge import three_way_merge
@@ -145,7 +145,7 @@ def _configure(
     # The status is not a manifest's to set, and the version makes sure that nothing is lost that
     # was written meanwhile.
     merged["metadata"]["resourceVersion"] = metadata["resourceVersion"]
-    if kind.has_status:
+    if Has.STATUS in kind.has:
         merged.pop("status", None)
     updated = client.update(kind.path(place, name), merged, **params)
     same = updated["metadata"]["resourceVersion"] == metadata["resourceVersion"]

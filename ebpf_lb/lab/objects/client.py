@@ -2,8 +2,10 @@
 
 import http.client
 import json
+import logging
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -32,6 +34,19 @@ class ApiError(UserError):
         self.reason = reason
         self.message = message
         self.causes = causes or []
+
+
+@contextmanager
+def best_effort(log: logging.Logger, what: str) -> Iterator[None]:
+    """A write that the next event from the API server makes good: that something is gone or has
+    changed meanwhile is nobody's concern, all else is logged."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status not in (404, 409):
+            log.error("%s: %s", what, error)
+    except (OSError, http.client.HTTPException) as error:
+        log.error("%s: %s", what, error)
 
 
 class _UnixConnection(http.client.HTTPConnection):
