@@ -1,15 +1,18 @@
 """The DaemonSet: what an operator gets by `kubectl apply`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from docs.extensions import declared_metrics
 from ebpf_lb.agent.config import load
 from ebpf_lb.agent.config.keys import Config
 
-FILE = Path(__file__).parents[2] / "manifests/ebpf-lb.yaml"
+PROJECT = Path(__file__).parents[2]
+FILE = PROJECT / "manifests/ebpf-lb.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +77,50 @@ def test_names_in_it_lead_to_each_other(objects: dict[str, Any], pod: Any, conta
     assert set(keys) == {"apiServerHost", "apiServerPort"} <= data.keys()
     (account,) = objects["ClusterRoleBinding"]["subjects"]
     assert account["name"] == "ebpf-lb" and account["namespace"] == "kube-system"
+
+
+def test_alerts_ask_for_metrics_and_labels_that_there_are(container: Any) -> None:
+    monitor, rule = yaml.safe_load_all(
+        (PROJECT / "manifests/overlays/monitoring/monitoring.yaml").read_text()
+    )
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    metrics_address = Config().metrics_bind_address
+    assert metrics_address is not None and ports[endpoint["port"]] == metrics_address[1]
+    declared = {
+        metric.name: set(metric.labels)
+        for metric in declared_metrics.read(sorted((PROJECT / "ebpf_lb/agent").rglob("*.py")))
+    }
+    alerts = [one for group in rule["spec"]["groups"] for one in group["rules"]]
+    assert len(alerts) > 5
+    for alert in alerts:
+        named = set(re.findall(r"\b(?:ebpf_lb|kubeproxy)_\w+", alert["expr"]))
+        assert named and named <= declared.keys(), alert
+        said = " ".join(alert["annotations"].values())
+        used = set(re.findall(r"\$labels\.(\w+)", said)) - {"node"}  # which scraping adds
+        assert all(used <= declared[name] for name in named), alert
+
+
+@pytest.mark.parametrize("overlay", ["beside-kube-proxy", "monitoring", "xdp"])
+def test_an_overlay_changes_what_there_is(overlay: str, objects: dict[str, Any]) -> None:
+    folder = PROJECT / "manifests/overlays" / overlay
+    content = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    for name in content["resources"]:
+        assert (folder / name).exists()
+    assert yaml.safe_load((PROJECT / "manifests/kustomization.yaml").read_text())["resources"] == [
+        FILE.name
+    ]
+    (patch,) = content["patches"]
+    changed = yaml.safe_load(patch["patch"])
+    there = objects[changed["kind"]]
+    assert (changed["apiVersion"], changed["metadata"]["name"]) == (
+        there["apiVersion"],
+        there["metadata"]["name"],
+    )
+    assert changed["metadata"]["namespace"] == there["metadata"]["namespace"]
+    pod, changes = (one["spec"]["template"]["spec"] for one in (there, changed))
+    for container in changes.get("containers", ()):
+        assert container["name"] in {one["name"] for one in pod["containers"]}
+        variables = {one["name"]: one["value"] for one in container["env"]}
+        load({}, variables, None)  # what cannot be is refused
+        assert all(name.startswith("EBPF_LB_") for name in variables)
