@@ -12,7 +12,7 @@ from ebpf_lb.agent.config import load
 from ebpf_lb.agent.config.keys import Config
 
 PROJECT = Path(__file__).parents[2]
-FILE = PROJECT / "manifests/ebpf-lb.yaml"
+FILE = PROJECT / "manifests/base/ebpf-lb.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +107,9 @@ def test_an_overlay_changes_what_there_is(overlay: str, objects: dict[str, Any])
     content = yaml.safe_load((folder / "kustomization.yaml").read_text())
     for name in content["resources"]:
         assert (folder / name).exists()
-    assert yaml.safe_load((PROJECT / "manifests/kustomization.yaml").read_text())["resources"] == [
-        FILE.name
-    ]
+    assert yaml.safe_load((PROJECT / "manifests/base/kustomization.yaml").read_text())[
+        "resources"
+    ] == [FILE.name]
     (patch,) = content["patches"]
     changed = yaml.safe_load(patch["patch"])
     there = objects[changed["kind"]]
