@@ -101,7 +101,7 @@ def test_alerts_ask_for_metrics_and_labels_that_there_are(container: Any) -> Non
         assert all(used <= declared[name] for name in named), alert
 
 
-@pytest.mark.parametrize("overlay", ["beside-kube-proxy", "monitoring", "xdp"])
+@pytest.mark.parametrize("overlay", ["beside-kube-proxy", "host-routing", "monitoring", "xdp"])
 def test_an_overlay_changes_what_there_is(overlay: str, objects: dict[str, Any]) -> None:
     folder = PROJECT / "manifests/overlays" / overlay
     content = yaml.safe_load((folder / "kustomization.yaml").read_text())
