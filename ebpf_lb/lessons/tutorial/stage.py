@@ -1,5 +1,6 @@
 """Where a step takes place: a namespace of its own in a lab, and what it may do there."""
 
+import shlex
 import subprocess
 import tempfile
 import time
@@ -106,8 +107,7 @@ class Stage:
     def run(self, host: str, *words: str, quiet: bool = False) -> str:
         """Runs a command on a host or in a pod (by its bare name), and shows what it printed."""
         if not quiet:
-            command = " ".join(f"'{word}'" if " " in word else word for word in words)
-            self.say(f"  $ ebpf-lb lab exec {host} -- {command}")
+            self.say(f"  $ ebpf-lb lab exec {host} -- {' '.join(map(_quoted, words))}")
         done = self.lab.exec(
             self._place(host), list(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -176,6 +176,13 @@ class Stage:
     def url(self, address: str, port: int = 80, path: str = "/") -> str:
         host = f"[{address}]" if ":" in address else address
         return f"http://{host}:{port}{path}" if port != 80 else f"http://{host}{path}"
+
+
+def _quoted(word: str) -> str:
+    """For a shell; words in which there are quotes are readable, too, where that can be."""
+    if "'" in word and not set(word) & set('"$`\\\\!'):
+        return f'"{word}"'
+    return shlex.quote(word)
 
 
 def is_ready(pod: Json) -> bool:
