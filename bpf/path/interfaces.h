@@ -127,7 +127,7 @@ INLINE int from_client(context *ctx, int hook)
 		return unreadable(ctx, parsed);
 	if (!may_be_ours(&packet.destination)) {
 		if (may_pass_stack(hook) && parsed == PARSE_OK && has_ports(packet.protocol) &&
-		    !is_fragment(&packet) && flow_may_be_reply(&packet))
+		    (packet.flags & PACKET_LATER_FRAGMENT || flow_may_be_reply(&packet)))
 			call_slow_path(ctx, CALL_REPLY + calls_of(hook));
 		if (!AT_XDP && UNLIKELY(may_go_direct(&packet)))
 			call_slow_path(ctx, CALL_DIRECT + calls_of(hook));

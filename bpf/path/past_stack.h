@@ -7,7 +7,7 @@
  * Whether a flow goes so is settled when it begins, so that the kernel's connection tracking sees all of it
  * or nothing: the ways there and back must be known, and the client's packets come in by the interface by
  * which the stack would answer it (a strict reverse-path filter would take no others). A packet that cannot
- * be finished here (a fragment, too big for its way, its last hop) is left to the stack, translated as
+ * be finished here (too big for its way, its last hop) is left to the stack, translated as
  * there is the rule.
  *
  * What is sent so leaves by an interface whose egress programs would find it a stranger's: it bears a note.
@@ -81,7 +81,7 @@ INLINE __u32 past_stack(context *ctx, const struct flow_ref *ref, struct way *pl
 	struct way *back = way_back_of(ref->set, ref->slot);
 	__u32 where;
 
-	if (!place || !back || !back->backend_id || is_fragment(packet) || !has_hops(ctx))
+	if (!place || !back || !back->backend_id || !has_hops(ctx))
 		return 0;
 	where = flow_way_at(ctx, place, packet, &packet->source, destination, tick, 1);
 	return where >= SEND_TOO_BIG ? 0 : where;

@@ -1,12 +1,14 @@
 """From pod to pod, the whole way through the kernel: straight, by this data path, by netfilter.
 
-    python -m tests.bench.end_to_end [--services 10,1000] [--family ipv4|ipv6]   (`make bench-path`)
+    python -m tests.bench.end_to_end [--services 10,1000] [--family ipv4|ipv6] [--pods ptp|bridge]
+                                                                                (`make bench-path`)
 
-Two labs stand side by side: one with agents, one without any proxy, in whose nodes nftables does
-what kube-proxy's rules do (a verdict map by address, protocol and port, a random choice, DNAT), so
-that the kernel tracks each connection. In both, a pod on node1 asks one on node1 and one on node2,
-straight and by a Service's address. netpath.c has both ends in one thread: a round trip is the way
-and four system calls, and no scheduler.
+Three labs stand side by side: one with agents, one whose agents have hostRouting: bpf, and one
+without any proxy, in whose nodes nftables does what kube-proxy's rules do (a verdict map by
+address, protocol and port, a random choice, DNAT), so that the kernel tracks each connection. In
+each, a pod on node1 asks one on node1 and one on node2, straight and by a Service's address.
+netpath.c has both ends in one thread: a round trip is the way and four system calls, and no
+scheduler.
 
 All ways take turns within a round, and every ratio is one within a round, to the straight way in
 the lab without proxy: a busy machine moves them all alike. Times are medians; of "flood", where no
@@ -78,11 +80,11 @@ class Ends:
 
 
 @contextmanager
-def lab_up(name: str, proxy: str, family: str) -> Iterator[Ends]:
+def lab_up(name: str, options: Options, family: str) -> Iterator[Ends]:
     lab = Lab(name)
     with ExitStack() as stack:
         stack.callback(lab.down)
-        lab.up(Options(nodes=2, proxy=proxy), progress=lambda *_: None)
+        lab.up(options, progress=lambda *_: None)
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         [room] = stack.enter_context(_rooms(lab, Path(folder)))
         room.apply(
@@ -167,13 +169,14 @@ class Way:
         self.times_us.setdefault(mode, []).append(time_ns / 1000)
 
 
-def ways(with_agents: Ends, without: Ends) -> list[Way]:
+def ways(with_agents: Ends, past: Ends, without: Ends) -> list[Way]:
     """The first two are what the others are compared with."""
     found = []
     for name, ends, by_service in (
         ("straight", without, False),
         ("straight, beside agents", with_agents, False),
         ("ebpf-lb", with_agents, True),
+        ("ebpf-lb, past the stack", past, True),
         ("nftables", without, True),
     ):
         for app in NODES:
@@ -189,13 +192,13 @@ def ways(with_agents: Ends, without: Ends) -> list[Way]:
 def table(measured: list[Way], modes: list[str]) -> Iterator[str]:
     base = {way.app: way for way in measured[:2]}
     for mode in modes:
-        yield f"\n{mode:30} {'µs':>8} {'to straight':>20}"
+        yield f"\n{mode:32} {'µs':>8} {'to straight':>20}"
         for way in measured:
             mine, theirs = way.times_us[mode], base[way.app].times_us[mode]
             ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
             spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
             yield (
-                f"{way.name:30} {statistics.median(mine):8.2f}"
+                f"{way.name:32} {statistics.median(mine):8.2f}"
                 f" {statistics.median(ratios):8.2f} {spread:>11}"
             )
 
@@ -208,6 +211,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement")
     parser.add_argument("--family", choices=["ipv4", "ipv6"], default="ipv4")
+    parser.add_argument("--pods", choices=["ptp", "bridge"], default="ptp")
     parser.add_argument("--modes", default=",".join(MODES))
     options = parser.parse_args()
     modes = options.modes.split(",")
@@ -216,15 +220,21 @@ def main() -> None:
         program = folder / "netpath"
         source = Path(__file__).with_name("netpath.c")
         subprocess.run(["clang-14", "-O2", "-o", program, source], check=True)
-        mine = stack.enter_context(lab_up("bench-path", "ebpf-lb", options.family))
-        other = stack.enter_context(lab_up("bench-nft", "none", options.family))
+
+        def up(name: str, **chosen: str) -> Ends:
+            made = Options(nodes=2, pods=options.pods, **chosen)  # type: ignore[arg-type]
+            return stack.enter_context(lab_up(name, made, options.family))
+
+        mine, past = up("bench-path"), up("bench-past", host_routing="bpf")
+        other = up("bench-nft", proxy="none")
         there = 0
         for count in (int(one) for one in options.services.split(",")):
             print(f"# {count} Services beside those that are asked", file=sys.stderr, flush=True)
-            mine.room.apply(*list(others(count))[there * 2 :])
+            for ends in (mine, past):
+                ends.room.apply(*list(others(count))[there * 2 :])
             there = count
             _rules(other, count)
-            measured = ways(mine, other)
+            measured = ways(mine, past, other)
             for _ in range(options.rounds):
                 for mode in modes:
                     for way in measured:
