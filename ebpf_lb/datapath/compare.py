@@ -31,6 +31,7 @@ _INDEX = struct.Struct("=I")
 # Others tell how long a frontend has hashed consistently, which no plan knows.
 _PLANNED = int(FrontendFlag.LOCAL | FrontendFlag.SOURCE_RANGES)
 _BYTE = 8
+_MAPS = ("frontends", "services", "slots", "backends", "names", "source_ranges", "vip_filter")
 
 
 class Comparison:
@@ -56,7 +57,13 @@ class Comparison:
             "local": flags["BACKEND_IN_LOCAL_SET"],
         }
         self._ticks_per_second = clock.ticks_per_second()
+        # at once, and held: they outlive their pins, which somebody may remove
         self._maps: dict[str, Map] = {}
+        for name in _MAPS:
+            opened = view.open(name, read_only=True)
+            if opened is None:
+                raise UserError(f"The map {name} is not pinned: start the agent again.")
+            self._maps[name] = opened
 
     def close(self) -> None:
         for one in self._maps.values():
@@ -78,20 +85,20 @@ class Comparison:
         """How many frontends there are by the id of the Service port that has them; 0: entries for
         ClusterIPs' other ports."""
         unpack = self._frontend
-        return Counter(unpack(value)[0] for _, value in self._map("frontends").items())
+        return Counter(unpack(value)[0] for _, value in self._maps["frontends"].items())
 
     def differences(self, number: int | None, wanted: Forwarding) -> list[str]:
         """Sentences about a Service port, whose id in the maps is `number`."""
         return list(self._differences(number, wanted))
 
     def _differences(self, number: int | None, wanted: Forwarding) -> Iterator[str]:
-        name = None if number is None else self._map("names").lookup(_INDEX.pack(number))
+        name = None if number is None else self._maps["names"].lookup(_INDEX.pack(number))
         unpack = self._view.layout.struct("service_name").unpack
         if number is None or name is None or unpack(name).text != format_name(wanted.name):
             yield "it is not in the maps"
             return
         yield from self._frontends(number, wanted)
-        value = self._service(self._map("services").lookup(_INDEX.pack(number)) or b"")
+        value = self._service(self._maps["services"].lookup(_INDEX.pack(number)) or b"")
         timeout = math.ceil(wanted.affinity_timeout_s * self._ticks_per_second)
         if value.affinity_timeout != timeout:
             yield "its session affinity lasts for another time"
@@ -102,7 +109,7 @@ class Comparison:
         yield from self._source_ranges(number, wanted)
 
     def _frontends(self, number: int, wanted: Forwarding) -> Iterator[str]:
-        lookup, seen = self._map("frontends").lookup, set()
+        lookup, seen = self._maps["frontends"].lookup, set()
         for address, port, kind, flags in wanted.frontends:
             key = self.key(address, port, wanted.name.protocol)
             if key in seen:
@@ -130,7 +137,7 @@ class Comparison:
         return key[:-1] + self._localhost if address in LOOPBACK else key
 
     def _in_filter(self, address: bytes) -> bool:
-        table = self._map("vip_filter")
+        table = self._maps["vip_filter"]
         index, bit = filter_bit(address, table.max_entries)
         word = int.from_bytes(table.lookup(_INDEX.pack(index)) or b"", "little")
         return bool(word >> bit & 1)
@@ -153,12 +160,12 @@ class Comparison:
     def _members(self, number: int, word: int, flag: int) -> Counter[tuple[bytes, int]] | None:
         """The backends of a region of `slots`, and how many slots each has; None if it leads
         elsewhere."""
-        slots, base, size = self._map("slots"), word & 0xFFFFFFFF, word >> 32
+        slots, base, size = self._maps["slots"], word & 0xFFFFFFFF, word >> 32
         if base + size > slots.max_entries:
             return None
         ids = Counter(_INDEX.iter_unpack(slots.slice(base, size))) if size else Counter()
         found: Counter[tuple[bytes, int]] = Counter()
-        lookup = self._map("backends").lookup
+        lookup = self._maps["backends"].lookup
         for (one,), times in ids.items():
             value = lookup(_INDEX.pack(one))
             if not one or value is None:
@@ -178,13 +185,5 @@ class Comparison:
                 service_id=number,
                 address=network.address,
             )
-            if self._map("source_ranges").lookup(key) is None:
+            if self._maps["source_ranges"].lookup(key) is None:
                 yield f"its source range {network} is missing"
-
-    def _map(self, name: str) -> Map:
-        if name not in self._maps:
-            opened = self._view.open(name, read_only=True)
-            if opened is None:
-                raise UserError(f"The map {name} is not pinned any more: restart the agent.")
-            self._maps[name] = opened
-        return self._maps[name]

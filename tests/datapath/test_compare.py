@@ -202,6 +202,17 @@ def test_what_somebody_changed_is_found(build: Build, writer: FamilyWriter) -> N
         assert found(build, *ALL) == [], says
 
 
+def test_maps_without_their_pins_are_compared(build: Build, writer: FamilyWriter) -> None:
+    """Whoever removes them must not end an agent."""
+    comparison = Comparison(View(build, Family.IPV4))
+    number = writer.service_id(WEB.name)
+    for path in build.maps(Family.IPV4).iterdir():
+        path.unlink()
+    assert comparison.differences(number, WEB) == []
+    assert comparison.differences(number, replace(WEB, local=())) != []
+    assert comparison.frontend_counts()
+
+
 def test_an_address_out_of_the_filter_is_found(build: Build, writer: FamilyWriter) -> None:
     with Map.open(build.maps(Family.IPV4) / "vip_filter") as table:
         for number in range(table.max_entries):

@@ -80,8 +80,8 @@ class Verifier:
             for _ in self._pass:
                 if self._work_clock() - began >= BUDGET_S:
                     return False
-        except OSError as error:
-            self._log.warning("the maps cannot be compared", error=error.strerror or str(error))
+        except Exception as error:  # who only looks must not end whom it looks after
+            self._log.warning("the maps cannot be compared", error=str(error) or repr(error))
             self._pass = None
             return False
         self._pass = None

@@ -103,3 +103,13 @@ def test_what_has_no_place_is_no_difference_and_0_is_never() -> None:
     never.second(10 * PERIOD_S)
     never.second()
     assert never.verifier.passes == 0
+
+
+def test_maps_that_cannot_be_read_are_told_and_the_agent_goes_on() -> None:
+    made = agent()
+    asked, made.compared.differences = made.compared.differences, None  # type: ignore[method-assign]
+    made.second(PERIOD_S)
+    assert len(made.log.of("the maps cannot be compared")) == 1 and made.verifier.passes == 0
+    made.compared.differences = asked  # type: ignore[method-assign]
+    a_pass(made)
+    assert made.verifier.passes == 1 and made.verifier.differences == 0
