@@ -113,7 +113,7 @@ test-deep: setup ## ten times as much of what chance brings: an hour; DEPTH=N, S
 	@echo "SEED=$(SEED) repeats it"
 	@EBPF_LB_TEST_DEPTH=$(or $(DEPTH),10) EBPF_LB_TEST_SEED=$(SEED) $(PYTEST) --timeout 7200 \
 	    tests/unit tests/oracle tests/datapath/test_properties.py tests/datapath/test_agreement.py \
-	    tests/differential/test_random.py
+	    tests/differential/test_random.py tests/differential/deep_ways.py
 
 unit: setup ## pure Python, and the API server's protocol: seconds, no root
 	@$(PYTEST) tests/unit tests/api tests/oracle tests/scenarios

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,15 @@ from tests.differential.wire import WORLD, Wire
 SETTINGS = Settings(flows=1024, services=1024, backends=4096, affinity=1024, fragments=64)
 
 
+STACK, PAST_STACK, BY_XDP = "by the stack", "past the stack", "by XDP"
+WAYS: dict[str, tuple[dict[str, bool], str]] = {
+    STACK: ({}, "off"),
+    PAST_STACK: ({"host_routing": True}, "off"),
+    BY_XDP: ({"xdp": True, "xdp_generic": True}, "generic"),
+}
+"""How packets get through the node: settings of the programs, and the mode of XDP."""
+
+
 class Log:
     """What there is to say is not news here; what goes wrong is."""
 
@@ -43,7 +53,7 @@ class Log:
 class Agent:
     """One proxy of a node."""
 
-    def __init__(self, wire: Wire, root: Path) -> None:
+    def __init__(self, wire: Wire, root: Path, xdp_mode: str) -> None:
         self.kernels = {family: Kernel(root, family) for family in Family}
         self._now = 1000.0
         self._family = Family.IPV4
@@ -55,7 +65,7 @@ class Agent:
             hooks = HookControl(Pins(root))
             for role in ("pod", "uplink", "loopback"):
                 hooks.use(Pins(root).current, role)
-            xdp = XdpUplinks(XdpControl(Pins(root)), "off", Log())
+            xdp = XdpUplinks(_xdp(root, xdp_mode), xdp_mode, Log())
         known = tuple(parse_address(WORLD[family].node) for family in Family)
         networks = tuple(parse_network(WORLD[family].cluster_network) for family in Family)
         attachments_view = view(facts, Patterns(POD_INTERFACES), known, networks)
@@ -91,7 +101,16 @@ class Agent:
         self._programmer.housekeeping()
 
 
+def _xdp(root: Path, mode: str) -> XdpControl:
+    control = XdpControl(Pins(root))
+    if mode != "off":
+        control.use(Pins(root).current)
+    return control
+
+
 @contextmanager
-def agent(wire: Wire, name: str) -> Iterator[Agent]:
-    with loaded(f"peer-{name}", SETTINGS) as root:
-        yield Agent(wire, root)
+def agent(wire: Wire, name: str, way: str = STACK) -> Iterator[Agent]:
+    """`way`: one of WAYS."""
+    changes, xdp_mode = WAYS[way]
+    with loaded(f"peer-{name}", replace(SETTINGS, **changes)) as root:
+        yield Agent(wire, root, xdp_mode)

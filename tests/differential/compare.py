@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from ebpf_lb.model.values import Family
-from tests.differential.agent import agent
+from tests.differential.agent import STACK, agent
 from tests.differential.netfilter import Netfilter
 from tests.differential.play import Player, Proxy
 from tests.differential.script import Script
@@ -64,11 +64,14 @@ def _said(lines: list[str]) -> str:
 
 
 @contextmanager
-def peers(name: str) -> Iterator[Peers]:
+def peers(name: str, way: str = STACK) -> Iterator[Peers]:
+    """What does not go by the stack is unknown to the kernel's connection tracking, and so are ICMP
+    errors about it: a filter on its states would drop them."""
+    filtered = way == STACK
     with (
-        wired(f"{name}-a") as ours,
-        wired(f"{name}-b") as theirs,
-        agent(ours, name) as ebpf,
+        wired(f"{name}-a", filtered=filtered) as ours,
+        wired(f"{name}-b", filtered=filtered) as theirs,
+        agent(ours, name, way) as ebpf,
         one_cpu(),
     ):
         yield Peers(ours, theirs, ebpf, Netfilter(theirs))

@@ -234,8 +234,9 @@ def _is_spoken_of(frame: bytes) -> bool:
 
 
 @contextmanager
-def wired(name: str) -> Iterator[Wire]:
-    """A node and all that is around it, gone afterwards."""
+def wired(name: str, *, filtered: bool = True) -> Iterator[Wire]:
+    """A node and all that is around it, gone afterwards. filtered: the node drops what the kernel's
+    connection tracking calls invalid."""
     node, hands = Namespace(f"{name}-node"), Namespace(f"{name}-hands")
     try:
         for one in (node, hands):
@@ -251,6 +252,8 @@ def wired(name: str) -> Iterator[Wire]:
             node.offload(_own(place), tx=False)
         with namespaces.entered(node.path):
             firewall.install(tuple(Family))
+            if not filtered:
+                load_rules("flush chain inet cni forward")
         wire = Wire(node, hands)
         try:
             yield wire
