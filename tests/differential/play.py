@@ -181,6 +181,9 @@ class Player:
         place = connection.place if end == CLIENT else connection.heard[BACKEND][0]
         heard = [each for frame in frames for each in self._wire.send(place, frame)]
         other = BACKEND if end == CLIENT else CLIENT
+        if end == BACKEND and self._is_the_cnis(connection):
+            # the node answers what is out of place there with a RST, whoever serves Services
+            heard = [(w, f) for w, f in heard if w != place or not parse(f).flags & RST]
         for whom, frame in heard:
             packet = parse(frame)
             if packet.protocol == connection.protocol and packet.fragment in (None, (0, True)):
@@ -189,6 +192,16 @@ class Player:
                 answered &= packet.source == connection.destination
                 connection.heard[end if answered else other] = whom, frame
         return self._reader.lines(heard, own_words=True)
+
+    def _is_the_cnis(self, connection: Connection) -> bool:
+        """Does the CNI masquerade it: a pod's, to what is not a pod?"""
+        to = parse(connection.heard[BACKEND][1]).destination
+        pods = {
+            address
+            for name, address in (self._of.pods | self._of.far_pods).items()
+            if name != "host2"
+        }
+        return connection.source in pods and to not in pods
 
     def _complain(self, connection: Connection, step: Complain) -> list[str]:
         if step.end not in connection.heard:
