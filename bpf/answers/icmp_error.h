@@ -301,7 +301,8 @@ INLINE int error_changes(const struct packet *turned, int hook, __u32 now, struc
  * Where an error goes that the stack does not forward, with its link header; SEND_TOO_BIG: nowhere. Or to a
  * process of the node's own.
  */
-INLINE __u32 way_of_error(struct __sk_buff *skb, const struct packet *outer, const addr *hearer)
+INLINE __u32 way_of_error(struct __sk_buff *skb, const struct packet *outer, const addr *hearer,
+			  int hearer_is_of_node)
 {
 	struct way way = {};
 	__u32 size = datagram_bytes(skb, outer);
@@ -310,8 +311,8 @@ INLINE __u32 way_of_error(struct __sk_buff *skb, const struct packet *outer, con
 
 	if (route == ROUTE_TOO_BIG)
 		return SEND_TOO_BIG;
-	if (route == ROUTE_NONE) /* to another process of its own */
-		return take_loopback(skb);
+	if (route == ROUTE_NONE) /* to another process of its own; or from nobody's address */
+		return hearer_is_of_node ? take_loopback(skb) : 0;
 	if (route == ROUTE_UNKNOWN || route == ROUTE_LAYER_3)
 		return way.ifindex | SEND_NEIGHBOUR;
 	set_macs(skb, way.destination_mac, way.source_mac);
@@ -359,9 +360,11 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 			take_way_back(skb, &found, where);
 	} else if (hearer == ERROR_FROM_NODE || hearer == ERROR_PAST_STACK) {
 		/* it has been on its way to the VIP, or is to be sent on as its flow's packets are */
-		where = way_of_error(skb, &outer, &destination.address);
+		where = way_of_error(skb, &outer, &destination.address, hearer == ERROR_FROM_NODE);
 		if (where >= SEND_TOO_BIG)
 			return drop(skb, REASON_TOO_BIG);
+		if (!where) /* the stack has no way either, and knows what to do about it */
+			return NEXT;
 		if (hearer == ERROR_PAST_STACK) {
 			if (!pass_hop(skb)) /* of an error there is none (RFC 1122, 3.2.2) */
 				return drop(skb, REASON_HOP_LIMIT);

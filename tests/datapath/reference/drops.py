@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tests.datapath import judge
 from tests.datapath.judge import Reading
-from tests.datapath.reference.hooks import POD_OUT, Ruling
+from tests.datapath.reference.hooks import POD_OUT, UPLINK_IN, Ruling
 from tests.datapath.reference.known import Known
 from tests.datapath.reference.passed import is_redirect
+from tests.datapath.reference.refusals import hops
 from tests.support.packets import SCTP, TCP
 
 DROPS_OF_POLICY = {"NO_LOCAL_ENDPOINTS", "SOURCE_RANGE"}
@@ -23,7 +24,10 @@ def dropped(known: Known, hook: str, sent: bytes, found: Reading | None, reason:
         return ruling(reason == "REWRITE_FAILED")
     service = known.service(found)
     if reason == "REDIRECT":
-        return ruling(_is_about_a_flow(known, sent, found))
+        return ruling(_quotes_a_flow(known, sent, found) and is_redirect(sent, found))
+    if reason == "HOP_LIMIT":  # an error about what XDP has sent on; of others the stack tells
+        fits = hook == UPLINK_IN and hops(sent, found) <= 1
+        return ruling(fits and _quotes_a_flow(known, sent, found))
     if reason in DROPS_OF_POLICY:
         return ruling(
             service is not None
@@ -56,9 +60,9 @@ def dropped(known: Known, hook: str, sent: bytes, found: Reading | None, reason:
     return ruling(reason == "REWRITE_FAILED" and (not found.whole or bulky))
 
 
-def _is_about_a_flow(known: Known, sent: bytes, found: Reading) -> bool:
+def _quotes_a_flow(known: Known, sent: bytes, found: Reading) -> bool:
     quoted = judge.read_quotation(sent, found)
-    if quoted is None or not is_redirect(sent, found):
+    if quoted is None:
         return False
     if found.destination != quoted.source.address:
         return False
