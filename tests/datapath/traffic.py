@@ -104,10 +104,14 @@ def talk(scene: Scene, seen: Seen, asked: Iterable[tuple[str, bytes]]) -> list[b
         frames.append(question)
         if ruling.fate != "new flow":
             continue
+        # what began at XDP goes on there, and few do
+        again = 4 if there.counted["XDP"] else 0
+        for _ in range(again):
+            visit(scene, seen, hook, question)
         answer = answered(there.frame)
         senders = (of.router, rng.choice((of.far[0], of.pods[0])))
         frames += [answer, *(error_about(there.frame, sender, rng) for sender in senders)]
-        for each in HOOKS:
+        for each in (*HOOKS, *(UPLINK_IN,) * again):
             ruling, back = visit(scene, seen, each, answer)
             if ruling.fate == "restored":
                 frames.append(error_about(back.frame, rng.choice((of.router, *of.outside)), rng))

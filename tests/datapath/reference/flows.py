@@ -11,7 +11,8 @@ from tests.support.packets import SCTP, TCP
 @dataclass
 class Flow:
     """A translated connection. `seen`: the client as its backend sees it; of_node: it is a process
-    of this very node, which must receive its answers where it would have asked."""
+    of this very node, which must receive its answers where it would have asked; of_xdp: the stack
+    sees nothing of it, as long as it lives."""
 
     protocol: int
     client: End
@@ -21,6 +22,7 @@ class Flow:
     masqueraded: bool
     bridged: bool = False
     of_node: bool = False
+    of_xdp: bool = False
     answered: bool = False
     ended: bool = False
 

@@ -179,7 +179,7 @@ class Known:
             f
             for f in self.flows.values()
             if f.masqueraded and f.protocol == found.protocol and f.backend == ends[0]
-            if not f.of_node  # all at once
+            if not f.of_node and not f.of_xdp  # all at once
             # the stack may know the client by the port that the backend sees as well
             if ends[1] in (f.client, End(f.client.address, f.seen.port))
         ]

@@ -77,6 +77,7 @@ def translated(known: Known, hook: str, sent: bytes, found: Reading, got: Observ
         flow = _begun(known, began, found, client, vip, backend, seen)
         if isinstance(flow, str):
             return wrong(flow)
+        flow = replace(flow, of_xdp=bool(got.counted["XDP"]))
     elif before is None:
         return wrong("translated by a flow that nobody began")
     elif not same:
