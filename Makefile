@@ -154,9 +154,10 @@ image: PACKAGES += mmdebstrap
 image: build ## the agent's image, an OCI archive: no container engine, no base image
 	@$(BIN)/python manifests/image/build.py $(IMAGE)
 
-# Warnings are errors, and so is a link that leads nowhere. What did not change is not read again.
+# Warnings are errors, and so is a link that leads nowhere. All is read each time: pages are made of code,
+# too, and nobody tells that it changed.
 docs: $(VENV)/.installed ## the site: build/docs/html/index.html
-	@$(BIN)/sphinx-build -q -W --keep-going -d build/docs/doctrees docs build/docs/html
+	@$(BIN)/sphinx-build -q -E -W --keep-going -d build/docs/doctrees docs build/docs/html
 
 check: $(VENV)/.installed docs ## style, types, layers, C, and what must not be committed
 	@$(BIN)/ruff check .

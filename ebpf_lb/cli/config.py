@@ -29,8 +29,8 @@ def config() -> None:
 def show(form: str, **said: Any) -> None:
     """Print what is in force, and where each value comes from.
 
-    Takes the agent's options and kube-proxy's flags; EBPF_LB_… and the file count as they do for
-    the agent. What it prints is a configuration file that says the same.
+    Takes the agent's options and kube-proxy's flags; environment and file count as they do for the
+    agent. What it prints is a configuration file that says the same.
     """
     from ebpf_lb.agent.config.shown import plain
 
