@@ -7,16 +7,35 @@
  * new flow. But an entry's time is cut to 26 bits. After a year what had long expired would look as if it
  * were of today, and be some unlucky connection's; so it is taken out before that. And somebody has to
  * count. Here, and not in the agent, because only a program changes a word in one step.
+ *
+ * By the agent's word (`stale`), UDP flows end too whose backend no longer serves, or whose frontend is another
+ * Service's by now. A client's next packet would see to that, but the backend may go on talking until then.
  */
 #pragma once
 
 #include "ground/count.h"
 #include "connections/flow.h"
+#include "services/still_serves.h"
 
 #define CENSUS_KINDS 32
 #define CENSUS_SIGNPOSTS 16
 
-INLINE void sweep_entry(struct flow *flow, struct census *census, __u32 now)
+/* rule: CO-15 */
+INLINE int is_stale(struct flow *flow, __u64 word, __u32 set, __u32 slot)
+{
+	struct flow_ref ref;
+
+	if ((word & (FLOW_PROTOCOL_MASK | FLOW_KIND_MASK)) != flow_protocol_bits(IPPROTO_UDP) ||
+	    flow_state(word) < FLOW_LIVE)
+		return 0;
+	ref.flow = flow;
+	ref.word = word;
+	ref.set = set;
+	ref.slot = slot;
+	return !flow_serves(&ref, IPPROTO_UDP);
+}
+
+INLINE void sweep_entry(struct flow *flow, struct census *census, __u32 slot, int stale, __u32 now)
 {
 	__u64 word = READ_ONCE(flow->word);
 	__u32 state = flow_state(word);
@@ -26,6 +45,10 @@ INLINE void sweep_entry(struct flow *flow, struct census *census, __u32 now)
 	if (state != FLOW_FREE && flow_expired(word, now)) {
 		if (__sync_val_compare_and_swap(&flow->word, word, flow_freed(word)) == word)
 			count_flow_event(FLOW_EVENT_EXPIRED);
+		kind = FLOW_FREE;
+	} else if (stale && is_stale(flow, word, census->next_set, slot)) {
+		if (__sync_val_compare_and_swap(&flow->word, word, flow_freed(word)) == word)
+			count_flow_event(FLOW_EVENT_STALE);
 		kind = FLOW_FREE;
 	}
 	census->counting[within(kind, CENSUS_KINDS - 1)] += 1;
@@ -43,7 +66,7 @@ INLINE void sweep_ends(struct census *census)
 	census->passes += 1;
 }
 
-INLINE int sweep_set(void)
+INLINE int sweep_set(int stale)
 {
 	struct census *census = census_get();
 	struct flow_set *entries = census ? flow_set_get(census->next_set) : 0;
@@ -53,7 +76,7 @@ INLINE int sweep_set(void)
 		return 0;
 #pragma unroll
 	for (int i = 0; i < 4; i++)
-		sweep_entry(&entries->entry[i], census, now);
+		sweep_entry(&entries->entry[i], census, i, stale, now);
 	census->next_set += 1;
 	if (census->next_set >= FLOW_SETS)
 		sweep_ends(census);

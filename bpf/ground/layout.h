@@ -167,6 +167,7 @@ enum flow_event {
 	FLOW_EVENT_SNAT_RETRY = 3,	/* a source port for masquerading was taken: another was tried */
 	FLOW_EVENT_EXPIRED = 4,		/* the sweep took out a flow that had been idle for too long */
 	FLOW_EVENT_EVICTED_RESET = 5,	/* one that had been reset gave its place to a new one */
+	FLOW_EVENT_STALE = 6,		/* UDP: its backend or its frontend left the Service */
 };
 
 /*
@@ -222,6 +223,7 @@ struct fragment {
 	__be16 destination_port;
 	__be32 new_id; /* the datagram's own, where its source is translated */
 	__u32 noted;   /* ticks: another datagram may have the same identification later */
+	__u32 by_stack; /* they go through the stack, which may put them together: all of them, or none */
 };
 
 /* What an entry of `sockets` says about a socket of the node's own. */

@@ -50,7 +50,7 @@ INLINE __be32 fresh_id(const addr *destination)
 }
 
 /* To be called before the packet is rewritten: the others carry the addresses of the wire. */
-INLINE void fragment_note(const struct packet *packet, __be32 new_id, __u32 now)
+INLINE void fragment_note(const struct packet *packet, __be32 new_id, int by_stack, __u32 now)
 {
 	struct fragment_key key;
 	struct fragment value = {};
@@ -60,6 +60,7 @@ INLINE void fragment_note(const struct packet *packet, __be32 new_id, __u32 now)
 	value.destination_port = packet->destination_port;
 	value.new_id = new_id;
 	value.noted = now;
+	value.by_stack = by_stack;
 	fragment_set(&key, &value);
 }
 
@@ -72,6 +73,17 @@ INLINE struct fragment *fragment_of(const struct packet *packet, __u32 now)
 	fragment_key_of(packet, &key);
 	fragment = fragment_get(&key);
 	return fragment && now - READ_ONCE(fragment->noted) <= TIMEOUT_FRAGMENT ? fragment : 0;
+}
+
+/* Is it a later fragment of a datagram whose first one went through the stack? */
+INLINE int follows_by_stack(const struct packet *packet, __u32 now)
+{
+	struct fragment *first;
+
+	if (LIKELY(!(packet->flags & PACKET_LATER_FRAGMENT)))
+		return 0;
+	first = fragment_of(packet, now);
+	return !first || first->by_stack;
 }
 
 /* Gives a later fragment its ports. Returns 0 if its first one was not seen. */
@@ -141,9 +153,10 @@ INLINE int let_be_fragmented(context *ctx, const struct packet *packet)
 /*
  * Before a fragment of a known flow is rewritten: the first one leaves behind what the others need,
  * and where they go on from another source, `destination` knows them by an identification of their own.
+ * `by_stack`: it goes through the stack.
  */
 INLINE void prepare_fragment(context *ctx, const struct packet *packet, int other_source,
-			     const addr *destination, __u32 now)
+			     const addr *destination, int by_stack, __u32 now)
 {
 	struct fragment *fragment;
 
@@ -152,7 +165,7 @@ INLINE void prepare_fragment(context *ctx, const struct packet *packet, int othe
 
 		/* the others must have the same, whatever it is */
 		fragment_note(packet, write_fragment_id(ctx, packet, id) ? id : packet->fragment_id,
-			      now);
+			      by_stack, now);
 		return;
 	}
 	fragment = fragment_of(packet, now);

@@ -81,7 +81,8 @@ INLINE __u32 past_stack(context *ctx, const struct flow_ref *ref, struct way *pl
 	struct way *back = way_back_of(ref->set, ref->slot);
 	__u32 where;
 
-	if (!place || !back || !back->backend_id || !has_hops(ctx))
+	if (!place || !back || !back->backend_id || !has_hops(ctx) ||
+	    follows_by_stack(packet, TICK()))
 		return 0;
 	where = flow_way_at(ctx, place, packet, &packet->source, destination, tick, 1);
 	return where >= SEND_TOO_BIG ? 0 : where;
@@ -91,12 +92,15 @@ INLINE __u32 past_stack(context *ctx, const struct flow_ref *ref, struct way *pl
  * The way of a packet whose flow XDP made, at XDP and at TC: what XDP leaves of it (a fragment, a checksum that
  * a device has yet to complete, or all of it, once XDP is switched off) TC sends on past the stack as well.
  * `ref`: the entry beside which the way is kept. Returns where, as flow_way() does; at TC, 0 where the packet
- * must be answered or fragmented, which is the stack's to do.
+ * must be answered or fragmented, which is the stack's to do, or its datagram's first fragment was.
  */
 INLINE __u32 way_of_xdp(context *ctx, const struct flow_ref *ref, const struct packet *packet,
 			const addr *source, const addr *destination, int tick)
 {
 	__u32 where = flow_way(ctx, ref, packet, source, destination, tick);
 
-	return AT_XDP || (where < SEND_TOO_BIG && has_hops(ctx)) ? where : 0;
+	if (AT_XDP)
+		return where;
+	return where < SEND_TOO_BIG && has_hops(ctx) && !follows_by_stack(packet, TICK()) ? where :
+											    0;
 }

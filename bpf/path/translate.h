@@ -199,7 +199,7 @@ INLINE int translate_flow(context *ctx, struct packet *packet, const struct flow
 		take_bridged_way(ctx, packet, ref, &destination.address, tick);
 	}
 	if (!AT_XDP && UNLIKELY(is_fragment(packet)))
-		prepare_fragment(ctx, packet, source.wanted, &destination.address, now);
+		prepare_fragment(ctx, packet, source.wanted, &destination.address, !past, now);
 	count_flow_packet(ctx, REASON_ESTABLISHED, service_id);
 	if ((all_at_once(hook) || past) && flow_source_id(ref->word))
 		count_packet(ctx, REASON_MASQUERADED);
@@ -227,7 +227,7 @@ INLINE int masquerade(context *ctx, struct packet *packet, const struct flow_ref
 	if (UNLIKELY(!flow_unchanged(ref)))
 		return drop_of(ctx, REASON_CONTENTION, flow_service_id(ref->word));
 	if (UNLIKELY(is_fragment(packet)))
-		prepare_fragment(ctx, packet, 1, &packet->destination, now);
+		prepare_fragment(ctx, packet, 1, &packet->destination, 1, now);
 	count_packet(ctx, REASON_MASQUERADED);
 	if (rewrite(ctx, packet, &source, &destination))
 		return drop(ctx, REASON_REWRITE_FAILED);
@@ -341,7 +341,7 @@ INLINE int translate_reply(context *ctx, struct packet *packet, struct flow_ref 
 			return found;
 	}
 	if (!AT_XDP && UNLIKELY(is_fragment(packet)))
-		prepare_fragment(ctx, packet, 0, &packet->destination, now);
+		prepare_fragment(ctx, packet, 0, &packet->destination, !past, now);
 	if (whole)
 		count_flow_packet(ctx, REASON_REPLY, service_id);
 	if (masqueraded)

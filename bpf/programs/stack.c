@@ -196,7 +196,7 @@ TC_PROGRAM(empty)
 
 TC_PROGRAM(sweep)
 {
-	return sweep_set();
+	return sweep_set(skb->mark != 0);
 }
 
 /* cgroup hooks */

@@ -71,6 +71,7 @@ class Parts:
     report_invalid: Callable[[ObjectKey, str], None] = lambda key, sentence: None
     vacate: Callable[[Iterable[Reserved]], None] = lambda places: None
     sweep: Callable[[], None] = lambda: None
+    end_stale_flows: Callable[[], None] = lambda: None
     checks: Sequence[Check] = ()
     verifier: Verifier | None = None
 
@@ -413,6 +414,7 @@ class Loop:
         if self._parts.health_checks.failed:
             self._parts.health_checks.retry()
         if self.complete:
+            self._parts.end_stale_flows()
             self._parts.stale_sockets.check()
         again = programmer.to_retry() if self.complete else []
         if again:

@@ -144,6 +144,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pa
         report_invalid=report("InvalidField", everywhere=True),
         vacate=lambda places: _vacate(config, places, log),
         sweep=upkeep.sweep,
+        end_stale_flows=upkeep.end_stale_flows,
         checks=(
             upkeep.build_pins,
             upkeep.sockets,

@@ -18,6 +18,7 @@ from ebpf_lb.datapath.attach.hooks import HookControl
 from ebpf_lb.datapath.attach.xdp import XdpControl
 from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.datapath.sweep import FlowSweep
 from ebpf_lb.lab import namespaces
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Family, parse_address, parse_network
@@ -86,6 +87,7 @@ class Agent:
 
     def program(self, plan: Sequence[Forwarding]) -> None:
         self._program(plan)
+        FlowSweep(self.kernels[self._family].build, self._family).end_stale()
         # what is looked at once in a tick is looked at by the next packet
         self.kernels[self._family].age(0.1)
 

@@ -9,13 +9,15 @@ from tests.capabilities import DATAPATH, IPV6, NFTABLES, RAW_SOCKETS, needs
 from tests.differential.compare import Peers, minimal
 from tests.differential.random_scripts import scripts
 from tests.differential.script import Script
-from tests.support.chance import times
+from tests.support.chance import DEPTH, SEED, times
 
 pytestmark = needs(*DATAPATH, NFTABLES, IPV6, RAW_SOCKETS)
 
 
 @settings(
     max_examples=times(40),
+    # the same ones at each run: what others find, `make test-deep` and a seed of one's own are for
+    derandomize=SEED is None and DEPTH == 1,
     # a step that is left out is what makes a script shorter: `minimal` knows, and is quick
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

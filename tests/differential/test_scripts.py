@@ -97,6 +97,14 @@ SCRIPTS: dict[str, Script] = {
         Open("client1", "open nodePort", "UDP", 30001), Say(1, BACKEND),
         Endpoints("open", ()), *data(0), Say(1, CLIENT), *serve("far1"), Say(1, CLIENT),
     ),
+    "a UDP backend that leaves talks on": (
+        *serve("far1"), *question("pod1", "open clusterIP", 0, 30001), *serve("far2"),
+        Say(0, BACKEND), Complain(0, BACKEND), Say(0, CLIENT),
+    ),
+    "the last UDP backend talks on": (
+        *serve("far1"), *question("pod1", "open clusterIP", 0, 30001), Endpoints("open", ()),
+        Say(0, BACKEND), Complain(0, CLIENT), Say(0, CLIENT),
+    ),
     "datagrams before there is a backend": (
         Open("pod1", "open clusterIP", "UDP", 30001), Say(0, CLIENT),
         *serve("far1"), Say(0, CLIENT), Say(0, BACKEND),

@@ -12,13 +12,14 @@ from ebpf_lb.agent.upkeep.drop_counts import DropCounts
 from ebpf_lb.agent.upkeep.heartbeat import Heartbeat
 from ebpf_lb.agent.upkeep.recent_drops import RecentDrops
 from ebpf_lb.agent.upkeep.socket_hooks import SocketHooks
+from ebpf_lb.agent.upkeep.stale_flows import StaleFlows
 from ebpf_lb.agent.upkeep.stale_sockets import Backends, StaleSockets, translated_sockets
 from ebpf_lb.agent.upkeep.sweeper import Sweeper
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.reader.drops import endings
 from ebpf_lb.datapath.sock_diag import SockDiag
-from ebpf_lb.datapath.sweep import sweeps
+from ebpf_lb.datapath.sweep import FlowSweep, sweeps
 from ebpf_lb.model.values import Family
 
 
@@ -32,6 +33,7 @@ class Upkeep:
     drop_counts: tuple[DropCounts, ...]
     heartbeat: Heartbeat
     sweep: Callable[[], None]
+    end_stale_flows: Callable[[], None]
 
 
 def build(
@@ -47,4 +49,5 @@ def build(
         tuple(DropCounts(build, family) for family in Family),
         Heartbeat(config.bpffs),
         Sweeper(sweeps(build), log).step,
+        StaleFlows(writers, {family: FlowSweep(build, family) for family in Family}, log).check,
     )

@@ -316,7 +316,8 @@ class FamilyWriter:
         self._ranges.end_of_batch()
 
     def _remove(self, change: Change) -> None:
-        self._frontends.remove(change.record, change.frontends)
+        if self._frontends.remove(change.record, change.frontends):
+            self._note_departure(change.record.name)
         self._ranges.remove_others(change.record, change.ranges)
 
     def _begin(self, change: Change) -> None:

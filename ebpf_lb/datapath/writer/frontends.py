@@ -215,8 +215,8 @@ class FrontendTable:
                 left.pop(key, None)
                 self._keep(loser, left, before)
 
-    def remove(self, record: Record, wanted: Mapping[bytes, bytes]) -> None:
-        """What is not wanted any more; ClusterIPs' other ports first. OSError."""
+    def remove(self, record: Record, wanted: Mapping[bytes, bytes]) -> bool:
+        """What is not wanted any more; ClusterIPs' other ports first. Is there any? OSError."""
         held = self._packing.unpack(record.frontends)
         gone = [key for key in held if key not in wanted]
         before, after = self._cluster_ips(held), self._cluster_ips(wanted)
@@ -235,6 +235,7 @@ class FrontendTable:
             if gone or before != after:
                 self._keep(record, held, before)
         self.remove_orphans()
+        return bool(gone)
 
     def remove_orphans(self) -> None:
         """ClusterIPs' other ports that their Service ports lost without knowing. OSError."""

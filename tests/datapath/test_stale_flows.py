@@ -1,0 +1,51 @@
+"""UDP flows whose backend left end without a word of the client's."""
+
+import pytest
+
+from ebpf_lb.datapath.dump import dump
+from ebpf_lb.datapath.reader import View
+from ebpf_lb.datapath.sweep import FlowSweep
+from ebpf_lb.model.values import Protocol
+from tests.capabilities import DATAPATH, needs
+from tests.datapath.kernel import Kernel
+from tests.datapath.test_pod import WORLDS, World, first
+from tests.support.packets import TCP, UDP
+
+pytestmark = needs(*DATAPATH)
+
+
+@pytest.fixture
+def world(kernel: Kernel) -> World:
+    return WORLDS[kernel.family]
+
+
+def events(kernel: Kernel) -> dict[str, int]:
+    rows = dump(View(kernel.build, kernel.family), "flow_events")
+    return {row["event"]: row["count"] for row in rows if row["count"]}
+
+
+@pytest.mark.rule("CO-15", "CO-18")
+def test_udp_flows_of_what_left_end_and_others_stay(kernel: Kernel, world: World) -> None:
+    """Though their backend goes on talking."""
+    both = (Protocol.TCP, Protocol.UDP)
+    for protocol in both:
+        for port in (80, 81):
+            kernel.service(world.vip, port, [(world.backend, port)], protocol=protocol)
+    sent = [
+        first(world, protocol, port, source_port=1000 + port)
+        for protocol in (TCP, UDP)
+        for port in (80, 81)
+    ]
+    for one in sent:
+        assert kernel.run("pod_ingress", one).packet.destination == world.backend
+    table = FlowSweep(kernel.build, kernel.family)
+    table.end_stale()
+    assert len(kernel.flows()) == 4 and not events(kernel)
+    for protocol in both:
+        kernel.service(world.vip, 80, [(world.client, 80)], protocol=protocol)
+    table.step(1)
+    assert len(kernel.flows()) == 4, "not unless asked to"
+    table.end_stale()
+    assert len(kernel.flows()) == 3 and events(kernel) == {"STALE": 1}
+    answer = sent[2].but(destination=world.backend).reply()
+    assert kernel.run("pod_egress", answer).frame == answer.frame()
