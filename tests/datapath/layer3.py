@@ -130,7 +130,7 @@ class Node:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with namespaces.entered(self.place.path):
             made = socket.socket(family, kind)
-        if kind == socket.SOCK_STREAM:  # closed by a RST: a FIN would be said again in the next test
+        if kind == socket.SOCK_STREAM:  # ends by a RST: a FIN would be said again in the next test
             made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         made.settimeout(_PATIENCE_S)
         return made
