@@ -13,6 +13,8 @@ from tests.support.packets import TCP, UDP
 
 pytestmark = needs(*DATAPATH)
 
+PORTS = (80, 8081)  # where backends may be is remembered for as long as programs are loaded
+
 
 @pytest.fixture
 def world(kernel: Kernel) -> World:
@@ -29,12 +31,12 @@ def test_udp_flows_of_what_left_end_and_others_stay(kernel: Kernel, world: World
     """Though their backend goes on talking."""
     both = (Protocol.TCP, Protocol.UDP)
     for protocol in both:
-        for port in (80, 81):
+        for port in PORTS:
             kernel.service(world.vip, port, [(world.backend, port)], protocol=protocol)
     sent = [
         first(world, protocol, port, source_port=1000 + port)
         for protocol in (TCP, UDP)
-        for port in (80, 81)
+        for port in PORTS
     ]
     for one in sent:
         assert kernel.run("pod_ingress", one).packet.destination == world.backend
