@@ -86,6 +86,17 @@ spec:
 """
 _CLIENT_IP = f"ClientIP\n  sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {_TIMEOUT_S}}}}}"
 _DATABASE_NAME = "the-database"
+# Another run of this step may have the port just now, with the same server.
+_DATABASE_SERVER = """
+import sys, time
+sys.path[0] = %r
+from runpy import run_module
+while True:
+    try:
+        run_module("ebpf_lb.lab.podserver", run_name="__main__", alter_sys=True)
+    except OSError:
+        time.sleep(0.3)
+"""
 
 
 def act(stage: Stage) -> None:
@@ -141,8 +152,7 @@ def _database_outside(stage: Stage) -> Iterator[str]:
     wanted = "inet6" if stage.lab.options.family == "ipv6" else "inet"
     [line, *_] = [line for line in own.splitlines() if f" {wanted} " in line]
     package = str(Path(ebpf_lb.__file__).parents[1])
-    server = f"import sys; sys.path[0] = {package!r}; from runpy import run_module; "
-    server += "run_module('ebpf_lb.lab.podserver', run_name='__main__', alter_sys=True)"
+    server = _DATABASE_SERVER % package
     words = [sys.executable, "-S", "-s", "-c", server, f"--name={_DATABASE_NAME}", "--tcp=5432"]
     with stage.lab.popen("client", words, stdout=subprocess.DEVNULL) as process:
         try:
