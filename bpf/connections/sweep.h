@@ -4,7 +4,7 @@
  * times at once as it likes (ebpf_lb/datapath/sweep.py).
  *
  * Nobody needs it for room: expired entries are no longer found, and are the first to be given to a
- * new flow. But an entry's time is cut to 26 bits. After a year what had long expired would look as if it
+ * new flow. But an entry's time is cut to 25 bits. After half a year what had long expired would look as if it
  * were of today, and be some unlucky connection's; so it is taken out before that. And somebody has to
  * count. Here, and not in the agent, because only a program changes a word in one step.
  *

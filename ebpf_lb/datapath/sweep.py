@@ -98,6 +98,9 @@ class AffinitySweep:
         return int(self._service.unpack(value).affinity_timeout) if value else 0
 
 
-def sweeps(build: Build) -> list[Sweep]:
-    """Of all tables of a build."""
-    return [kind(build, family) for kind in (FlowSweep, AffinitySweep) for family in Family]
+def flow_sweeps(build: Build) -> dict[Family, FlowSweep]:
+    return {family: FlowSweep(build, family) for family in Family}
+
+
+def affinity_sweeps(build: Build) -> list[Sweep]:
+    return [AffinitySweep(build, family) for family in Family]

@@ -41,6 +41,18 @@ TRANSPORT = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
 
 
 @contextmanager
+def emptied(kernels: Mapping[Family, Kernel]) -> Iterator[None]:
+    """Maps without anything of a chain's, now and afterwards."""
+    for kernel in kernels.values():
+        kernel.reset()
+    yield
+    for kernel in kernels.values():
+        kernel.reset()
+        kernel.writer.set_pod_networks(())
+        kernel.writer.set_service_networks(())
+
+
+@contextmanager
 def node_network() -> Iterator[int]:
     """The network of this node around the thread: ways to every address of the situations, which
     the programs ask the kernel for. Yields the uplink's ifindex."""

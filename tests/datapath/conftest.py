@@ -7,6 +7,7 @@ import pytest
 
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
+from tests.datapath.chain import Chain, emptied, node_network
 from tests.datapath.kernel import Kernel, loaded
 
 # small tables: a test can read all of them, and fill them; they are emptied before each test
@@ -33,3 +34,10 @@ def kernel(request: pytest.FixtureRequest, _kernels: dict[Family, Kernel]) -> Ke
     kernel = _kernels[request.param]
     kernel.reset()
     return kernel
+
+
+@pytest.fixture
+def chain(_kernels: dict[Family, Kernel]) -> Iterator[Chain]:
+    """The whole way from the API's objects to packets, from empty maps on."""
+    with emptied(_kernels), node_network() as uplink:
+        yield Chain(_kernels, uplink)

@@ -18,7 +18,7 @@ import pytest
 
 from ebpf_lb.model.values import Family
 from ebpf_lb.plan.forwarding import Forwarding, FrontendFlag, FrontendKind
-from tests.datapath.chain import Answer, Chain, node_network
+from tests.datapath.chain import Answer, Chain, emptied, node_network
 from tests.datapath.kernel import Kernel
 from tests.datapath.mutation import seeded
 from tests.oracle.affinity import Memory, sticky
@@ -66,13 +66,8 @@ def kernels(_kernels: Kernels) -> Kernels:
 
 @pytest.fixture
 def empty(kernels: Kernels) -> Iterator[Kernels]:
-    for kernel in kernels.values():
-        kernel.reset()
-    yield kernels
-    for kernel in kernels.values():
-        kernel.reset()
-        kernel.writer.set_pod_networks(())
-        kernel.writer.set_service_networks(())
+    with emptied(kernels):
+        yield kernels
 
 
 @dataclass(frozen=True)

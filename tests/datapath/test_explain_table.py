@@ -1,7 +1,7 @@
 """What `explain` says is what every cell of tests/scenarios/verdicts.yaml says, and what the oracle
 says of clusters made by chance."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -11,7 +11,7 @@ from ebpf_lb.cli.explain.ends import Asker
 from ebpf_lb.datapath import question
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.model.values import Family, Protocol, format_endpoint, parse_address
-from tests.datapath.chain import Chain, node_network
+from tests.datapath.chain import Chain
 from tests.datapath.kernel import Kernel
 from tests.datapath.mutation import seeded
 from tests.oracle.oracle import AS_BUILT, Client, ClientKind, Destination, Kind, verdict
@@ -28,18 +28,6 @@ WHO = {
     "pod elsewhere": question.Client.REMOTE,
     "outside": question.Client.REMOTE,
 }
-
-
-@pytest.fixture
-def chain(_kernels: Mapping[Family, Kernel]) -> Iterator[Chain]:
-    for kernel in _kernels.values():
-        kernel.reset()
-    with node_network() as uplink:
-        yield Chain(_kernels, uplink)
-    for kernel in _kernels.values():
-        kernel.reset()
-        kernel.writer.set_pod_networks(())
-        kernel.writer.set_service_networks(())
 
 
 def difference(view: View, cell: Cell, port: int) -> str:

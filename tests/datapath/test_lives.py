@@ -11,15 +11,13 @@ from ebpf_lb.datapath.reader.view import View
 from ebpf_lb.model.values import Family
 from tests.datapath.chain import Chain
 from tests.datapath.kernel import Kernel
-from tests.datapath.test_verdict_table import WORDS, chain
+from tests.datapath.test_verdict_table import WORDS
 from tests.oracle.oracle import Client, Destination
 from tests.oracle.situations import Situation
 from tests.scenarios import lives, verdicts
 from tests.scenarios.lives import LIVES, Life, Moment, Question
 from tests.scenarios.test_by_oracle import KINDS, THIS_NODE, name_of
 from tests.scenarios.verdicts import Cell
-
-__all__ = ["chain"]  # a fixture
 
 
 class Story:

@@ -2,13 +2,12 @@
 
 import pytest
 
-from ebpf_lb.datapath.dump import dump
-from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.sweep import FlowSweep
 from ebpf_lb.model.values import Protocol
 from tests.capabilities import DATAPATH, needs
 from tests.datapath.kernel import Kernel
 from tests.datapath.test_pod import WORLDS, World, first
+from tests.datapath.test_sweep import events
 from tests.support.packets import TCP, UDP
 
 pytestmark = needs(*DATAPATH)
@@ -19,11 +18,6 @@ PORTS = (80, 8081)  # where backends may be is remembered for as long as program
 @pytest.fixture
 def world(kernel: Kernel) -> World:
     return WORLDS[kernel.family]
-
-
-def events(kernel: Kernel) -> dict[str, int]:
-    rows = dump(View(kernel.build, kernel.family), "flow_events")
-    return {row["event"]: row["count"] for row in rows if row["count"]}
 
 
 @pytest.mark.rule("CO-15", "CO-18")

@@ -17,7 +17,7 @@ from ebpf_lb.agent.upkeep.sweeper import PASS_S, Sweeper
 from ebpf_lb.datapath.dump import dump
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.settings import Settings
-from ebpf_lb.datapath.sweep import AffinitySweep, FlowSweep, sweeps
+from ebpf_lb.datapath.sweep import AffinitySweep, FlowSweep, affinity_sweeps
 from ebpf_lb.model.values import Family, Protocol
 from tests.bench.feeder import Feeder, Traffic
 from tests.capabilities import DATAPATH, needs
@@ -257,7 +257,7 @@ def test_the_agent_goes_on_when_sweeping_fails(kernel: Kernel) -> None:
             self.lines.append(event)
 
     log = Log()
-    sweeper = Sweeper([Broken(), *sweeps(kernel.build)], log)
+    sweeper = Sweeper([Broken(), *affinity_sweeps(kernel.build)], log)
     for _ in range(3):
         sweeper.step()
     assert log.lines == ["sweeping failed"]

@@ -1,12 +1,10 @@
 """The programs in the kernel do what every cell of tests/scenarios/verdicts.yaml says."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
 
-from ebpf_lb.model.values import Family
-from tests.datapath.chain import Chain, node_network
-from tests.datapath.kernel import Kernel
+from tests.datapath.chain import Chain
 from tests.oracle.oracle import Client, Destination, Kind
 from tests.oracle.situations import NODE_ADDRESSES, Situation
 from tests.scenarios import verdicts
@@ -15,18 +13,6 @@ from tests.scenarios.verdicts import ENDPOINTS, POLICIES, Cell, address_of_pod, 
 
 WORDS = {Kind.BACKENDS: "answered", Kind.REJECT: "refused", Kind.DROP: "dropped"}
 CONNECTIONS = 24  # that one of two pods is never chosen by chance: once in eight million
-
-
-@pytest.fixture
-def chain(_kernels: Mapping[Family, Kernel]) -> Iterator[Chain]:
-    for kernel in _kernels.values():
-        kernel.reset()
-    with node_network() as uplink:
-        yield Chain(_kernels, uplink)
-    for kernel in _kernels.values():
-        kernel.reset()
-        kernel.writer.set_pod_networks(())
-        kernel.writer.set_service_networks(())
 
 
 def fault(chain: Chain, cell: Cell, version: int, ports: Iterator[int]) -> str:

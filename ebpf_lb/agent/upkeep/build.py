@@ -19,7 +19,7 @@ from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.reader.drops import endings
 from ebpf_lb.datapath.sock_diag import SockDiag
-from ebpf_lb.datapath.sweep import FlowSweep, sweeps
+from ebpf_lb.datapath.sweep import affinity_sweeps, flow_sweeps
 from ebpf_lb.model.values import Family
 
 
@@ -40,6 +40,7 @@ def build(
     config: Config, build: Build, writers: Mapping[Family, Backends], server: str, log: Any
 ) -> Upkeep:
     """`server`: the API server, as people call it."""
+    flows = flow_sweeps(build)
     return Upkeep(
         BuildPins(build, log),
         SocketHooks(build, Pins(config.bpffs).links, config.cgroup, log),
@@ -48,6 +49,6 @@ def build(
         RecentDrops(lambda: endings(View(build, family) for family in Family), time.monotonic),
         tuple(DropCounts(build, family) for family in Family),
         Heartbeat(config.bpffs),
-        Sweeper(sweeps(build), log).step,
-        StaleFlows(writers, {family: FlowSweep(build, family) for family in Family}, log).check,
+        Sweeper([*flows.values(), *affinity_sweeps(build)], log).step,
+        StaleFlows(writers, flows, log).check,
     )

@@ -5,7 +5,6 @@ when an agent ends. The page's requests wait for changes in asyncio's loop."""
 
 import asyncio
 import contextlib
-import functools
 import logging
 import threading
 import time
@@ -13,16 +12,19 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from ebpf_lb.errors import UserError
-from ebpf_lb.lab.apiserver.kinds import DEPLOYMENT, ENDPOINT_SLICE, NODE, POD, SERVICE, Kind
+from ebpf_lb.lab.apiserver.kinds import DEPLOYMENT, ENDPOINT_SLICE, NODE, POD, SERVICE
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.names import client_interfaces, clients
-from ebpf_lb.lab.objects.follow import follow
+from ebpf_lb.lab.objects.follow import Mirror, News, follow_each
 from ebpf_lb.lab.state import State
 from ebpf_lb.lab.status import agent_state
 from ebpf_lb.lessons.web import routes, scene
 
 Json = dict[str, Any]
-_KINDS = (NODE, POD, SERVICE, ENDPOINT_SLICE, DEPLOYMENT)
+_PATHS = {
+    kind.collection_path(None): kind.plural
+    for kind in (NODE, POD, SERVICE, ENDPOINT_SLICE, DEPLOYMENT)
+}
 _LOOK_AT_NODES_EVERY_S = 2.0
 _TOGETHER_S = 0.05  # what changes within this is one change
 
@@ -39,7 +41,7 @@ class Live:
             ]
             for number, name in enumerate(clients(options), start=1)
         }
-        self._objects: dict[Kind, dict[str, Json]] = {}  # kind -> uid -> object
+        self._objects = Mirror()
         self._nodes: dict[str, scene.NodeState] = {}
         self._broken: dict[str, tuple[str, ...]] = {}  # node -> routes that it lacks
         self._lock = threading.Lock()
@@ -51,11 +53,8 @@ class Live:
         """From within the loop that will ask for scenes."""
         self._loop = asyncio.get_running_loop()
         # its complaints while a lab is taken down concern nobody
-        logging.getLogger(follow.__module__).setLevel(logging.ERROR)
-        for kind in _KINDS:
-            put = functools.partial(self._put, kind)
-            arguments = (self._lab.client, kind.collection_path(None), put)
-            threading.Thread(target=follow, args=arguments, daemon=True).start()
+        logging.getLogger(follow_each.__module__).setLevel(logging.ERROR)
+        follow_each(self._lab.client, _PATHS, self._put)
         threading.Thread(target=self._look_at_nodes, daemon=True).start()
 
     async def scenes(self) -> AsyncIterator[Json]:
@@ -84,21 +83,16 @@ class Live:
 
     def _scene(self) -> Json | None:
         with self._lock:
-            if len(self._objects) < len(_KINDS) or not self._nodes:
+            if not self._objects.knows(_PATHS) or not self._nodes:
                 return None
-            objects = {kind.plural: list(all_.values()) for kind, all_ in self._objects.items()}
+            objects = {plural: self._objects.of(path) for path, plural in _PATHS.items()}
             return scene.draw(self._lab.name, self._clients, self._nodes, objects)
 
     # --- in threads of their own
 
-    def _put(self, kind: Kind, news: list[Json] | Json) -> None:
+    def _put(self, path: str, news: News) -> None:
         with self._lock:
-            if isinstance(news, list):
-                self._objects[kind] = {each["metadata"]["uid"]: each for each in news}
-            elif news["type"] == "DELETED":
-                self._objects[kind].pop(news["object"]["metadata"]["uid"], None)
-            else:
-                self._objects[kind][news["object"]["metadata"]["uid"]] = news["object"]
+            self._objects.take(path, news)
         self._tell()
 
     def _look_at_nodes(self) -> None:
