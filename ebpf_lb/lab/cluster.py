@@ -26,7 +26,7 @@ from ebpf_lb.lab import (
     topology,
 )
 from ebpf_lb.lab.cloud import requests as cloud
-from ebpf_lb.lab.dns.install import install as install_dns
+from ebpf_lb.lab.coredns import install as install_dns
 from ebpf_lb.lab.names import (
     API_PORT,
     BPFFS,

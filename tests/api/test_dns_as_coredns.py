@@ -138,7 +138,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     corefile.write_text(
         COREFILE.format(port=ports.coredns, domain=DOMAIN, kubeconfig=api.kubeconfig)
     )
-    ours = [sys.executable, "-m", "ebpf_lb.lab.dns", f"--api={api.socket}", f"--port={ports.ours}"]
+    ours = [
+        sys.executable,
+        "-m",
+        "ebpf_lb.addons.dns",
+        f"--api={api.socket}",
+        f"--port={ports.ours}",
+    ]
     with (folder / "coredns.log").open("wb") as log:
         processes = [
             subprocess.Popen([str(COREDNS), "-conf", str(corefile)], stdout=log, stderr=log),

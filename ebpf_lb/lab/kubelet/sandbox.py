@@ -199,7 +199,7 @@ class Node:
         words = manifest_["spec"]["containers"][0].get("args") or []
         publish = [word for word in words if word.startswith("--publish-service=")]
         api = self._lab.api_socket
-        return ["-m", "ebpf_lb.lab.ingress", f"--api={api}", f"--dir={folder}", *publish]
+        return ["-m", "ebpf_lb.addons.ingress", f"--api={api}", f"--dir={folder}", *publish]
 
     def _dns_server(self, manifest_: Json) -> list[str]:
         ports = manifest.ports(manifest_)
@@ -207,7 +207,7 @@ class Node:
         words = manifest_["spec"]["containers"][0].get("args") or []
         upstreams = [word for word in words if word.startswith("--upstream=")]
         api = self._lab.api_socket
-        return ["-m", "ebpf_lb.lab.dns", f"--api={api}", f"--port={port}", *upstreams]
+        return ["-m", "ebpf_lb.addons.dns", f"--api={api}", f"--port={port}", *upstreams]
 
 
 def _pod_server(manifest_: Json) -> list[str]:

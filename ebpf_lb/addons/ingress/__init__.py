@@ -1,4 +1,4 @@
-"""The lab's ingress controller: what ingress-nginx is in other clusters, as far as a lab needs it.
+"""An ingress controller: what ingress-nginx is in other clusters, as far as a lab needs it.
 
 It runs in a pod behind the Service ingress-nginx/ingress-nginx-controller (`deploy.yaml`), follows
 Ingresses, IngressClasses, Services, EndpointSlices and Secrets, and keeps an nginx of the

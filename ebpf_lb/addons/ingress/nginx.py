@@ -14,9 +14,9 @@ from pathlib import Path
 
 import trustme
 
+from ebpf_lb.addons.ingress.render import HEALTH_PORT, render
+from ebpf_lb.addons.ingress.rules import Sites
 from ebpf_lb.errors import UserError
-from ebpf_lb.lab.ingress.render import HEALTH_PORT, render
-from ebpf_lb.lab.ingress.rules import Sites
 
 log = logging.getLogger("ingress")
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import trustme
 
+from ebpf_lb.addons.ingress.nginx import Nginx, program
+from ebpf_lb.addons.ingress.render import render
+from ebpf_lb.addons.ingress.rules import ANY_HOST, Backend, Host, Location, Sites
 from ebpf_lb.lab import namespaces
-from ebpf_lb.lab.ingress.nginx import Nginx, program
-from ebpf_lb.lab.ingress.render import render
-from ebpf_lb.lab.ingress.rules import ANY_HOST, Backend, Host, Location, Sites
 from ebpf_lb.lab.links import Links
 from ebpf_lb.lab.podserver import http as podserver
 from tests.capabilities import NETNS, needs

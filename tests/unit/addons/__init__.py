@@ -1,0 +1,1 @@
+"""The add-ons, without namespaces, but for a real nginx in one of its own."""
