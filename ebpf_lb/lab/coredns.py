@@ -1,4 +1,4 @@
-"""Puts cluster DNS into a lab. The kubelet starts its pods as `ebpf_lb.addons.dns`."""
+"""Puts cluster DNS into a lab. The kubelet starts its pods as `ebpf_lb.containers.dns`."""
 
 from pathlib import Path
 

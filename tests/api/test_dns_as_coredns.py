@@ -141,7 +141,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     ours = [
         sys.executable,
         "-m",
-        "ebpf_lb.addons.dns",
+        "ebpf_lb.containers.dns",
         f"--api={api.socket}",
         f"--port={ports.ours}",
     ]

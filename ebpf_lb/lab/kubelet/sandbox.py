@@ -199,7 +199,7 @@ class Node:
         words = manifest_["spec"]["containers"][0].get("args") or []
         publish = [word for word in words if word.startswith("--publish-service=")]
         api = self._lab.api_socket
-        return ["-m", "ebpf_lb.addons.ingress", f"--api={api}", f"--dir={folder}", *publish]
+        return ["-m", "ebpf_lb.containers.ingress", f"--api={api}", f"--dir={folder}", *publish]
 
     def _dns_server(self, manifest_: Json) -> list[str]:
         ports = manifest.ports(manifest_)
@@ -207,7 +207,7 @@ class Node:
         words = manifest_["spec"]["containers"][0].get("args") or []
         upstreams = [word for word in words if word.startswith("--upstream=")]
         api = self._lab.api_socket
-        return ["-m", "ebpf_lb.addons.dns", f"--api={api}", f"--port={port}", *upstreams]
+        return ["-m", "ebpf_lb.containers.dns", f"--api={api}", f"--port={port}", *upstreams]
 
 
 def _pod_server(manifest_: Json) -> list[str]:
@@ -219,7 +219,7 @@ def _pod_server(manifest_: Json) -> list[str]:
         for port in sorted(getattr(ports, protocol))
     ]
     name = manifest_["metadata"]["name"]
-    return ["-S", "-s", "-m", "ebpf_lb.lab.podserver", f"--name={name}", *arguments]
+    return ["-S", "-s", "-m", "ebpf_lb.containers.podserver", f"--name={name}", *arguments]
 
 
 def wait_until_serving(starting: Starting) -> None:

@@ -216,7 +216,15 @@ def test_a_node_reaches_the_api_server_by_its_kubeconfig(lab: Lab) -> None:
 
 def test_an_agents_health_is_asked_on_its_node(lab: Lab) -> None:
     assert not lab.agent_healthy("node1")
-    words = [sys.executable, "-S", "-s", "-m", "ebpf_lb.lab.podserver", "--name=x", "--tcp=10256"]
+    words = [
+        sys.executable,
+        "-S",
+        "-s",
+        "-m",
+        "ebpf_lb.containers.podserver",
+        "--name=x",
+        "--tcp=10256",
+    ]
     environment = {"PYTHONPATH": str(Path(__file__).parents[3])}
     with lab.popen("node1", words, env=environment, stdout=subprocess.PIPE) as stand_in:
         assert stand_in.stdout is not None

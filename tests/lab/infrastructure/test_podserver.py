@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from ebpf_lb.lab.podserver import sctp
-from ebpf_lb.lab.podserver.http import source_block
+from ebpf_lb.containers.podserver import sctp
+from ebpf_lb.containers.podserver.http import source_block
 
 ROOT = Path(__file__).parents[3]
 RESIDENT_MAX_KB = 15_000
@@ -52,7 +52,7 @@ def server() -> Iterator[Server]:
     readable, writable = os.pipe()
     process = subprocess.Popen(
         [
-            *(sys.executable, "-S", "-s", "-m", "ebpf_lb.lab.podserver", "--name=web-1"),
+            *(sys.executable, "-S", "-s", "-m", "ebpf_lb.containers.podserver", "--name=web-1"),
             *(f"--tcp={port}", f"--udp={port}", f"--ready-fd={writable}"),
         ],
         env={"PYTHONPATH": str(ROOT)},

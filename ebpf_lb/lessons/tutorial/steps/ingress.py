@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 import trustme
 
-from ebpf_lb.addons import ingress
-from ebpf_lb.addons.ingress.nginx import program
+from ebpf_lb.containers import ingress
+from ebpf_lb.containers.ingress.nginx import program
 from ebpf_lb.lab.apiserver.kinds import INGRESS
 from ebpf_lb.lessons.tutorial.stage import Stage, is_ready
 

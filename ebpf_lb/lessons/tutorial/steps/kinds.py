@@ -93,7 +93,7 @@ sys.path[0] = %r
 from runpy import run_module
 while True:
     try:
-        run_module("ebpf_lb.lab.podserver", run_name="__main__", alter_sys=True)
+        run_module("ebpf_lb.containers.podserver", run_name="__main__", alter_sys=True)
     except OSError:
         time.sleep(0.3)
 """

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from ebpf_lb.lab.podserver import datagrams, http
+from ebpf_lb.containers.podserver import datagrams, http
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
         receiver = _bound(socket.SOCK_DGRAM, port)
         loops.append(partial(datagrams.serve, receiver, options.name))
     if options.sctp:
-        from ebpf_lb.lab.podserver import sctp  # costs 2 MB, which most pods can do without
+        from ebpf_lb.containers.podserver import sctp  # costs 2 MB, which most pods can do without
 
         loops += sctp.servers(options.sctp, options.name)
     threads = [threading.Thread(target=loop, daemon=True) for loop in loops]

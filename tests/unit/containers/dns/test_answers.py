@@ -11,8 +11,8 @@ import dns.reversename
 import dns.rrset
 import pytest
 
-from ebpf_lb.addons.dns.server import Resolver
-from ebpf_lb.addons.dns.zone import NAMESPACES, SERVICES, SLICES, Zone
+from ebpf_lb.containers.dns.server import Resolver
+from ebpf_lb.containers.dns.zone import NAMESPACES, SERVICES, SLICES, Zone
 
 Json = dict[str, Any]
 WEB, DB = "web.default.svc.cluster.local", "db.default.svc.cluster.local"

@@ -13,7 +13,7 @@ import threading
 from functools import cache
 from urllib.parse import parse_qs, urlsplit
 
-from ebpf_lb.lab.podserver.datagrams import client_text
+from ebpf_lb.containers.podserver.datagrams import client_text
 
 TYPE_CHECKING = False  # as typing's, which need not be imported for it
 if TYPE_CHECKING:

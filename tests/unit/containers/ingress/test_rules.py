@@ -3,7 +3,7 @@
 import base64
 from typing import Any
 
-from ebpf_lb.addons.ingress.rules import ANY_HOST, Host, Sites, sites
+from ebpf_lb.containers.ingress.rules import ANY_HOST, Host, Sites, sites
 
 Json = dict[str, Any]
 

@@ -18,7 +18,7 @@ import dns.rdatatype
 import dns.reversename
 import dns.rrset
 
-from ebpf_lb.addons.dns.zone import NO_PORT, Alias, Record, Zone
+from ebpf_lb.containers.dns.zone import NO_PORT, Alias, Record, Zone
 
 log = logging.getLogger("dns")
 

@@ -1,4 +1,4 @@
-"""`python -m ebpf_lb.addons.ingress`: the ingress controller as a process, in a pod's network
+"""`python -m ebpf_lb.containers.ingress`: the ingress controller as a process, in a pod's network
 namespace. It follows the API server by the lab's local socket."""
 
 import argparse
@@ -6,8 +6,8 @@ import logging
 import os
 from pathlib import Path
 
-from ebpf_lb.addons.ingress.controller import Controller
-from ebpf_lb.addons.ingress.nginx import Nginx
+from ebpf_lb.containers.ingress.controller import Controller
+from ebpf_lb.containers.ingress.nginx import Nginx
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab.objects.client import Client
 

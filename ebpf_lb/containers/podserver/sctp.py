@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
 
-from ebpf_lb.lab.podserver import datagrams
+from ebpf_lb.containers.podserver import datagrams
 
 PROTOCOL = 132
 DATA, INIT, INIT_ACK, SACK, HEARTBEAT, HEARTBEAT_ACK, ABORT = range(7)

@@ -1,4 +1,4 @@
-"""`python -m ebpf_lb.addons.dns`: cluster DNS as a process, in a pod's network namespace.
+"""`python -m ebpf_lb.containers.dns`: cluster DNS as a process, in a pod's network namespace.
 
 It follows the API server by the lab's local socket, and opens its port when it knows all Services.
 """
@@ -9,8 +9,8 @@ import logging
 import os
 from pathlib import Path
 
-from ebpf_lb.addons.dns.server import Resolver, listen
-from ebpf_lb.addons.dns.zone import COLLECTIONS, Zone
+from ebpf_lb.containers.dns.server import Resolver, listen
+from ebpf_lb.containers.dns.zone import COLLECTIONS, Zone
 from ebpf_lb.lab.names import CLUSTER_DOMAIN
 from ebpf_lb.lab.objects.client import Client
 from ebpf_lb.lab.objects.follow import News, follow_each

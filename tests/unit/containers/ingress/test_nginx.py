@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import trustme
 
-from ebpf_lb.addons.ingress.nginx import Nginx, program
-from ebpf_lb.addons.ingress.render import render
-from ebpf_lb.addons.ingress.rules import ANY_HOST, Backend, Host, Location, Sites
+from ebpf_lb.containers.ingress.nginx import Nginx, program
+from ebpf_lb.containers.ingress.render import render
+from ebpf_lb.containers.ingress.rules import ANY_HOST, Backend, Host, Location, Sites
+from ebpf_lb.containers.podserver import http as podserver
 from ebpf_lb.lab import namespaces
 from ebpf_lb.lab.links import Links
-from ebpf_lb.lab.podserver import http as podserver
 from tests.capabilities import NETNS, needs
 
 TEA = Backend("shop", "tea", "80", ("127.0.0.1:8080",))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import trustme
 
-from ebpf_lb.addons.ingress.render import HEALTH_PORT, render
-from ebpf_lb.addons.ingress.rules import Sites
+from ebpf_lb.containers.ingress.render import HEALTH_PORT, render
+from ebpf_lb.containers.ingress.rules import Sites
 from ebpf_lb.errors import UserError
 
 log = logging.getLogger("ingress")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jinja2
 
-from ebpf_lb.addons.ingress.rules import Location, Sites
+from ebpf_lb.containers.ingress.rules import Location, Sites
 
 HEALTH_PORT = 10254  # ingress-nginx's
 
