@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ebpf_lb.lab.apiserver.kinds import SERVICE
+from ebpf_lb.apiserver.kinds import SERVICE
 from ebpf_lb.lab.names import dns_addresses
 from ebpf_lb.lab.objects.apply import apply_each
 from ebpf_lb.lab.objects.client import Client

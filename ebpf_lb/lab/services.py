@@ -63,7 +63,7 @@ def node_place(node: NodeNames) -> Place:
 
 
 def start_api_server(names: LabNames, options: Options, record: Record) -> Process:
-    argv = [sys.executable, "-m", "ebpf_lb.lab.apiserver", "--dir", str(names.api_dir)]
+    argv = [sys.executable, "-m", "ebpf_lb.apiserver", "--dir", str(names.api_dir)]
     for address in control_addresses(options):
         argv += ["--address", address]
     argv += ["--port", str(API_PORT), "--unix", str(names.api_socket)]

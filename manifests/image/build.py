@@ -40,6 +40,8 @@ _SUPERFLUOUS = (
 )
 # Of the kubernetes library hardly anything is imported, and that seldom.
 _NOT_COMPILED = "kubernetes/client/(api|models)/"
+# folders of ebpf_lb that no node needs: the lab and all that is built upon it
+LEFT_OUT = ("apiserver", "lab", "containers", "lessons", "cli/lab")
 _LIBRARIES = "opt/ebpf-lb"
 _LAUNCHER = f"""#!{PYTHON} -sE
 import sys
@@ -102,14 +104,14 @@ def _debian(root: Path) -> None:
 
 
 def _python(root: Path, folder: Path) -> None:
-    """The project as a wheel, without the lab, and what the agent's lock names."""
+    """The project as a wheel, without LEFT_OUT, and what the agent's lock names."""
     source = folder / "source"
     kept = ("ebpf_lb", "bpf", "manifests", "requirements")
     for part in kept:
         shutil.copytree(PROJECT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(PROJECT / part, source)
-    for part in ("lab", "lessons", "cli/lab"):
+    for part in LEFT_OUT:
         shutil.rmtree(source / "ebpf_lb" / part, ignore_errors=True)
     if not any((source / "ebpf_lb/objects").glob("*")):
         sys.exit("image: no compiled programs: run `make build`")

@@ -39,7 +39,7 @@ class LabServer:
         self._start()
 
     def _start(self) -> None:
-        argv = [sys.executable, "-m", "ebpf_lb.lab.apiserver", "--dir", str(self.folder / "api")]
+        argv = [sys.executable, "-m", "ebpf_lb.apiserver", "--dir", str(self.folder / "api")]
         argv += ["--address", "127.0.0.1", "--port", str(self.port), "--unix", str(self.socket)]
         argv += ["--service-cidr", "10.96.0.0/16", "--service-cidr", "fd00:10:96::/112"]
         self.process = subprocess.Popen([*argv, *self._options])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ebpf_lb.lab.apiserver.kinds import KINDS, Kind
+from ebpf_lb.apiserver.kinds import KINDS, Kind
 from ebpf_lb.lab.objects.client import ApiError
 from tests.api.lab_server import LabServer
 

@@ -1,5 +1,6 @@
 """The image's archive: what engines read of it, without any."""
 
+import ast
 import gzip
 import hashlib
 import importlib.util
@@ -7,6 +8,7 @@ import io
 import json
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,3 +99,43 @@ def test_what_is_in_it_is_listed(tmp_path: Path) -> None:
         "pkg:pypi/click@8.1",
     ]
     assert len({one["SPDXID"] for one in found["packages"]}) == 3
+
+
+def parts_left_out() -> tuple[str, ...]:
+    """LEFT_OUT of build.py, which only runs as a script."""
+    for node in ast.parse((FOLDER / "build.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LEFT_OUT":
+            found: tuple[str, ...] = ast.literal_eval(node.value)
+            return found
+    raise AssertionError("build.py says nothing of what is left out")
+
+
+def test_the_lab_stays_out() -> None:
+    """What no node needs is left out, and no module of the image needs it at its import. (A drawing
+    of `explain` does need it, and says so when it is asked for.)"""
+    package = FOLDER.parents[1] / "ebpf_lb"
+    left_out = parts_left_out()
+    gone = [f"ebpf_lb.{part.replace('/', '.')}." for part in left_out]
+    assert all((package / part).is_dir() for part in left_out)
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        if any(path.is_relative_to(package / part) for part in left_out):
+            continue
+        for node in ast.parse(path.read_text()).body:  # not what stands in functions
+            named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            named += [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            found += [(path.name, name) for name in named if f"{name}.".startswith(tuple(gone))]
+    assert found == []
+
+
+def test_rooms_above_the_agent_are_left_out() -> None:
+    """The layers of pyproject.toml say which these are."""
+    project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text())
+    [layers] = [
+        one["layers"]
+        for one in project["tool"]["importlinter"]["contracts"]
+        if one["name"].startswith("Layers")
+    ]
+    above = layers[: next(i for i, layer in enumerate(layers) if "ebpf_lb.agent" in layer)]
+    rooms = {room.removeprefix("ebpf_lb.") for layer in above for room in layer.split(" | ")}
+    assert rooms - {"cli"} <= set(parts_left_out())

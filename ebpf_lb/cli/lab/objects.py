@@ -9,9 +9,9 @@ from typing import Any, Concatenate, ParamSpec
 import click
 import yaml
 
+from ebpf_lb.apiserver.kinds import DEPLOYMENT, KINDS, POD, STATEFUL_SET, Has, Kind, find_kind
 from ebpf_lb.cli.lab.common import with_lab
 from ebpf_lb.errors import UserError
-from ebpf_lb.lab.apiserver.kinds import DEPLOYMENT, KINDS, POD, STATEFUL_SET, Has, Kind, find_kind
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.objects.apply import Result, apply_each, delete_each
 from ebpf_lb.lab.objects.client import ApiError, Client

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from ebpf_lb.apiserver.kinds import ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, SECRET, SERVICE
 from ebpf_lb.containers.ingress.nginx import Nginx, NoNginxError
 from ebpf_lb.containers.ingress.rules import Sites, sites
-from ebpf_lb.lab.apiserver.kinds import ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, SECRET, SERVICE
 from ebpf_lb.lab.objects.client import Client, best_effort
 from ebpf_lb.lab.objects.follow import Mirror, News, follow_each, taken
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ebpf_lb.lab.apiserver.kinds import NAMESPACE, Has, Kind
+from ebpf_lb.apiserver.kinds import NAMESPACE, Has, Kind
 from ebpf_lb.lab.objects.client import ApiError, Client
 from ebpf_lb.lab.objects.manifest import Document, ManifestError, read_manifests
 from ebpf_lb.lab.objects.merge import three_way_merge

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from ebpf_lb.apiserver import schema
+from ebpf_lb.apiserver.kinds import BY_TYPE, Kind
 from ebpf_lb.errors import UserError
-from ebpf_lb.lab.apiserver import schema
-from ebpf_lb.lab.apiserver.kinds import BY_TYPE, Kind
 
 Json = dict[str, Any]
 

@@ -9,7 +9,7 @@ item by item in the same way.
 import copy
 from typing import Any
 
-from ebpf_lb.lab.apiserver.schema import ListOf, Schema, child, identity
+from ebpf_lb.apiserver.schema import ListOf, Schema, child, identity
 
 
 def three_way_merge(last: Any, live: Any, wanted: Any, schema: Schema | None) -> Any:

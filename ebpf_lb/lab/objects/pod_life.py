@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from ebpf_lb.lab.apiserver.kinds import POD
+from ebpf_lb.apiserver.kinds import POD
 from ebpf_lb.lab.objects.client import STRATEGIC, Client
 
 # Longer than any pod's own grace period, which tells the lab's kubelet to keep the pod serving.

@@ -3,10 +3,10 @@ memory."""
 
 from collections.abc import Iterable, Sequence
 
-from ebpf_lb.lab.apiserver.bootstrap import create_defaults, make_registry
-from ebpf_lb.lab.apiserver.errors import StatusError
-from ebpf_lb.lab.apiserver.registry import refuse_unknown
-from ebpf_lb.lab.apiserver.store import Store
+from ebpf_lb.apiserver.bootstrap import create_defaults, make_registry
+from ebpf_lb.apiserver.errors import StatusError
+from ebpf_lb.apiserver.registry import refuse_unknown
+from ebpf_lb.apiserver.store import Store
 from ebpf_lb.lab.objects.apply import namespace_of, refused
 from ebpf_lb.lab.objects.manifest import Document
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ebpf_lb.apiserver.kinds import NAMESPACE, SERVICE
 from ebpf_lb.errors import UserError
-from ebpf_lb.lab.apiserver.kinds import NAMESPACE, SERVICE
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.objects.apply import apply_files
 from ebpf_lb.lab.objects.client import ApiError, Client

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
+from ebpf_lb.apiserver.kinds import NAMESPACE, POD, SERVICE
 from ebpf_lb.errors import UserError
-from ebpf_lb.lab.apiserver.kinds import NAMESPACE, POD, SERVICE
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.objects.apply import apply_files
 from ebpf_lb.lab.objects.client import ApiError

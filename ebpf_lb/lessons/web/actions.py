@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from ebpf_lb.apiserver.kinds import DEPLOYMENT
 from ebpf_lb.errors import UserError
-from ebpf_lb.lab.apiserver.kinds import DEPLOYMENT
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.objects.pod_life import PodLife
 from ebpf_lb.lessons.web import routes

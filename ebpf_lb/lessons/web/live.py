@@ -11,8 +11,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from ebpf_lb.apiserver.kinds import DEPLOYMENT, ENDPOINT_SLICE, NODE, POD, SERVICE
 from ebpf_lb.errors import UserError
-from ebpf_lb.lab.apiserver.kinds import DEPLOYMENT, ENDPOINT_SLICE, NODE, POD, SERVICE
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.names import client_interfaces, clients
 from ebpf_lb.lab.objects.follow import Mirror, News, follow_each

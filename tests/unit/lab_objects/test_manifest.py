@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpf_lb.lab.apiserver.kinds import DEPLOYMENT, SERVICE
+from ebpf_lb.apiserver.kinds import DEPLOYMENT, SERVICE
 from ebpf_lb.lab.objects.manifest import ManifestError, read_manifests
 
 WEB = """\

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ebpf_lb.lab.apiserver.kinds import DEPLOYMENT, SERVICE
+from ebpf_lb.apiserver.kinds import DEPLOYMENT, SERVICE
 from ebpf_lb.lab.objects.merge import three_way_merge
 
 Json = dict[str, Any]

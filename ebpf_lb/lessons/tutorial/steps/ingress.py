@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 import trustme
 
+from ebpf_lb.apiserver.kinds import INGRESS
 from ebpf_lb.containers import ingress
 from ebpf_lb.containers.ingress.nginx import program
-from ebpf_lb.lab.apiserver.kinds import INGRESS
 from ebpf_lb.lessons.tutorial.stage import Stage, is_ready
 
 TITLE = "Ingress: many web applications behind one address"
