@@ -20,7 +20,8 @@ PACKAGES := python3-venv python3-bpfcc linux-libc-dev libbpf-dev iproute2 nftabl
 CLANG := clang-14
 CLANG_FORMAT := clang-format-14
 
-NEED_ROOT := demo demo-down test test-deep datapath differential lab cluster kernels budget bench bench-path image
+NEED_ROOT := demo demo-down test test-deep datapath differential lab cluster kernels budget bench bench-path measure \
+             floods image
 ifneq ($(filter $(NEED_ROOT),$(MAKECMDGOALS)),)
 ifneq ($(shell id -u),0)
 $(error network namespaces and eBPF need root: run `sudo make $(MAKECMDGOALS)`)
@@ -28,7 +29,7 @@ endif
 endif
 
 .PHONY: help setup locks packages bpffs build demo demo-down test check docs unit datapath differential lab cluster bench clean
-.PHONY: list-packages kernels budget test-deep bench-path image
+.PHONY: list-packages kernels budget test-deep bench-path measure floods image
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do \
@@ -146,8 +147,15 @@ budget: setup ## writes down how many instructions of each program the verifier 
 bench: setup ## ns per packet of each program, against an empty one
 	@$(BIN)/python -m tests.bench
 
-bench-path: setup ## from pod to pod: straight, by this data path, by nftables
+bench-path: setup ## from pod to pod: straight, by this data path, by kube-proxy
 	@$(BIN)/python -m tests.bench.end_to_end
+
+measure: setup ## both, a quarter of an hour at most: docs/reference/measurements.md
+	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench.end_to_end
+
+floods: setup ## each for SECONDS (60), with connections that must live; into the same report
+	@$(BIN)/python -m tests.bench.floods --seconds $(or $(SECONDS),60)
 
 IMAGE := build/image/ebpf-lb.oci.tar
 image: PACKAGES += mmdebstrap

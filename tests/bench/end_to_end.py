@@ -1,18 +1,21 @@
-"""From pod to pod, the whole way through the kernel: straight, by this data path, by netfilter.
+"""From pod to pod, the whole way through the kernel: straight, by this data path, by kube-proxy.
 
-    python -m tests.bench.end_to_end [--services 10,1000] [--family ipv4|ipv6] [--pods ptp|bridge]
+    python -m tests.bench.end_to_end [--rounds N] [--family ipv4|ipv6] [--services N]
                                                                                 (`make bench-path`)
 
-Three labs stand side by side: one with agents, one whose agents have hostRouting: bpf, and one
-without any proxy, in whose nodes nftables does what kube-proxy's rules do (a verdict map by
-address, protocol and port, a random choice, DNAT), so that the kernel tracks each connection. In
-each, a pod on node1 asks one on node1 and one on node2, straight and by a Service's address.
-netpath.c has both ends in one thread: a round trip is the way and four system calls, and no
-scheduler.
+Four labs stand side by side: one without any proxy, one with agents, one whose agents have
+hostRouting: bpf, and one with kube-proxy's nftables mode (where its program is not at hand: with
+rules that do the same), so that the kernel tracks each connection. There a pod on node1 asks one on
+node1 and one on node2, straight and by a Service's address, and a machine outside asks a NodePort
+of node1 whose pod is on node2. netpath.c has both ends in one thread: a round trip is the way and
+four system calls, and no scheduler.
 
-All ways take turns within a round, and every ratio is one within a round, to the straight way in
-the lab without proxy: a busy machine moves them all alike. Times are medians; of "flood", where no
-single packet is timed, the mean. "newflow", "connect" and "crr" open another connection each time.
+All ways take turns within a round, each round in another order, and every ratio is one within a
+round: to the straight way without any proxy, or, for the NodePort, to kube-proxy's. A busy
+machine moves them all alike. Times are medians; of "flood", where no single packet is timed, the
+mean. "newflow", "connect" and "crr" open another connection each time; a "time" of "stream" is that
+of 64 KiB. Where a goal (goals.py) is missed, that way and the one it is compared with are run once
+more under perf. What came out goes into the report (report.py).
 """
 
 from __future__ import annotations
@@ -24,197 +27,162 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.options import Options
-from tests.lab.conftest import Room, room_in
-from tests.support.manifests import Manifest, cluster_ip, deployment, service
+from tests.bench import goals, profile, report
+from tests.bench.places import (
+    BY_NODE_PORT,
+    BY_SERVICE,
+    NODE_PORT,
+    NODES,
+    NUMBERS,
+    PORT,
+    STRAIGHT,
+    Ends,
+    lab_up,
+    netfilter,
+)
+from tests.support.manifests import cluster_ip
 
-MODES = ("rr", "newflow", "connect", "crr", "flood")
-TARGET_PORT, PORT = 7070, 7  # where nothing else listens; netpath itself is the server
-NODES = {"near": "node1", "far": "node2"}
-NUMBERS = {"near": 70, "far": 71}
-ENDPOINTS = 10  # of each of the other Services
-
-
-def others(count: int) -> Iterator[Manifest]:
-    """Services that nobody asks, with endpoints that nobody has."""
-    for number in range(count):
-        name, place = f"other-{number}", number * ENDPOINTS
-        port = {"name": "p", "port": 8080, "protocol": "TCP"}
-        spec = {"ports": [{"name": "p", "port": 80, "targetPort": 8080}]}
-        endpoints = [
-            {"addresses": [f"10.251.{each >> 8 & 255}.{each & 255}"], "conditions": {"ready": True}}
-            for each in range(place, place + ENDPOINTS)
-        ]
-        yield {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
-        yield {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
-            "addressType": "IPv4",
-            "ports": [port],
-            "endpoints": endpoints,
-        }
-
-
-@dataclass
-class Ends:
-    """A lab with a client and servers in it."""
-
-    room: Room
-    family: str
-
-    def netns(self, app: str) -> Path:
-        found = self.room.lab.place(self.room.pod(app)).netns
-        assert found is not None
-        return found
-
-    def address(self, app: str) -> str:
-        [pod] = self.room.pods(app).values()
-        return next(str(a) for a in pod.addresses if (":" in str(a)) == (self.family == "ipv6"))
-
-
-@contextmanager
-def lab_up(name: str, options: Options, family: str) -> Iterator[Ends]:
-    lab = Lab(name)
-    with ExitStack() as stack:
-        stack.callback(lab.down)
-        lab.up(options, progress=lambda *_: None)
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        [room] = stack.enter_context(_rooms(lab, Path(folder)))
-        room.apply(
-            deployment("client", node="node1"),
-            *(deployment(app, node=node) for app, node in NODES.items()),
-            *(
-                service(app, number=NUMBERS[app], port=PORT, target_port=TARGET_PORT)
-                for app in NODES
-            ),
-        )
-        yield Ends(room, family)
-
-
-@contextmanager
-def _rooms(lab: Lab, folder: Path) -> Iterator[list[Room]]:
-    rooms = room_in(lab, folder)
-    try:
-        yield [next(rooms)]
-    finally:
-        next(rooms, None)
-
-
-def rules(ends: Ends, services: int) -> str:
-    """What kube-proxy's nftables mode does for these Services, in short."""
-    ip = "ip6" if ends.family == "ipv6" else "ip"
-    kind = f"{'ipv6' if ip == 'ip6' else 'ipv4'}_addr"
-    lines, elements = [f"table {ip} bench {{"], []
-    for app, number in NUMBERS.items():
-        to = ends.address(app)
-        to = f"[{to}]" if ip == "ip6" else to
-        for protocol in ("tcp", "udp"):
-            chain = f"{app}-{protocol}"
-            lines += [
-                f"chain {chain}-0 {{ meta l4proto {protocol} dnat to {to}:{TARGET_PORT}; }}",
-                f"chain {chain} {{ numgen random mod 1 vmap {{ 0 : goto {chain}-0 }}; }}",
-            ]
-            address = cluster_ip(number, ends.family)
-            elements.append(f"{address} . {protocol} . {PORT} : goto {chain}")
-    for number in range(services):
-        chain = f"other-{number}"
-        lines.append(f"chain {chain} {{ drop; }}")
-        other = f"{number >> 8 & 255}.{number & 255}"
-        address = f"fd00:10:97::{number:x}" if ip == "ip6" else f"10.97.{other}"
-        elements.append(f"{address} . tcp . 80 : goto {chain}")
-    lines += [
-        f"map services {{ type {kind} . inet_proto . inet_service : verdict; elements = {{",
-        ",\n".join(elements),
-        "} }",
-        "chain pre { type nat hook prerouting priority dstnat;",
-        f"{ip} daddr . meta l4proto . th dport vmap @services; }}",
-        "chain post { type nat hook postrouting priority srcnat; mark & 0x4000 != 0 masquerade; }",
-        "}",
-    ]
-    return "\n".join(lines) + "\n"
+MODES = ("rr", "newflow", "connect", "crr", "flood", "stream")
+FAMILIES = ("ipv4", "ipv6")
+CPU = (os.cpu_count() or 1) - 1
 
 
 @dataclass
 class Way:
-    """One row of the table: to which address a client sends, and what came out in each round."""
+    """One row of the table. who: asks. base: the way that it is compared with, by name."""
 
     name: str
+    family: str
     ends: Ends
+    who: str
     app: str
+    port: int
     destination: tuple[str, int]
+    base: str
     times_us: dict[str, list[float]] = field(default_factory=dict)
 
-    def measure(self, program: Path, mode: str, seconds: float) -> None:
+    def command(self, program: Path, mode: str, seconds: float) -> list[str]:
         address, port = self.destination
-        bind = "::" if self.ends.family == "ipv6" else "0.0.0.0"
+        bind = "::" if self.family == "ipv6" else "0.0.0.0"
         argv = [
-            *(program, mode, "--client", self.ends.netns("client")),
-            *("--server", self.ends.netns(self.app), "--port", TARGET_PORT, "--bind", bind),
-            *("--dst", address, "--dport", port, "--secs", seconds),
-            *("--cpu", (os.cpu_count() or 1) - 1),
+            *(program, mode, "--client", self.ends.netns(self.who)),
+            *("--server", self.ends.netns(self.app), "--port", self.port, "--bind", bind),
+            *("--dst", address, "--dport", port, "--secs", seconds, "--cpu", CPU),
         ]
-        done = subprocess.run([str(word) for word in argv], capture_output=True, text=True)
+        return [str(word) for word in argv]
+
+    def run(self, program: Path, mode: str, seconds: float) -> float:
+        """µs."""
+        done = subprocess.run(self.command(program, mode, seconds), capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{self.name}, {mode}: {done.stderr.strip()}")
-        said = json.loads(done.stdout)
-        # the median where there is one: whoever else runs costs a rate more than that
-        time_ns = said.get("p50_ns") or 1e9 / said["rate"]
-        self.times_us.setdefault(mode, []).append(time_ns / 1000)
+            raise RuntimeError(f"{self.name}, {self.family}, {mode}: {done.stderr.strip()}")
+        return time_us(done.stdout)
+
+    def measure(self, program: Path, mode: str, seconds: float) -> None:
+        self.times_us.setdefault(mode, []).append(self.run(program, mode, seconds))
 
 
-def ways(with_agents: Ends, past: Ends, without: Ends) -> list[Way]:
-    """The first two are what the others are compared with."""
+def time_us(printed: str) -> float:
+    """By netpath; the median where there is one: whoever else runs costs a rate more than that."""
+    said = json.loads(printed)
+    return float((said.get("p50_ns") or 1e9 / said["rate"]) / 1000)
+
+
+def ways(
+    family: str, bare: Ends, with_agents: Ends, past: Ends, other: Ends, name_of_other: str
+) -> list[Way]:
     found = []
-    for name, ends, by_service in (
-        ("straight", without, False),
-        ("straight, beside agents", with_agents, False),
-        ("ebpf-lb", with_agents, True),
-        ("ebpf-lb, past the stack", past, True),
-        ("nftables", without, True),
-    ):
-        for app in NODES:
+    for app in NODES:
+        straight = f"straight, {app}"
+        for name, ends, by_service in (
+            ("straight", bare, False),
+            ("straight beside agents", with_agents, False),
+            ("ebpf-lb", with_agents, True),
+            ("ebpf-lb past the stack", past, True),
+            (name_of_other, other, True),
+        ):
+            port = BY_SERVICE if by_service else STRAIGHT
             to = (
-                (cluster_ip(NUMBERS[app], ends.family), PORT)
+                (cluster_ip(NUMBERS[app], family), PORT)
                 if by_service
-                else (ends.address(app), TARGET_PORT)
+                else (ends.address(app, family), STRAIGHT)
             )
-            found.append(Way(f"{name}, {app}", ends, app, to))
+            found.append(Way(f"{name}, {app}", family, ends, "client", app, port, to, straight))
+    for name, ends in (
+        ("ebpf-lb", with_agents),
+        ("ebpf-lb past the stack", past),
+        (name_of_other, other),
+    ):
+        to = ends.node_address("node1", family), NODE_PORT
+        base = f"{name_of_other}, NodePort"
+        found.append(
+            Way(f"{name}, NodePort", family, ends, "outside", "far", BY_NODE_PORT, to, base)
+        )
     return found
 
 
-def table(measured: list[Way], modes: list[str]) -> Iterator[str]:
-    base = {way.app: way for way in measured[:2]}
+def rows(measured: Iterable[Way]) -> Iterator[dict[str, object]]:
+    """As the report has them."""
+    for way in measured:
+        for mode, times in way.times_us.items():
+            yield {"way": way.name, "family": way.family, "mode": mode, "base": way.base,
+                   "times_us": [round(each, 3) for each in times]}  # fmt: skip
+
+
+def table(found: list[dict[str, object]], family: str, modes: Iterable[str]) -> Iterator[str]:
+    paths = goals.Paths(found)
     for mode in modes:
-        yield f"\n{mode:32} {'µs':>8} {'to straight':>20}"
-        for way in measured:
-            mine, theirs = way.times_us[mode], base[way.app].times_us[mode]
-            ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
+        yield f"\n{family} {mode:27} {'µs':>8} {'÷ base':>8}"
+        for way, base in paths.ways(family, mode):
+            ratios = paths.ratios(family, mode, way, base)
             spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
-            yield (
-                f"{way.name:32} {statistics.median(mine):8.2f}"
-                f" {statistics.median(ratios):8.2f} {spread:>11}"
-            )
+            mine = statistics.median(paths.times(family, mode, way))
+            yield f"{way:32} {mine:8.2f} {statistics.median(ratios):8.2f} {spread:>11}"
+
+
+def _profiles(
+    program: Path, measured: list[Way], missed: Iterable[goals.PathGoal]
+) -> dict[str, list[tuple[str, float]]]:
+    """Of each goal that is missed: who takes more time, in µs, than on the way beside."""
+    found = {}
+    taken: dict[tuple[str, str, str], tuple[dict[str, float], float]] = {}
+
+    def of(way: Way, mode: str) -> tuple[dict[str, float], float]:
+        key = (way.name, way.family, mode)
+        if key not in taken:
+            said, shares = profile.of_command(way.command(program, mode, 1.0))
+            taken[key] = shares, time_us(said)
+        return taken[key]
+
+    for goal in missed:
+        [mine] = [w for w in measured if (w.name, w.family) == (goal.way, goal.family)]
+        [base] = [w for w in measured if (w.name, w.family) == (mine.base, goal.family)]
+        shares, us = of(mine, goal.mode)
+        base_shares, base_us = of(base, goal.mode)
+        if shares and base_shares:
+            found[goal.name] = profile.beyond(shares, us, base_shares, base_us)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--services", default="10,1000", help="how many others there are")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement")
-    parser.add_argument("--family", choices=["ipv4", "ipv6"], default="ipv4")
+    parser.add_argument("--services", type=int, default=100, help="how many others there are")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.2, help="of each measurement")
+    parser.add_argument("--family", choices=FAMILIES)
     parser.add_argument("--pods", choices=["ptp", "bridge"], default="ptp")
     parser.add_argument("--modes", default=",".join(MODES))
     options = parser.parse_args()
     modes = options.modes.split(",")
+    families = [options.family] if options.family else FAMILIES
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         program = folder / "netpath"
@@ -223,31 +191,31 @@ def main() -> None:
 
         def up(name: str, **chosen: str) -> Ends:
             made = Options(nodes=2, pods=options.pods, **chosen)  # type: ignore[arg-type]
-            return stack.enter_context(lab_up(name, made, options.family))
+            name = f"{name}-{os.getpid()}"
+            return stack.enter_context(lab_up(name, made, options.services))
 
-        mine, past = up("bench-path"), up("bench-past", host_routing="bpf")
-        other = up("bench-nft", proxy="none")
-        there = 0
-        for count in (int(one) for one in options.services.split(",")):
-            print(f"# {count} Services beside those that are asked", file=sys.stderr, flush=True)
-            for ends in (mine, past):
-                ends.room.apply(*list(others(count))[there * 2 :])
-            there = count
-            _rules(other, count)
-            measured = ways(mine, past, other)
-            for _ in range(options.rounds):
-                for mode in modes:
-                    for way in measured:
-                        way.measure(program, mode, options.seconds)
-            print(f"\n{options.family}, {count} other Services")
-            print("\n".join(table(measured, modes)), flush=True)
-
-
-def _rules(ends: Ends, services: int) -> None:
-    for node in sorted(set(NODES.values())):
-        ip = "ip6" if ends.family == "ipv6" else "ip"
-        text = f"table {ip} bench\ndelete table {ip} bench\n" + rules(ends, services)
-        ends.room.lab.exec(node, ["nft", "-f", "-"], input=text, check=True)
+        bare, mine = up("bare", proxy="none"), up("path")
+        past, other = up("past", host_routing="bpf"), up("other", proxy="none")
+        proxy = stack.enter_context(netfilter(other, options.services))
+        measured = [
+            way for family in families for way in ways(family, bare, mine, past, other, proxy)
+        ]
+        for number in range(options.rounds):
+            print(f"# round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
+            at = number * 5 % len(measured)
+            for mode in modes:
+                for way in (*measured[at:], *measured[:at]):
+                    way.measure(program, mode, options.seconds)
+        found = list(rows(measured))
+        for family in families:
+            print("\n".join(table(found, family, modes)), flush=True)
+        judged = goals.judged_paths(goals.Paths(found), families, modes)
+        profiles = _profiles(program, measured, [each.goal for each in judged if not each.met])
+    about = {"services": options.services, "rounds": options.rounds, "pods": options.pods,
+             "proxy": proxy}  # fmt: skip
+    report.save("paths", {**about, "rows": found, "profiles": profiles})
+    for each in judged:
+        print(each)
 
 
 if __name__ == "__main__":

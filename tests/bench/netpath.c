@@ -13,6 +13,11 @@
  *         newflow  UDP, question and answer, another source port each time: rate and latency
  *         connect  TCP connect(), one connection after another (the handshake alone)
  *         crr      TCP connect, accept, a byte each way, close: connections/s
+ *         stream   TCP one way, one connection: bytes/s; a "time" is that of 64 KiB
+ *
+ * The server closes first in crr and keeps the tuple in TIME_WAIT. Ask one server by one address alone:
+ * a client counts its timestamps for each address, so the SYN of another way from a port that the
+ * server remembers looks like an old duplicate, and is not taken (PAWS).
  *
  * NETNS is a namespace's file. 0.0.0.0 and :: as --bind serve every address. Prints one JSON line.
  */
@@ -237,6 +242,40 @@ int main(int argc, char **argv)
 			       "lu,\"n\":%lu}\n",
 			       done / (now() - t0), (now() - t0) * 1e9 / done, lost, done);
 		}
+	} else if (!strcmp(mode, "stream")) {
+		static char piece[65536], got[1 << 20];
+		int c = socket(da.ss_family, SOCK_STREAM, 0);
+		setsockopt(c, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
+		if (connect(c, (void *)&da, dl))
+			die("connect");
+		int s = accept(ls, 0, 0);
+		if (s < 0)
+			die("accept");
+		setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+		/* the window opens first */
+		for (int warm = 0; warm < 2; warm++)
+			for (t0 = now(), stop = t0 + (warm ? secs : 0.1), done = 0;
+			     (t1 = now()) < stop; done++) {
+				for (size_t sent = 0, read_ = 0; read_ < sizeof piece;) {
+					ssize_t n = sent < sizeof piece ?
+							    send(c, piece, sizeof piece - sent, MSG_DONTWAIT) :
+							    0;
+					sent += n > 0 ? n : 0;
+					/* waits where nothing can be sent: acknowledgements are delayed */
+					n = recv(s, got, sizeof got,
+						 n > 0 || read_ < sent ? MSG_DONTWAIT : 0);
+					if (n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK))
+						die("stream");
+					read_ += n > 0 ? n : 0;
+					if (now() - t1 > 2)
+						die("stream stands still");
+				}
+				if (warm)
+					rec(now() - t1);
+			}
+		printf("{\"mode\":\"stream\",\"rate\":%.0f,\"p50_ns\":%.0f,\"p99_ns\":%.0f,\"n\":%lu}"
+		       "\n",
+		       done / (now() - t0), pct(.5), pct(.99), done);
 	} else if (!strcmp(mode, "newflow")) {
 		for (t0 = now(), stop = t0 + secs; (t1 = now()) < stop; done++) {
 			int cl = socket(da.ss_family, SOCK_DGRAM, 0);

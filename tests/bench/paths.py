@@ -142,11 +142,13 @@ class World:
             self.feeder.run(self.program("pod_ingress"), towards, there.flows)
             self.feeder.run(self.program("pod_egress"), back, back.flows)
 
-    def established(self, kind: str, flows: int) -> Iterator[Path]:
-        """Both directions of `flows` flows, which are there before the first is measured."""
+    def established(self, kind: str, flows: int, services: int = 0) -> Iterator[Path]:
+        """Both directions of `flows` flows, which are there before the first is measured; of all
+        Services or of so many."""
         protocol, port, target = PORTS[kind]
-        there = Traffic(self.client, self.vip, port, protocol, flows, self.services)
-        back = Traffic(self.client, self.backend, target, protocol, flows, self.services, True)
+        asked = services or self.services
+        there = Traffic(self.client, self.vip, port, protocol, flows, asked)
+        back = Traffic(self.client, self.backend, target, protocol, flows, asked, True)
 
         def prepare() -> None:
             self.forget_flows()

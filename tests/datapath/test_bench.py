@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ebpf_lb.model.values import Family
-from tests.bench import dump, rivals, startup, writer
+from tests.bench import dump, many_services, rivals, startup, writer
 from tests.bench.__main__ import QUICK, run
 from tests.capabilities import DATAPATH, LAB, needs
 
@@ -37,6 +37,16 @@ def test_the_other_figures() -> None:
     ]
     assert len(told) == 3 * len(Family) + 4
     assert all(" ms  budget " in line for line in told)
+
+
+def test_few_services_and_many() -> None:
+    found = list(many_services.ratios([Family.IPV4], rounds=2, packets=2000, many=20))
+    assert [(each.path, each.flows) for each in found] == [
+        (f"established, TCP same port, {way}", flows)
+        for flows in many_services.FLOWS
+        for way in ("there", "back")
+    ]
+    assert all(len(each.rounds) == 2 and 0 < each.median < 100 for each in found)
 
 
 @needs(*LAB)
