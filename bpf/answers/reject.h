@@ -214,6 +214,8 @@ INLINE int become_error(struct __sk_buff *skb, struct packet *packet, __u32 mtu)
 	__be32 *words = (void *)icmp + 8;
 	/* A device that completes the quoted header makes all of it sum up to the complement of this. */
 	__u64 sum = partial ? (__u16)~pseudo_sum : 0;
+	/* that far they are summed up here */
+	__u64 summed = forget(partial ? l4 - LINK_HEADER_BYTES : QUOTE_MAX, skb->ifindex);
 
 	if ((void *)(words + 1) > data_end)
 		return -1;
@@ -221,8 +223,7 @@ INLINE int become_error(struct __sk_buff *skb, struct packet *packet, __u32 mtu)
 	for (__u32 i = 0; i < QUOTE_MAX / 4; i++) {
 		if ((void *)(words + i + 1) > data_end || i * 4 >= quote)
 			break;
-		if (!partial || i * 4 < l4 - LINK_HEADER_BYTES)
-			sum += words[i];
+		sum += words[i] * below(i * 4, summed);
 	}
 #if FAMILY == 4
 	struct iphdr *ip = ip_start;
@@ -295,6 +296,7 @@ INLINE int reject(struct __sk_buff *skb)
 		return unreadable(skb, parsed);
 	if (!answerable(&packet))
 		return drop_of(skb, REASON_UNANSWERABLE, service_id);
+	forget_kind(&packet, skb->ifindex);
 	if (!mtu && !take_token())
 		return drop_of(skb, REASON_REJECT_LIMIT, service_id);
 	count_end(skb, reason, service_id);

@@ -107,10 +107,13 @@ INLINE void flow_note_overflow(__u64 home, __u32 now)
 		WRITE_ONCE(*seen, now);
 }
 
-/* PORTED: beyond the hook where its packets enter nobody sees the client's own port. */
-INLINE int flow_hides_client(__u64 word)
+/*
+ * Not 0 of a PORTED flow: beyond the hook where its packets enter nobody sees the client's own port. Its
+ * signposts have that bit for something else.
+ */
+INLINE __u64 flow_hides_client(__u64 word)
 {
-	return (word & (FLOW_PORTED | FLOW_SIGNPOST)) == FLOW_PORTED;
+	return word & FLOW_PORTED & ~((word & FLOW_SIGNPOST) * (FLOW_PORTED / FLOW_SIGNPOST));
 }
 
 /* Which packet of a flow is looked for. */
@@ -120,28 +123,52 @@ enum flow_direction {
 	FLOW_ANSWERS, /* backend -> client, likewise */
 };
 
-/* Does a live entry match? A PORTED flow's other packets name a port that only its signpost knows. */
+/* Two ports that stand side by side, as one number. */
+INLINE __u32 both_ports(const __be16 *first)
+{
+	__u32 both;
+
+	__builtin_memcpy(&both, first, sizeof(both));
+	return both;
+}
+
+/* The same of a packet. (Little endian, as all of this is.) */
+INLINE __u32 packet_ports(const struct packet *packet)
+{
+	return packet->source_port | (__u32)packet->destination_port << 16;
+}
+
+/*
+ * Does a live entry match? A PORTED flow's other packets name a port that only its signpost knows.
+ * Ports tell nearly all others; the rest is one comparison, for the verifier follows each.
+ */
 INLINE int flow_matches(struct flow *flow, __u64 word, const struct packet *packet, __u64 protocol,
 			int direction)
 {
-	if (flow_state(word) < FLOW_LIVE || (word & FLOW_PROTOCOL_MASK) != protocol)
-		return 0;
-	if (direction == FLOW_ASKS)
-		return flow->client_port == packet->source_port &&
-		       flow->vip_port == packet->destination_port &&
-		       same_address(&flow->client, &packet->source) &&
-		       same_address(&flow->vip, &packet->destination) && !(word & FLOW_SIGNPOST);
-	if (flow_hides_client(word))
-		return 0;
-	if (direction == FLOW_LEAVES)
-		return flow->client_port == packet->source_port &&
-		       flow->backend_port == packet->destination_port &&
-		       same_address(&flow->client, &packet->source) &&
-		       same_address(&flow->backend, &packet->destination);
-	return flow->client_port == packet->destination_port &&
-	       flow->backend_port == packet->source_port &&
-	       same_address(&flow->client, &packet->destination) &&
-	       same_address(&flow->backend, &packet->source);
+	__u64 differs = ((word ^ protocol) & FLOW_PROTOCOL_MASK) | flow_dead(word);
+
+	if (direction == FLOW_ASKS) {
+		if (both_ports(&flow->client_port) != packet_ports(packet))
+			return 0;
+		differs |= address_differs(&flow->client, &packet->source) |
+			   address_differs(&flow->vip, &packet->destination) |
+			   (word & FLOW_SIGNPOST);
+	} else if (direction == FLOW_LEAVES) {
+		if (flow->client_port != packet->source_port)
+			return 0;
+		differs |= (flow->backend_port ^ packet->destination_port) |
+			   address_differs(&flow->client, &packet->source) |
+			   address_differs(&flow->backend, &packet->destination) |
+			   flow_hides_client(word);
+	} else {
+		if (flow->client_port != packet->destination_port)
+			return 0;
+		differs |= (flow->backend_port ^ packet->source_port) |
+			   address_differs(&flow->client, &packet->destination) |
+			   address_differs(&flow->backend, &packet->source) |
+			   flow_hides_client(word);
+	}
+	return !unbranched(differs);
 }
 
 INLINE int flow_find_in_set(__u32 set, const struct packet *packet, int direction, __u32 now,
@@ -159,6 +186,7 @@ INLINE int flow_find_in_set(__u32 set, const struct packet *packet, int directio
 		struct flow *flow = &entries->entry[i];
 		__u64 word = READ_ONCE(flow->word);
 
+		BARRIER(); /* what another entry holds is not read before it is its turn */
 		if (flow_matches(flow, word, packet, protocol, direction) &&
 		    !flow_expired(word, now)) {
 			found = word;

@@ -69,6 +69,12 @@ INLINE __u64 flow_candidate(__u32 dispensable, __u32 choice, int slot)
 	return (__u64)dispensable << 8 | (7 - (choice * 4 + slot));
 }
 
+/* 1 if the place may be had for nothing, else 0. */
+INLINE __u64 flow_vacant(__u64 dispensable)
+{
+	return 1 ^ not_zero(dispensable ^ FLOW_VACANT);
+}
+
 /* Best place in a set, if it is better than `best`. */
 INLINE __u64 flow_room(__u32 set, __u32 choice, __u32 spared, __u32 now, __u64 best)
 {
@@ -80,15 +86,14 @@ INLINE __u64 flow_room(__u32 set, __u32 choice, __u32 spared, __u32 now, __u64 b
 		return forget(best, now);
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
-		__u32 dispensable = flow_dispensable(READ_ONCE(entries->entry[i].word), now);
-		__u64 candidate =
-			flow_place(set, i) == spared ? 0 : flow_candidate(dispensable, choice, i);
+		__u64 dispensable = flow_dispensable(READ_ONCE(entries->entry[i].word), now);
+		__u64 candidate = flow_candidate(dispensable, choice, i);
 
-		found = forget(candidate > found ? candidate : found, now);
-		vacant = forget(vacant + (dispensable == FLOW_VACANT), now);
+		found = greater(found, candidate * not_zero(flow_place(set, i) ^ spared));
+		vacant += flow_vacant(dispensable);
+		SETTLE(found, vacant, best);
 	}
-	found |= vacant << 4;
-	return forget(found > best ? found : best, now);
+	return greater(found | vacant << 4, best);
 }
 
 enum rival {
@@ -98,35 +103,40 @@ enum rival {
 	RIVAL_CLASH, /* same client and backend, another VIP: the stack cannot tell them apart */
 };
 
-INLINE int flow_rivalry(struct flow *flow, __u64 word, const struct new_flow *new, __u64 protocol)
+/* Without a branch: it is looked at eight and more times, and the verifier follows each. */
+INLINE __u64 flow_rivalry(struct flow *flow, __u64 word, const struct new_flow *new, __u64 protocol)
 {
 	const struct packet *packet = new->packet;
+	__u64 other = ((word ^ protocol) & FLOW_PROTOCOL_MASK) |
+		      (flow->client_port ^ packet->source_port) |
+		      address_differs(&flow->client, &packet->source) |
+		      below(flow_state(word), FLOW_TENTATIVE);
+	__u64 vip = ((word | new->bits) & FLOW_SIGNPOST) |
+		    (flow->vip_port ^ packet->destination_port) |
+		    address_differs(&flow->vip, &packet->destination);
+	__u64 backend = flow_hides_client(word) | flow_hides_client(new->bits) |
+			(flow->backend_port ^ new->backend_port) |
+			address_differs(&flow->backend, new->backend);
+	__u64 no_clash = not_zero(backend);
 
-	if (flow_state(word) < FLOW_TENTATIVE || (word & FLOW_PROTOCOL_MASK) != protocol ||
-	    flow->client_port != packet->source_port ||
-	    !same_address(&flow->client, &packet->source))
-		return RIVAL_NONE;
-	if (!((word | new->bits) & FLOW_SIGNPOST) && flow->vip_port == packet->destination_port &&
-	    same_address(&flow->vip, &packet->destination))
-		return RIVAL_SAME;
-	if (!flow_hides_client(word) && !flow_hides_client(new->bits) &&
-	    flow->backend_port == new->backend_port && same_address(&flow->backend, new->backend))
-		return RIVAL_CLASH;
-	return RIVAL_KIN;
+	return (1 ^ not_zero(other)) *
+	       choose(not_zero(vip), RIVAL_KIN + (1 ^ no_clash) * (RIVAL_CLASH - RIVAL_KIN),
+		      RIVAL_SAME);
 }
 
 /* What an entry that still lives has to say before anything of the new flow stands. */
 INLINE __u64 flow_oppose(struct flow *flow, __u64 word, const struct new_flow *new, __u64 protocol)
 {
-	int rival = flow_rivalry(flow, word, new, protocol);
+	const __u64 decided = FLOW_OVERFLOWS << 8 * RIVAL_KIN | FLOW_CONTENDED << 8 * RIVAL_SAME |
+			      FLOW_CLASH << 8 * RIVAL_CLASH;
+	const __u64 undecided = FLOW_OVERFLOWS << 8 * RIVAL_KIN | FLOW_UNDECIDED << 8 * RIVAL_SAME |
+				FLOW_UNDECIDED << 8 * RIVAL_CLASH;
+	__u64 rival = flow_rivalry(flow, word, new, protocol);
 
-	if (rival == RIVAL_NONE)
-		return FLOW_CREATED;
-	if (rival == RIVAL_KIN)
-		return FLOW_OVERFLOWS;
-	if (flow_state(word) == FLOW_TENTATIVE)
-		return FLOW_UNDECIDED;
-	return rival == RIVAL_CLASH ? FLOW_CLASH : FLOW_CONTENDED;
+	/* a byte for each kind of rival */
+	return choose(below(flow_state(word), FLOW_TENTATIVE + 1), undecided, decided) >>
+		       8 * rival &
+	       0xff;
 }
 
 /*
@@ -148,27 +158,28 @@ INLINE __u64 flow_survey(__u32 set, __u32 choice, const struct new_flow *new, __
 	for (int i = 0; i < 4; i++) {
 		struct flow *flow = &entries->entry[i];
 		__u64 word = READ_ONCE(flow->word);
-		__u32 dispensable = forget(flow_dispensable(word, now), now);
-		__u64 candidate = flow_candidate(dispensable, choice, i);
+		__u64 dispensable =
+			flow_dispensable(word, now) * not_zero(flow_place(set, i) ^ new->spared);
+		__u64 said = 0;
 
-		if (flow_place(set, i) == new->spared)
-			dispensable = candidate = 0;
 		seen[choice * 4 + i] = word;
-		if (dispensable != FLOW_VACANT) {
-			__u64 said = forget(flow_oppose(flow, word, new, protocol), now);
+		if (dispensable != FLOW_VACANT)
+			said = flow_oppose(flow, word, new, protocol);
+		said = forget(said, word);
+		if (UNLIKELY(takes_over)) {
+			__u64 taken = (1 ^ not_zero(said ^ FLOW_CLASH)) & not_zero(dispensable);
 
-			if (UNLIKELY(takes_over && said == FLOW_CLASH && dispensable)) {
-				dispensable = FLOW_TAKEN_OVER;
-				candidate = flow_candidate(dispensable, choice, i);
-			} else {
-				result = forget(result | said, now);
-			}
+			dispensable = choose(taken, FLOW_TAKEN_OVER, dispensable);
+			said *= 1 ^ taken;
 		}
-		found = forget(candidate > found ? candidate : found, now);
-		vacant = forget(vacant + (dispensable == FLOW_VACANT), now);
+		dispensable = forget(dispensable, word);
+		result |= forget(said, word);
+		found = greater(found,
+				flow_candidate(dispensable, choice, i) * not_zero(dispensable));
+		vacant += flow_vacant(dispensable);
+		SETTLE(found, vacant, result);
 	}
-	found |= vacant << 4;
-	*best = forget(found > *best ? found : *best, now);
+	*best = greater(found | vacant << 4, *best);
 	return result;
 }
 

@@ -97,6 +97,12 @@ INLINE __u32 flow_state(__u64 word)
 	return word >> FLOW_STATE_SHIFT & FLOW_STATE_MASK;
 }
 
+/* Not 0 of an entry that no packet may use. */
+INLINE __u64 flow_dead(__u64 word)
+{
+	return ~(flow_state(word) + 16 - FLOW_LIVE) & 16;
+}
+
 /* The word in this state, seen now. */
 INLINE __u64 flow_word_at(__u64 word, __u32 state, __u32 now)
 {
@@ -149,20 +155,27 @@ INLINE __u32 flow_age(__u64 word, __u32 now)
 }
 
 /*
- * All bits where x < limit, else none. Chosen by such masks, several time-outs are one way through the
- * program for the verifier, which follows each branch through all that comes after.
+ * 1 where x < limit, else 0. Chosen by such bits, several time-outs are one way through the program for the
+ * verifier, which follows each branch through all that comes after. (And since Linux 6.19 both values of a
+ * mask, 0 and all bits: hence the product.)
  */
 INLINE __u64 below(__u64 x, __u64 limit)
 {
-	__u64 mask = x - limit;
+	__u64 bit = x - limit;
 
-	asm volatile("%0 s>>= 63" : "+r"(mask));
-	return mask;
+	asm volatile("%0 >>= 63" : "+r"(bit));
+	return bit;
 }
 
-INLINE __u64 choose(__u64 mask, __u64 where_set, __u64 otherwise)
+INLINE __u64 choose(__u64 bit, __u64 where_set, __u64 otherwise)
 {
-	return otherwise ^ ((where_set ^ otherwise) & mask);
+	return otherwise ^ (where_set ^ otherwise) * bit;
+}
+
+/* The greater of two that are below 2^63. */
+INLINE __u64 greater(__u64 a, __u64 b)
+{
+	return choose(below(a, b), b, a);
 }
 
 /* Idle time-out in ticks. */
@@ -172,7 +185,7 @@ INLINE __u32 flow_timeout(__u64 word)
 	__u64 state = flow_state(word);
 	__u64 protocol = flow_protocol(word);
 	__u64 is_tcp = below(protocol, FLOW_UDP);
-	__u64 is_udp = below(protocol, FLOW_SCTP) & ~is_tcp;
+	__u64 is_udp = below(protocol, FLOW_SCTP) ^ is_tcp;
 	__u64 open =
 		choose(is_tcp, TIMEOUT_TCP_ESTABLISHED, choose(is_udp, TIMEOUT_UDP, TIMEOUT_SCTP));
 	__u64 opening = choose(is_udp, TIMEOUT_UDP_NEW, TIMEOUT_TCP_SYN);
@@ -220,20 +233,17 @@ INLINE int flow_gives_way(__u64 word)
 /* rule: CO-8, CO-30 */
 INLINE __u32 flow_dispensable(__u64 word, __u32 now)
 {
-	__u32 state = flow_state(word);
-	__u32 age = flow_age(word, now);
+	__u64 state = flow_state(word);
+	__u64 age = flow_age(word, now);
+	__u64 unconfirmed = below(state - FLOW_NEW, FLOW_ESTABLISHED - FLOW_NEW);
+	__u64 vacant = forget(state == FLOW_FREE || flow_expired(word, now), word) & 1;
+	__u64 quiet;
 
-	__u32 found = 0;
-
-	if (age > FLOW_TIME_MASK - FLOW_FUTURE)
-		age = 0;
-	if (state == FLOW_FREE || flow_expired(word, now))
-		found = FLOW_VACANT;
-	else if (state >= FLOW_NEW && state < FLOW_ESTABLISHED)
-		found = FLOW_UNCONFIRMED_FIRST + age;
-	else if (state >= FLOW_CLOSING && age >= TIMEOUT_CLOSING)
-		found = age + (state == FLOW_CLOSING ? FLOW_CLOSING_FIRST : 0);
-	return forget(found, word);
+	age = choose(below(FLOW_TIME_MASK - FLOW_FUTURE, age), 0, age);
+	quiet = below(FLOW_CLOSING - 1, state) & below(TIMEOUT_CLOSING - 1, age);
+	age += choose(unconfirmed, FLOW_UNCONFIRMED_FIRST,
+		      below(state, FLOW_RESET) * FLOW_CLOSING_FIRST);
+	return choose(vacant, FLOW_VACANT, age * (unconfirmed | quiet));
 }
 
 /* It is over, as far as its ends have said: a client's SYN begins another. */
@@ -284,45 +294,59 @@ INLINE __u32 segment_evidence(context *ctx, const struct packet *packet, __u32 *
 	return found;
 }
 
-INLINE __u32 flow_opens(__u64 word, __u32 segment, int towards_backend)
-{
-	__u32 state = flow_state(word);
+/*
+ * What follows on each state, one hexadecimal digit a state, the highest state first. Looked up and not
+ * branched to: the verifier follows each branch through all code behind.
+ */
+#define STATE_STAYS 0xfedcba9876543210ULL
 
-	if (flow_protocol(word) == FLOW_UDP) {
-		if (towards_backend)
-			return state == FLOW_ANSWERED ? FLOW_REPEATED : state;
-		return state == FLOW_NEW      ? FLOW_ANSWERED :
-		       state == FLOW_REPEATED ? FLOW_ESTABLISHED :
-						state;
-	}
-	if (towards_backend)
-		return state != FLOW_NEW && segment & SEGMENT_CONFIRMS ? FLOW_ESTABLISHED : state;
-	return state == FLOW_ANSWERED && segment & SEGMENT_GOES_ON ? FLOW_ESTABLISHED :
-								     FLOW_ANSWERED;
+INLINE __u32 state_after(__u64 table, __u32 state)
+{
+	return table >> state * 4 & FLOW_STATE_MASK;
+}
+
+/* 1 where the flag is set, else 0; the compiler would make a branch of it */
+INLINE __u64 where_set(__u32 segment, __u32 flag)
+{
+	__u64 bit = segment / flag & 1;
+
+	asm volatile("" : "+r"(bit));
+	return bit;
+}
+
+/*
+ * A segment without end of an open flow, or one that opens. Of TCP and SCTP the client's own segments open
+ * nothing unless they confirm, and whatever the backend says is an answer.
+ */
+INLINE __u64 states_after_segment(__u64 is_udp, __u32 segment, int towards_backend)
+{
+	__u64 confirms = where_set(segment, SEGMENT_CONFIRMS);
+	__u64 goes_on = where_set(segment, SEGMENT_GOES_ON);
+	__u64 data = where_set(segment, SEGMENT_DATA);
+	__u64 udp = towards_backend ? 0x76553210 : 0x76844210;
+	__u64 opening = towards_backend ? choose(confirms, 0x88883210, 0x76543210) :
+					  choose(goes_on, 0x44484210, 0x44444210);
+	__u64 open = towards_backend ? choose(data, 0xaa88, 0xba98) : choose(data, 0x9898, 0xba98);
+	__u64 reset =
+		towards_backend ? choose(goes_on, 0x88dd, 0x8edc) : choose(goes_on, 0x8e8e, 0x8edc);
+
+	return reset << 48 | open << 32 | choose(is_udp, udp, opening);
 }
 
 /* What a segment makes of a flow. `segment`: flow_segment()'s, or of an end without one its flags. */
 /* rule: CO-7, CO-8 */
 INLINE __u32 flow_next_state(__u64 word, __u32 segment, int towards_backend)
 {
-	const __u32 side = towards_backend ? 1 : 2;
+	const __u64 reset = 0xccccbccc66666666ULL;
+	const __u64 fin = towards_backend ? 0xfedcbb9976543210ULL : 0xfedcbaba76543210ULL;
 	__u32 state = flow_state(word);
+	__u64 protocol = flow_protocol(word);
+	__u64 table;
 
 	if (LIKELY(state == FLOW_ESTABLISHED && !(segment & (PACKET_FIN | PACKET_RST))))
 		return forget(state, word);
-	if (segment & PACKET_RST)
-		state = state < FLOW_ESTABLISHED ? FLOW_ABORTED :
-			state == FLOW_CLOSING	 ? FLOW_CLOSING :
-						   FLOW_RESET;
-	else if (state < FLOW_ESTABLISHED)
-		state = flow_opens(word, segment, towards_backend);
-	else if (state < FLOW_RESET)
-		state = segment & SEGMENT_DATA ? state & ~side : state;
-	else if (segment & SEGMENT_GOES_ON)
-		state |= side;
-	if (state == (FLOW_RESET | 3))
-		state = FLOW_ESTABLISHED;
-	if (segment & PACKET_FIN && state >= FLOW_ESTABLISHED && state < FLOW_RESET)
-		state |= side;
+	table = states_after_segment(below(protocol ^ FLOW_UDP, 1), segment, towards_backend);
+	state = state_after(choose(where_set(segment, PACKET_RST), reset, table), state);
+	state = state_after(choose(where_set(segment, PACKET_FIN), fin, STATE_STAYS), state);
 	return forget(state, word);
 }

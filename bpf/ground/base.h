@@ -57,6 +57,17 @@ INLINE int same_address(const addr *a, const addr *b)
 #endif
 }
 
+/* 0 if they are the same; no branch, where several such things are looked at together */
+INLINE __u64 address_differs(const addr *a, const addr *b)
+{
+#if FAMILY == 4
+	return a->word[0] ^ b->word[0];
+#else
+	return (a->word[0] ^ b->word[0]) | (a->word[1] ^ b->word[1]) | (a->word[2] ^ b->word[2]) |
+	       (a->word[3] ^ b->word[3]);
+#endif
+}
+
 INLINE int is_zero(const addr *address)
 {
 #if FAMILY == 4
@@ -88,15 +99,35 @@ INLINE __u64 within(__u64 value, __u64 mask)
 	return value & mask;
 }
 
+/* The same value. The compiler, which does not see what it is made of, branches on it and not on its parts. */
+INLINE __u64 unbranched(__u64 value)
+{
+	asm volatile("" : "+r"(value));
+	return value;
+}
+
+/*
+ * At the end of an unrolled loop's body: all of it is done before the next begins. Else the compiler begins with
+ * all at once, and has no room on the stack for what they need.
+ */
+#define SETTLE(a, b, c) asm volatile("" : "+r"(a), "+r"(b), "+r"(c)::"memory")
+
+/* 1 if the value is not 0, else 0. */
+INLINE __u64 not_zero(__u64 value)
+{
+	__u64 bit = value | -value;
+
+	asm volatile("%0 >>= 63" : "+r"(bit));
+	return bit;
+}
+
 /*
  * The same value, but the verifier forgets what it was: it follows every combination of known values
  * through all code behind, and unrolled loops know very many. `unknown` is any value that it does not
- * know; that its exclusive-or with its own copy is zero escapes verifier and compiler alike.
+ * know; that its exclusive-or, twice, changes nothing escapes it.
  */
 INLINE __u64 forget(__u64 value, __u64 unknown)
 {
-	__u64 copy = unknown;
-
-	asm volatile("" : "+r"(copy));
-	return value ^ unknown ^ copy;
+	asm volatile("%0 ^= %1\n\t%0 ^= %1" : "+r"(value) : "r"(unknown));
+	return value;
 }

@@ -289,39 +289,44 @@ INLINE int leaves_for_backend(context *ctx, struct packet *packet, struct flow_r
  */
 INLINE int leaves(context *ctx, int hook)
 {
-	struct packet packet = {};
+	struct scratch *scratch = scratch_get();
+	/* this program has no room on its stack for it */
+	struct packet *packet = scratch ? &scratch->packet : 0;
 	struct flow_ref ref;
 	__u32 now = TICK();
-	int parsed = read_packet(ctx, &packet);
-	int to_ours = may_be_ours(&packet.destination);
-	int to_service = hook == HOOK_TO_OUTSIDE && to_ours;
-	int own, end;
+	int parsed, to_ours, to_service, own, end;
+
+	if (!packet)
+		return NEXT;
+	parsed = read_packet(ctx, packet);
+	to_ours = may_be_ours(&packet->destination);
+	to_service = hook == HOOK_TO_OUTSIDE && to_ours;
 
 	if (parsed == PARSE_TRUNCATED || parsed == PARSE_HEADER_CHAIN)
 		return to_service ? unreadable(ctx, parsed) : NEXT;
-	if (parsed == PARSE_OK && knows_ports(&packet, now)) {
-		forget_kind(&packet, now);
-		own = forget(may_be_ours(&packet.source), now);
-		if ((own || to_service) && flow_lookup(&packet, FLOW_ASKS, now, &ref) &&
+	if (parsed == PARSE_OK && knows_ports(packet, now)) {
+		forget_kind(packet, now);
+		own = forget(may_be_ours(&packet->source), now);
+		if ((own || to_service) && flow_lookup(packet, FLOW_ASKS, now, &ref) &&
 		    !(ref.word & FLOW_KIND_MASK) &&
 		    (to_service || same_address(&ref.flow->vip, &ref.flow->backend)))
 			return slow_path(ctx, CALL_FROM_NODE);
-		if (flow_lookup(&packet, FLOW_LEAVES, now, &ref)) {
-			end = leaves_for_backend(ctx, &packet, &ref, own, now);
+		if (flow_lookup(packet, FLOW_LEAVES, now, &ref)) {
+			end = leaves_for_backend(ctx, packet, &ref, own, now);
 			if (end != GO_ON)
 				return end;
 		}
-		if (flow_lookup(&packet, FLOW_ANSWERS, now, &ref))
-			return translate_reply(ctx, &packet, &ref, now, hook);
-		if (own && !to_ours && !is_fragment(&packet))
-			note_own(&packet, now);
+		if (flow_lookup(packet, FLOW_ANSWERS, now, &ref))
+			return translate_reply(ctx, packet, &ref, now, hook);
+		if (own && !to_ours && !is_fragment(packet))
+			note_own(packet, now);
 		/* no Service's, unless it opens a connection */
-		if (!opens(&packet))
+		if (!opens(packet))
 			to_service = 0;
 	}
 	if (to_service)
-		return call_new_flow(ctx, &packet, HOOK_FROM_NODE);
-	return hook == HOOK_TO_OUTSIDE ? next_but_for_services(ctx, &packet) : NEXT;
+		return call_new_flow(ctx, packet, HOOK_FROM_NODE);
+	return hook == HOOK_TO_OUTSIDE ? next_but_for_services(ctx, packet) : NEXT;
 }
 
 /*
@@ -344,6 +349,7 @@ INLINE int over_loopback(context *ctx)
 		if (packet.flags & PACKET_ICMP_ERROR)
 			return slow_path(ctx, CALL_ICMP_ERROR + HOOK_TO_OUTSIDE);
 		if (parsed == PARSE_OK && knows_ports(&packet, now)) {
+			forget_kind(&packet, now);
 			if (flow_lookup(&packet, FLOW_ASKS, now, &ref))
 				return slow_path(ctx, CALL_FROM_NODE);
 			if (flow_lookup(&packet, FLOW_ANSWERS, now, &ref))
