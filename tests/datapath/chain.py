@@ -120,7 +120,7 @@ class Chain:
         tamper: Callable[[Forwarding], Forwarding] = lambda forwarding: forwarding,
     ) -> None:
         self.kernels = kernels
-        self._uplink = uplink
+        self.uplink = uplink
         self._tamper = tamper
         self._now = 1000.0
         self.writers = {}
@@ -176,15 +176,15 @@ class Chain:
         if client.kind is ClientKind.LOCAL_POD:
             result = kernel.run("pod_ingress", frame)
         elif client.kind is ClientKind.NODE:
-            result = kernel.run("uplink_egress", frame, self._uplink)
+            result = kernel.run("uplink_egress", frame, self.uplink)
         else:
-            result = kernel.run_uplink(frame, self._uplink, xdp=xdp)
+            result = kernel.run_uplink(frame, self.uplink, xdp=xdp)
         translated = result.passed and result.frame != frame
         if translated and client.kind is not ClientKind.NODE:
             result = self._leave(kernel, result)
         if result.passed and result.frame == frame and destination.address not in NODE_ADDRESSES:
             # through the stack, and out by the default route
-            result = kernel.run("uplink_egress", frame, self._uplink)
+            result = kernel.run("uplink_egress", frame, self.uplink)
         return self._read(kernel, frame, result, destination)
 
     def _leave(self, kernel: Kernel, entered: Result) -> Result:
@@ -193,7 +193,7 @@ class Chain:
         if to in (*NODE_ADDRESSES, *NODE.values()):
             return entered
         program = STACK.leaves_by(to)
-        ifindex = self._uplink if program == "uplink_egress" else LOOPBACK
+        ifindex = self.uplink if program == "uplink_egress" else LOOPBACK
         return kernel.run(program, STACK.forward(entered.frame), ifindex)
 
     def _read(

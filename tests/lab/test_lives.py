@@ -1,6 +1,7 @@
 """What tests/scenarios/lives/*.yaml tell, with real pods, an agent, and sockets that stay."""
 
 import json
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -12,14 +13,15 @@ from typing import Any
 import pytest
 
 from tests.lab.conftest import Room
-from tests.scenarios.lives import LIVES, PROTOCOL, Life, Moment, Question, slice_of
+from tests.scenarios.lives import LIVES, Life, Moment, Question, slice_of
 from tests.scenarios.verdicts import of_version
-from tests.support import sweep
+from tests.support import keeper, sweep
 from tests.support.checker import SETTLED_S
 from tests.support.manifests import PORT, Manifest, deployment
 
 NODE, FAR = "node1", "node2"
 SWEEP = [sys.executable, "-I", "-S", str(Path(sweep.__file__))]
+KEEPER = [sys.executable, "-I", "-S", str(Path(keeper.__file__))]
 ANSWER_S, SILENCE_S = 3.0, 0.7
 
 
@@ -30,7 +32,8 @@ class Story:
         self._room, self._pods, self._life = room, pods, life
         self._external = [f"192.0.2.{100 + number}", f"2001:db8::1{number:02x}"]
         self._new = count(23_000 + 200 * number)
-        self._kept: Mapping[str, int] = defaultdict(count(24_900 + 10 * number).__next__)
+        self._kept: Mapping[str, int] = defaultdict(count(25_500 + 10 * number).__next__)
+        self._keepers: dict[str, subprocess.Popen[str]] = {}
         room.apply(self._service())
         for address in self._external:
             self._until(lambda: address in room.lab.routes(), f"no way leads to {address}")  # noqa: B023
@@ -45,7 +48,7 @@ class Story:
                 "type": "NodePort",
                 "ipFamilyPolicy": "RequireDualStack",
                 "externalIPs": self._external,
-                "ports": [{"name": "http", "protocol": PROTOCOL, "port": 80}],
+                "ports": [{"name": "http", "protocol": self._life.protocol, "port": 80}],
                 **self._life.spec(),
             },
         }
@@ -58,12 +61,13 @@ class Story:
 
     def become(self, moment: Moment) -> None:
         """Until node1's maps are as the moment says."""
+        protocol = self._life.protocol
         for version in (4, 6):
             pods = {
                 name: (of_version(pod.addresses, version), pod.node)
                 for name, pod in self._pods.items()
             }
-            self._room.apply(slice_of(self._life.name, moment, version, PORT, pods))
+            self._room.apply(slice_of(self._life.name, moment, version, PORT, pods, protocol))
         wanted = {name: sorted(found) for name, found in moment.maps.items()}
         self._until(lambda: self._maps() == [wanted] * 2, f"{moment}: the maps do not follow")
 
@@ -84,19 +88,46 @@ class Story:
 
     def ask(self, asked: Question, version: int) -> set[str]:
         """Who answers, or how it ends."""
+        if asked.verb != "ask":
+            return {self._keep(asked, version)}
         kept = asked.who != "anybody"
         first = self._kept[asked.who] if kept else next(self._new)
         for _ in range(0 if kept else asked.tries - 1):
             next(self._new)
         seconds = SILENCE_S if asked.answer == "dropped" else ANSWER_S
-        where = [PROTOCOL.lower(), *self._where(asked, version), asked.tries, seconds]
-        host = "client" if asked.client == "outside" else self._room.pod("client")
+        where = [self._life.protocol.lower(), *self._where(asked, version), asked.tries, seconds]
+        host = self._host(asked)
         done = self._room.lab.exec(host, [*SWEEP, str(first)], input=json.dumps([where]))
         assert done.returncode == 0, done.stderr
         names = {pod.name: name for name, pod in self._pods.items()}
         words = {"silent": "dropped"}
         [outcomes] = json.loads(done.stdout)
         return {names.get(name) or words.get(kind, kind) for kind, name, _ in outcomes}
+
+    def _host(self, asked: Question) -> str:
+        return "client" if asked.client == "outside" else self._room.pod("client")
+
+    def _keep(self, asked: Question, version: int) -> str:
+        """The same, of a connection that stays."""
+        words: list[Any] = [asked.verb, f"{asked.connection} IPv{version}"]
+        if asked.verb == "open":
+            seconds = SILENCE_S if asked.answer == "dropped" else ANSWER_S
+            words += [self._kept[asked.who], *self._where(asked, version), seconds]
+        host = self._host(asked)
+        if host not in self._keepers:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            self._keepers[host] = self._room.lab.popen(host, KEEPER, **pipes)
+        keeping = self._keepers[host]
+        assert keeping.stdin is not None and keeping.stdout is not None
+        print(json.dumps(words), file=keeping.stdin, flush=True)
+        said = str(keeping.stdout.readline()).strip()
+        names = {pod.name: name for name, pod in self._pods.items()} | {"ended": ""}
+        return names.get(said, said)
+
+    def end(self) -> None:
+        for keeping in self._keepers.values():
+            with keeping:
+                keeping.kill()
 
     def _where(self, asked: Question, version: int) -> tuple[str, int]:
         path = f"/api/v1/namespaces/{self._room.namespace}/services/{self._life.name}"
@@ -108,7 +139,12 @@ class Story:
         return of_version(addresses, version), 80
 
     def expect(self, asked: Question, moment: Moment, version: int) -> None:
-        """A flow that has lost its backend notices within a second."""
+        """A flow of UDP that has lost its backend notices within a second. A connection that is
+        kept has one try."""
+        if asked.verb != "ask":
+            got = self.ask(asked, version)
+            assert got == {asked.answer}, f"{moment}, {asked}, IPv{version}: {got}"
+            return
         deadline = time.monotonic() + SETTLED_S
         while (got := self.ask(asked, version)) != {asked.answer}:
             assert time.monotonic() < deadline, f"{moment}, {asked}, IPv{version}: {got}"
@@ -122,12 +158,28 @@ def pods(shared_room: Room) -> Iterator[dict[str, Any]]:
     yield {name: pod for name in ("near", "far") for pod in shared_room.pods(name).values()}
 
 
-@pytest.mark.rule("CO-15", "CO-16", "CO-17", "EP-8", "EP-11", "VE-6", "VE-10", "VE-12", "AF-4")
+@pytest.mark.rule(
+    "CO-10",
+    "CO-12",
+    "CO-13",
+    "CO-15",
+    "CO-16",
+    "CO-17",
+    "EP-8",
+    "EP-11",
+    "VE-6",
+    "VE-10",
+    "VE-12",
+    "AF-4",
+)
 @pytest.mark.parametrize("number", range(len(LIVES)), ids=[life.name for life in LIVES])
 def test_a_life(shared_room: Room, pods: dict[str, Any], number: int) -> None:
     story = Story(shared_room, pods, LIVES[number], number)
-    for moment, questions in LIVES[number].moments():
-        story.become(moment)
-        for asked in questions:
-            for version in (4, 6):
-                story.expect(asked, moment, version)
+    try:
+        for moment, questions in LIVES[number].moments():
+            story.become(moment)
+            for asked in questions:
+                for version in (4, 6):
+                    story.expect(asked, moment, version)
+    finally:
+        story.end()

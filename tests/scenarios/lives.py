@@ -18,7 +18,9 @@ STATES = {
     "unready": {"ready": False, "serving": False, "terminating": False},
     "terminating": {"ready": False, "serving": True, "terminating": True},
 }
-PROTOCOL = "UDP"
+PROTOCOLS = ("TCP", "UDP")
+VERBS = {"ask": PROTOCOLS, "open": ("TCP",), "talk": ("TCP",), "close": ("TCP",), "reset": ("TCP",)}
+"""What clients do, and by which protocols."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,18 @@ class Moment:
 @dataclass(frozen=True)
 class Question:
     """who: alice and bob keep their ports, anybody has a new one each time. answer: a pod, or
-    refused or dropped."""
+    refused or dropped; "" where nothing is asked. verb: one of VERBS."""
 
     who: str
     client: str
     destination: str
-    answer: str
+    answer: str = ""
+    verb: str = "ask"
+
+    @property
+    def connection(self) -> tuple[str, str, str]:
+        """Which of the connections that are kept."""
+        return self.who, self.client, self.destination
 
     @property
     def tries(self) -> int:
@@ -48,6 +56,7 @@ class Question:
 class Life:
     name: str
     rules: tuple[str, ...]
+    protocol: str
     policy: str
     affinity: bool
     steps: tuple[Moment | Question, ...]
@@ -77,7 +86,7 @@ class Life:
         service = copy.deepcopy(content()["service"])
         service["spec"] |= self.spec()
         [port] = service["spec"]["ports"]
-        port["protocol"] = PROTOCOL
+        port["protocol"] = self.protocol
         pods = content()["pods"]
         return {"service": service} | {
             f"slice {version}": slice_of(
@@ -89,13 +98,19 @@ class Life:
                     name: (of_version(pod["addresses"], version), pod["node"])
                     for name, pod in pods.items()
                 },
+                self.protocol,
             )
             for version in (4, 6)
         }
 
 
 def slice_of(
-    service: str, moment: Moment, version: int, port: int, pods: dict[str, tuple[str, str]]
+    service: str,
+    moment: Moment,
+    version: int,
+    port: int,
+    pods: dict[str, tuple[str, str]],
+    protocol: str,
 ) -> Json:
     """An EndpointSlice that says of the pods (name -> address, node) what the moment says."""
     return {
@@ -107,7 +122,7 @@ def slice_of(
             "labels": {"kubernetes.io/service-name": service},
         },
         "addressType": f"IPv{version}",
-        "ports": [{"name": "http", "protocol": PROTOCOL, "port": port}],
+        "ports": [{"name": "http", "protocol": protocol, "port": port}],
         "endpoints": [
             {"addresses": [pods[name][0]], "nodeName": pods[name][1], "conditions": STATES[state]}
             for name, state in moment.pods.items()
@@ -118,21 +133,26 @@ def slice_of(
 def read(path: Path) -> Life:
     """AssertionError for what is not a life."""
     raw = yaml.safe_load(path.read_text())
-    steps: list[Moment | Question] = []
-    for step in raw["steps"]:
-        if "pods" in step:
-            assert step.keys() == {"pods", "maps"} and step["maps"].keys() == {"cluster", "local"}
-            assert set(step["pods"]) <= {"near", "far"} and set(step["pods"].values()) <= set(
-                STATES
-            )
-            steps.append(Moment(step["pods"], step["maps"]))
-        else:
-            assert step.keys() == {"ask", "from", "to", "answer"}, step
-            assert step["answer"] in ("near", "far", "refused", "dropped"), step
-            steps.append(Question(step["ask"], step["from"], step["to"], step["answer"]))
+    protocol = raw.get("protocol", "UDP")
+    assert protocol in PROTOCOLS, protocol
+    steps = tuple(_step(step, protocol) for step in raw["steps"])
     return Life(
-        path.stem, tuple(raw["rules"]), raw["policy"], raw.get("affinity", False), tuple(steps)
+        path.stem, tuple(raw["rules"]), protocol, raw["policy"], raw.get("affinity", False), steps
     )
+
+
+def _step(step: Json, protocol: str) -> Moment | Question:
+    if "pods" in step:
+        assert step.keys() == {"pods", "maps"} and step["maps"].keys() == {"cluster", "local"}
+        assert set(step["pods"]) <= {"near", "far"} and set(step["pods"].values()) <= set(STATES)
+        return Moment(step["pods"], step["maps"])
+    [verb] = step.keys() & VERBS.keys()
+    assert protocol in VERBS[verb], step
+    words = {verb, "from", "to"} | (set() if verb in ("close", "reset") else {"answer"})
+    assert step.keys() == words, step
+    assert step.get("answer", "near") in ("near", "far", "refused", "dropped"), step
+    assert (step[verb] == "anybody") <= (verb == "ask"), f"{step}: nobody keeps that"
+    return Question(step[verb], step["from"], step["to"], step.get("answer", ""), verb)
 
 
 LIVES = [read(path) for path in sorted(FOLDER.glob("*.yaml"))]

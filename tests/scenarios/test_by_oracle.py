@@ -2,6 +2,7 @@
 answers in lives/*.yaml."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -19,7 +20,7 @@ from tests.oracle.oracle import (
     local_set,
     verdict,
 )
-from tests.scenarios import lives, verdicts
+from tests.scenarios import verdicts
 from tests.scenarios.lives import LIVES, Life, Moment
 from tests.scenarios.verdicts import Cell, Outcome, address_of_pod, cells
 
@@ -83,16 +84,27 @@ def sets(life: Life, moment: Moment, version: int) -> dict[str, list[str]]:
 @pytest.mark.parametrize("life", LIVES, ids=lambda life: life.name)
 def test_a_life(life: Life, version: int) -> None:
     """Each answer is one that a new connection may have at that moment: who is kept, is kept at a
-    pod that serves."""
+    pod that serves. But what is open goes on with the pod that it began with."""
+    began: dict[tuple[str, str, str], str] = {}
     for moment, questions in life.moments():
         assert sets(life, moment, version) == moment.maps, moment
         objects = list(life.objects(moment).values())
         for asked in questions:
-            cell = Cell(asked.destination, life.policy, asked.client, "")
-            found = judged(objects, cell, version, lives.PROTOCOL)
-            allowed = found.pods if found.kind == "answered" else {found.kind}
-            assert asked.answer in allowed, (moment, asked)
+            if asked.verb in ("close", "reset"):
+                del began[asked.connection]
+            elif asked.verb == "talk":
+                assert asked.answer == began[asked.connection], (moment, asked)
+            else:
+                cell = Cell(asked.destination, life.policy, asked.client, "")
+                found = judged(objects, cell, version, life.protocol)
+                allowed = found.pods if found.kind == "answered" else {found.kind}
+                assert asked.answer in allowed, (moment, asked)
+            if asked.verb == "open":
+                assert asked.connection not in began, (moment, asked)
+                if asked.answer in ("near", "far"):
+                    began[asked.connection] = asked.answer
 
 
 def test_there_are_lives() -> None:
-    assert len(LIVES) >= 6
+    told = Counter(life.protocol for life in LIVES)
+    assert told["UDP"] >= 6 and told["TCP"] >= 6
