@@ -127,8 +127,9 @@ differential: setup ## the same scripts by us and by netfilter: what neighbours 
 
 # the page of `ebpf-lb lab web` is looked at by a browser, which nothing else needs
 lab test: PACKAGES += chromium-headless-shell fonts-dejavu-core
+# two files at a time, in labs of their own: they mostly wait
 lab: setup ## real traffic between namespaces
-	@$(PYTEST) tests/lab
+	@$(PYTEST) -n 2 --dist loadfile tests/lab
 
 RIG := tests/cluster/rig
 cluster: PACKAGES += $(shell $(MAKE) -s -C $(RIG) list-packages)
