@@ -135,7 +135,8 @@ RIG := tests/cluster/rig
 cluster: PACKAGES += $(shell $(MAKE) -s -C $(RIG) list-packages)
 cluster: setup ## a real Kubernetes with its own end-to-end tests; 10 minutes more to build it once
 	@$(MAKE) -s -C $(RIG)
-	@$(PYTEST) tests/cluster
+	@COREDNS=$$($(MAKE) -s -C $(RIG) coredns-path) $(PYTEST) tests/api/test_dns_as_coredns.py
+	@$(PYTEST) tests/cluster/test_kubernetes.py tests/cluster/test_coredns_in_a_lab.py
 
 KERNELS := 6.1 6.12 newest
 kernels: PACKAGES += qemu-system-x86 mmdebstrap kmod cpio e2fsprogs xz-utils zstd

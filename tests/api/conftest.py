@@ -12,11 +12,9 @@ from ebpf_lb.kube.watch import Watcher, WatchSettings
 from tests.api.connection import kubeconfig, self_signed
 from tests.api.follower import QUICK, Follower
 from tests.api.server import ApiServer, running
-from tests.support.coredns import COREDNS
 
-# Neither is part of what is installed here, so their tests are there only where they are.
+# It is not installed here, so its tests are there only where it is.
 collect_ignore = [] if shutil.which("kubectl") else ["test_kubectl.py"]
-collect_ignore += [] if COREDNS else ["test_dns_as_coredns.py"]
 
 
 @pytest.fixture

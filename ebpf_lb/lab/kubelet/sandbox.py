@@ -206,8 +206,9 @@ class Node:
         port = min(ports.udp | ports.tcp)
         words = manifest_["spec"]["containers"][0].get("args") or []
         upstreams = [word for word in words if word.startswith("--upstream=")]
-        api = self._lab.api_socket
-        return ["-m", "ebpf_lb.containers.dns", f"--api={api}", f"--port={port}", *upstreams]
+        api, config = self._lab.api_socket, self._lab.kubeconfig(self._names.name)
+        access = [f"--api={api}", f"--kubeconfig={config}"]
+        return ["-m", "ebpf_lb.containers.dns", *access, f"--port={port}", *upstreams]
 
 
 def _pod_server(manifest_: Json) -> list[str]:
