@@ -65,6 +65,33 @@ def test_nothing_names_what_is_not_there() -> None:
     assert found == [], "\n".join(found)
 
 
+@cache
+def defined() -> frozenset[str]:
+    """What is called like a function, a macro or a class, anywhere in the sources."""
+    sources = (ROOT / name for name in tracked() if name.endswith((".py", ".h", ".c")))
+    words = re.compile(r"\b(\w+)\(|\bclass (\w+)")
+    return frozenset(
+        first or second for path in sources for first, second in words.findall(path.read_text())
+    )
+
+
+def unknown(text: str) -> list[str]:
+    """`function()` and `TestClass` that a document names and no source has."""
+    named = re.findall(r"`([a-z]\w+)\(\)`|`(Test[A-Z]\w+)`", text)
+    return [first or second for first, second in named if (first or second) not in defined()]
+
+
+def test_documents_name_functions_that_are_there() -> None:
+    found = {
+        name: words
+        for name in sorted(tracked())
+        if name.endswith(".md") and (words := unknown((ROOT / name).read_text()))
+    }
+    assert found == {}
+    nobody = "of_nobody"
+    assert unknown(f"`decide()`, `{nobody}()`, `TestNobody`") == [nobody, "TestNobody"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
