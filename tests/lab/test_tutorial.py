@@ -24,7 +24,7 @@ SEEN = {
     "deployment": "not ready\n",
     "clusterip": "KUBE-SEP-",
     "environment": "HOSTNAMES_PORT_80_TCP_PROTO=tcp",
-    "dns": "nameserver ",
+    "dns": "IN PTR hostnames.tutorial-dns.",
     "outside": "node2 rewrites",
     "kinds": "mirrored into EndpointSlice database-",
     "ingress": "SSL certificate verify ok.",
@@ -39,11 +39,21 @@ BROKEN = (
     ("environment", "spec: {containers", "spec: {enableServiceLinks: false, containers",
      "the address is not there"),
     ("dns", "clusterIP: None", "type: ClusterIP", "nginx leads to"),
+    ("dns", "serviceName: nginx", "serviceName: other", "web-1.nginx"),
+    ("dns", "hostname: busy", "hostname: idle", "busy.nginx"),
+    ("dns", "publishNotReadyAddresses: true", "publishNotReadyAddresses: false",
+     "members leads to"),
+    ("dns", "externalName: hostnames", "externalName: nothing", "old-name leads to"),
+    ("dns", "--upstream=", "--another=", "www.example.org leads to"),
     ("outside", "externalTrafficPolicy: Local", "externalTrafficPolicy: Cluster",
      "node2 serves it no more"),
     ("outside", "selector: {app: web}", "selector: {app: nobody}", "an answer at"),
+    ("outside", "type: LoadBalancer", "type: NodePort", "the cloud gives an address"),
+    ("outside", "nodeName: node1", "nodeName: node2", "node1 put somebody"),
     ("kinds", "kind: Endpoints\nmetadata: {name: database}",
      "kind: Endpoints\nmetadata: {name: another}", "the database answers"),
+    ("kinds", '  clusterIP: "', '  # clusterIP: "', "answers of app"),
+    ("kinds", "externalName: chosen", "externalName: nobody", "alias leads to"),
     ("kinds", "clusterIP: None", "type: ClusterIP", "headless leads to"),
     ("kinds", "sessionAffinity: ClientIP", "sessionAffinity: None", "one pod for one client"),
     ("kinds", "timeoutSeconds: 3", "timeoutSeconds: 3600", "other pods after a pause"),
@@ -147,7 +157,7 @@ def test_names_without_dns_are_noticed(lab: Lab) -> None:
     lab.client.patch(COREDNS, {"spec": {"replicas": 0}})
     until(lambda: servers() == 0, "cluster DNS does not go")
     try:
-        assert failures(lab, [("dns", "", "", "hostnames leads to 10.96")]) == []
+        assert failures(lab, [("dns", "", "", "hostnames leads to A 10.96")]) == []
     finally:
         lab.client.patch(COREDNS, {"spec": {"replicas": 2}})
         until(lambda: servers() == 2, "cluster DNS does not come back")

@@ -22,6 +22,13 @@ def first_way(story: Story) -> list[str]:
     return list(_Painter(False).way(story, story.first)) if story.first else []
 
 
+def both_ways(story: Story) -> list[str]:
+    """That, and the answer's."""
+    ways = (way for way in (story.first, story.answer) if way)
+    painter = _Painter(False)
+    return [line for way in ways for line in ("", *painter.way(story, way))][1:]
+
+
 def lesson(scenario: Scenario) -> str:
     """Title, text and question."""
     body = textwrap.fill(scenario.lesson, _WIDTH, initial_indent="  ", subsequent_indent="  ")

@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from ebpf_lb.lessons.tutorial.page import Picture
 
 Json = dict[str, Any]
 T = TypeVar("T")
+_WIDTH = 96
 
 
 class UnexpectedError(UserError):
@@ -47,6 +49,10 @@ class Stage:
     def say(self, text: str = "") -> None:
         print(text, file=self.out, flush=True)
         self.told.append(text)
+
+    def tell(self, text: str) -> None:
+        """A paragraph."""
+        self.say("\n" + textwrap.fill(text, _WIDTH))
 
     def show(self, text: str) -> None:
         """Something that was seen."""
@@ -107,13 +113,17 @@ class Stage:
     def run(self, host: str, *words: str, quiet: bool = False) -> str:
         """Runs a command on a host or in a pod (by its bare name), and shows what it printed."""
         if not quiet:
-            self.say(f"  $ ebpf-lb lab exec {host} -- {' '.join(map(_quoted, words))}")
+            self.typed(host, *words)
         done = self.lab.exec(
             self._place(host), list(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         if not quiet:
             self.show(done.stdout)
         return str(done.stdout)
+
+    def typed(self, host: str, *words: str) -> None:
+        """Says the command."""
+        self.say(f"  $ ebpf-lb lab exec {host} -- {' '.join(map(_quoted, words))}")
 
     def ask(self, host: str, url: str, times: int = 1) -> list[str]:
         """Who answered on new connections, up to the first that got no answer."""

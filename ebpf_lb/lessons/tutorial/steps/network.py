@@ -1,17 +1,13 @@
 """Step 8: what lies between the nodes."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from ebpf_lb.lab.names import UPLINK
-from ebpf_lb.lessons.scenarios import run as running
-from ebpf_lb.lessons.scenarios import text as drawing
-from ebpf_lb.lessons.scenarios import way
-from ebpf_lb.lessons.scenarios.catalog import Scenario
 from ebpf_lb.lessons.scenarios.frames import Packet
 from ebpf_lb.lessons.scenarios.layers import layers
 from ebpf_lb.lessons.scenarios.recording import Recording
 from ebpf_lb.lessons.scenarios.way import Story, Tap
+from ebpf_lb.lessons.tutorial.captured import Question, connect
 from ebpf_lb.lessons.tutorial.stage import Stage, set_up
 
 TITLE = "The CNI's part: what carries a Service's packets"
@@ -65,17 +61,6 @@ spec:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Question(Scenario):
-    """asker asks a Service, in a namespace that is there already."""
-
-    place: str = ""
-
-    @property
-    def namespace(self) -> str:
-        return self.place
-
-
 def act(stage: Stage) -> None:
     own = stage.lab.options.network
     with ExitStack() as stack:
@@ -115,8 +100,7 @@ def _show(stage: Stage, network: str, near: bool) -> None:
 
 
 def _connect(stage: Stage, name: str, title: str) -> tuple[Recording, Story]:
-    network = stage.lab.options.network
-    question = _Question(
+    question = Question(
         name=name,
         title=title,
         lesson="",
@@ -126,13 +110,8 @@ def _connect(stage: Stage, name: str, title: str) -> tuple[Recording, Story]:
         outcome="answered",
         place=stage.namespace,
     )
-    version = int(stage.lab.options.families[0])
-    [recording] = running.record(stage.lab, question, version)
-    story = way.tell(recording)
-    stage.check(story.connection.outcome == "answered", f"it was {story.connection.outcome}")
+    recording, story = connect(stage, f"network-{stage.lab.options.network}-{name}", question)
     stage.check(story.backend == name, f"{story.backend or 'nobody'} has it")
-    stage.show("\n".join(drawing.first_way(story)))
-    stage.picture(f"network-{network}-{name}", question, story)
     return recording, story
 
 

@@ -3,9 +3,7 @@
 from functools import partial
 
 from ebpf_lb.lab.names import LOAD_BALANCERS
-from ebpf_lb.lessons.scenarios import catalog, way
-from ebpf_lb.lessons.scenarios import run as running
-from ebpf_lb.lessons.scenarios import text as drawing
+from ebpf_lb.lessons.tutorial.captured import Question, connect
 from ebpf_lb.lessons.tutorial.stage import Stage
 
 TITLE = "In from outside: NodePort, LoadBalancer, externalIPs"
@@ -55,43 +53,66 @@ def _client_address(stage: Stage, url: str) -> str:
     return "".join(stage.ask("client", url)).rpartition(":")[0].strip("[]")
 
 
+def _own_addresses(stage: Stage) -> str:
+    return stage.run("client", "sh", "-c", "ip -o addr show dev eth0 scope global", quiet=True)
+
+
 def _node_urls(stage: Stage) -> dict[str, str]:
     port = stage.get("services", "web")["spec"]["ports"][0]["nodePort"]
-    nodes = stage.lab.nodes()[:2]
-    return {node.name: stage.url(node.addresses[0], port, "/clientip") for node in nodes}
+    return {
+        node.name: stage.url(node.addresses[0], port, "/clientip") for node in stage.lab.nodes()
+    }
 
 
 def _node_ports(stage: Stage) -> None:
     stage.say("\nThe pod is on node1. Whom does it see when a client outside asks each node?")
-    own = stage.run("client", "sh", "-c", "ip -o addr show dev eth0 scope global", quiet=True)
+    own = _own_addresses(stage)
     for node, url in _node_urls(stage).items():
         seen = stage.wait(f"an answer at {url}", partial(_client_address, stage, url))
-        stage.show(f"{url}  by {node}: the pod sees {seen}")
-        is_client = f" {seen}/" in own
-        stage.check(node == "node1" or not is_client, "node2 did not put itself in between")
+        if node == "node1":
+            stage.show(f"{url}  by {node}: the pod sees {seen}, the client")
+            stage.check(f" {seen}/" in own, "node1 put somebody in the client's place")
+        else:
+            stage.show(f"{url}  by {node}: the pod sees {seen}, {node} itself")
+            is_node = seen in stage.lab.node(node).addresses
+            stage.check(is_node, f"{node} did not put itself in the client's place")
+
+
+def _question(stage: Stage, title: str, node: str) -> Question:
+    return Question(
+        name="web",
+        title=title,
+        lesson="",
+        client="client",
+        service="web",
+        address="nodePort",
+        outcome="answered",
+        node=node,
+        place=stage.namespace,
+    )
 
 
 def _draw(stage: Stage) -> None:
-    stage.say("\nThe same on a Service of its own, captured at every hop:")
-    scenario = catalog.load("cross-node-snat")
-    with running.prepared(stage.lab, scenario):
-        version = int(stage.lab.options.families[0])
-        stories = [way.tell(one) for one in running.record(stage.lab, scenario, version)]
-    stage.show(drawing.render(scenario, stories))
-    stage.picture("cross-node-snat", scenario, stories[0])
-    outcome = stories[0].connection.outcome
-    stage.check(outcome == scenario.outcome, f"the connection was {outcome}")
+    stage.tell(
+        "By node2, captured at every hop. If node2 changed the destination only, the pod would "
+        "answer the client directly, from an address that the client never asked. So node2 puts "
+        "itself in the client's place as well, and undoes both in the answer:"
+    )
+    question = _question(stage, "In by one node, served on another", "node2")
+    connect(stage, "cross-node-snat", question, answer=True)
 
 
 def _local(stage: Stage) -> None:
     stage.say("\nThe same with externalTrafficPolicy Local:")
     stage.apply(_WEB % "Local")
-    own = stage.run("client", "sh", "-c", "ip -o addr show dev eth0 scope global", quiet=True)
-    urls = _node_urls(stage)
+    own, urls = _own_addresses(stage), _node_urls(stage)
     stage.wait("node2 serves it no more", lambda: not stage.ask("client", urls["node2"]))
     stage.show(f"{urls['node2']}  by node2: no answer")
     seen = stage.wait("the client's own address", lambda: _own_address(stage, urls["node1"], own))
-    stage.show(f"{urls['node1']}  by node1: the pod sees {seen}")
+    stage.show(f"{urls['node1']}  by node1: the pod sees {seen}, the client")
+    stage.tell("By node1, captured: the source stays as it is, and no other node is on the way.")
+    question = _question(stage, "externalTrafficPolicy Local: the client's address stays", "node1")
+    connect(stage, "node-port-local", question, answer=True)
 
 
 def _own_address(stage: Stage, url: str, own: str) -> str:
@@ -117,8 +138,8 @@ def _load_balancer(stage: Stage) -> None:
 def _health_checks(stage: Stage) -> None:
     service = stage.get("services", "web")
     port = service["spec"]["healthCheckNodePort"]
-    stage.say(f"\nIt knows because it asks each node, on the Service's healthCheckNodePort {port}:")
-    for node in stage.lab.nodes()[:2]:
+    stage.tell(f"It knows because it asks each node, on the Service's healthCheckNodePort {port}:")
+    for node in stage.lab.nodes():
         url = stage.url(node.addresses[0], port)
         words = ("curl", "-sg", "-w", " (status %{http_code})", url)
         expected = "200" if node.name == "node1" else "503"
