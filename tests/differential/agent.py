@@ -71,6 +71,8 @@ class Agent:
         networks = tuple(parse_network(WORLD[family].cluster_network) for family in Family)
         attachments_view = view(facts, Patterns(POD_INTERFACES), known, networks)
         writers = {family: kernel.writer for family, kernel in self.kernels.items()}
+        for family, writer in writers.items():
+            writer.set_service_networks([parse_network(WORLD[family].service_network)])
         self._programmer = Programmer(writers, lambda: self._now, Log())
         numbers = {family: SourceNumbers({}, lambda: self._now, 0) for family in writers}
         attachments = Attachments(hooks, xdp, writers, numbers, Log())

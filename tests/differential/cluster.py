@@ -46,6 +46,8 @@ def address_of(family: Family, target: str, state: State) -> tuple[str, int]:
     name, _, way = target.partition(" ")
     if not way:
         return of.of(name), TARGET_PORT
+    if name == "nobody":
+        return of.unused_ip, PORT
     number = SERVICES.index(name)
     if way == "clusterIP":
         return of.cluster_ips[number], PORT
@@ -70,6 +72,10 @@ def plan(state: State) -> list[Forwarding]:
     return [one for key in sorted(cluster.take_changes()) for one in cluster.plan(key)]
 
 
+def _protocols(service: str) -> tuple[str, ...]:
+    return ("TCP", "UDP", "SCTP") if service == "open" else ("TCP", "UDP")
+
+
 def _service(number: int, name: str, state: State) -> dict[str, Any]:
     everywhere = [WORLD[family] for family in (Family.IPV4, Family.IPV6)]
     addresses = [of.cluster_ips[number] for of in everywhere]
@@ -78,7 +84,7 @@ def _service(number: int, name: str, state: State) -> dict[str, Any]:
         "clusterIPs": addresses,
         "ports": [
             {"name": protocol.lower(), "protocol": protocol, "port": PORT}
-            for protocol in ("TCP", "UDP")
+            for protocol in _protocols(name)
         ],
     }
     ingress = []
@@ -109,7 +115,7 @@ def _slice(number: int, service: dict[str, Any], family: Family, state: State) -
     pods = state.endpoints.get(service["metadata"]["name"], ())
     ports = [
         {"name": protocol.lower(), "protocol": protocol, "port": TARGET_PORT}
-        for protocol in ("TCP", "UDP")
+        for protocol in _protocols(service["metadata"]["name"])
     ]
     endpoints = [
         {"addresses": [of.of(pod)], "nodeName": "node1" if pod in of.pods else "node2"}

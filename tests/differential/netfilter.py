@@ -47,7 +47,9 @@ class Netfilter:
         self._before = f"{table} {{ }}\ndelete {table}\n"
 
     def program(self, plan: Sequence[Forwarding]) -> None:
-        text = Rules(self._family, plan, self._departures).text()
+        # who left and comes back is nobody's endpoint from before
+        gone = _affinity(self._plan) - _affinity(plan)
+        text = Rules(self._family, plan, self._departures, gone).text()
         with namespaces.entered(self._wire.node.path):
             load_rules(self._before + self._tamper(text))
             if self._plan:
@@ -116,6 +118,8 @@ class Rules:
     family: Family
     plan: Sequence[Forwarding]
     departures: frozenset[str]
+    gone: frozenset[str] = frozenset()
+    """Sets of an earlier plan that this one has not."""
 
     def text(self) -> str:
         table = f"{_nft(self.family)} kube-proxy"
@@ -124,6 +128,7 @@ class Rules:
             [
                 f"table {table} {{ }}",
                 f"flush table {table}",
+                *(f"delete set {table} {each}" for each in sorted(self.gone)),
                 f"table {table} {{",
                 *self._table(),
                 "}",
@@ -212,7 +217,7 @@ class Rules:
         if one.affinity_timeout_s:
             kind = "ipv6_addr" if self.family is Family.IPV6 else "ipv4_addr"
             flags = f"flags dynamic,timeout; timeout {one.affinity_timeout_s}s;"
-            yield f"  set affinity-{end} {{ type {kind}; {flags} }}"
+            yield f"  set {_set(one, backend)} {{ type {kind}; {flags} }}"
             rules.append(f"update @affinity-{end} {{ {self._ip} saddr }}")
         protocol = one.name.protocol.name.lower()
         yield from _chain(
@@ -253,6 +258,7 @@ class Rules:
                     yield f"{asks} goto drop-chain"
         if inner:
             yield f"{self._ip} daddr {{ {', '.join(sorted(inner))} }} goto reject-chain"
+        yield f"{self._ip} daddr {WORLD[self.family].service_network} drop"
 
     def _ranges(self) -> Iterator[str]:
         for one in self.plan:
@@ -286,6 +292,19 @@ def _name(one: Forwarding) -> str:
 
 def _end(one: Forwarding, backend: Backend) -> str:
     return f"{_name(one)}-{backend.address.hex()}-{backend.port}"
+
+
+def _set(one: Forwarding, backend: Backend) -> str:
+    return f"affinity-{_end(one, backend)}"
+
+
+def _affinity(plan: Sequence[Forwarding]) -> frozenset[str]:
+    return frozenset(
+        _set(one, backend)
+        for one in plan
+        if one.affinity_timeout_s
+        for backend in (*one.cluster, *one.local)
+    )
 
 
 def _way_in(frontend: Frontend) -> str:

@@ -22,6 +22,7 @@ from tests.differential.script import (
     Open,
     Say,
     Step,
+    Sticky,
     Swap,
 )
 from tests.differential.wire import WORLD, Wire
@@ -33,6 +34,7 @@ from tests.support.packets import (
     ICMPV6,
     PSH,
     RST,
+    SCTP,
     SYN,
     TCP,
     UDP,
@@ -49,6 +51,14 @@ _TYPES = {
     "time": ((11, 0), (3, 0)),
 }  # fmt: skip
 COMPLAINTS = tuple(_TYPES)
+_PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
+# of SCTP: who opens an association, and who answers
+_CHUNKS = {
+    CLIENT: {"SYN": 1, "SYN-ACK": 2, "ACK": 10, "data": 0, "FIN": 7, "RST": 6},
+    BACKEND: {"SYN": 1, "SYN-ACK": 2, "ACK": 11, "data": 0, "FIN": 8, "RST": 6},
+}
+_INIT, _INIT_ACK = 1, 2
+_TAG = 0xCAFE
 _FAR = 0x40000000
 _LARGE = 3000
 _FIRST_PORT = 20000
@@ -77,6 +87,12 @@ class Connection:
     heard: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
 
+def chunk(kind: int) -> bytes:
+    """What opens an association tells both ends the tag of this one's packets."""
+    body = struct.pack("!IIHHI", _TAG, 65536, 1, 1, 1) if kind in (_INIT, _INIT_ACK) else b"x" * 12
+    return struct.pack("!BBH", kind, 3, 4 + len(body)) + body
+
+
 class Player:
     """One node, by one proxy."""
 
@@ -99,6 +115,8 @@ class Player:
         match step:
             case Endpoints(service, pods):
                 return self._become(self._state.with_endpoints(service, pods))
+            case Sticky():
+                return self._become(self._state.but(sticky=not self._state.sticky))
             case Swap():
                 return self._become(self._state.but(swapped=not self._state.swapped))
             case Filter(whose):
@@ -135,7 +153,7 @@ class Player:
         source_port = step.port or _FIRST_PORT + number
         self._reader.knows(source_port)
         connection = Connection(
-            place, TCP if step.protocol == "TCP" else UDP,
+            place, _PROTOCOLS[step.protocol],
             self._of.of(step.client), source_port, destination, port,
             {CLIENT: 100_000 * number, BACKEND: 0x10000000 + 100_000 * number},
         )  # fmt: skip
@@ -167,6 +185,8 @@ class Player:
         other = BACKEND if end == CLIENT else CLIENT
         flags = _FLAGS[segment]
         payload = b"x" * 24 if segment == "data" or c.protocol == UDP else b""
+        if c.protocol == SCTP:
+            payload = chunk(_CHUNKS[end][segment])
         sequence = c.next_.get(end, c.first[end])
         if flags & SYN:
             sequence = c.first[end]
@@ -175,6 +195,8 @@ class Player:
             flags=flags, sequence=sequence,
             acknowledged=c.next_.get(other, 0) if flags & ACK else 0,
             payload=payload, identification=self._steps,
+            # an association that is asked for has none yet
+            tag=0 if payload[:1] == bytes([_INIT]) else _TAG,
         )  # fmt: skip
 
     def _send(self, connection: Connection, end: str, frames: list[bytes]) -> list[str]:

@@ -10,11 +10,24 @@ from ebpf_lb.model.values import Family
 from tests.differential.cluster import NODE_PORTS, OTHER_PORT, PORT, TARGET_PORT
 from tests.differential.wire import WORLD
 from tests.support.fragments import join
-from tests.support.packets import ACK, FIN, ICMP, ICMPV6, PSH, RST, SYN, TCP, UDP, Packet, parse
+from tests.support.packets import (
+    ACK,
+    FIN,
+    ICMP,
+    ICMPV6,
+    PSH,
+    RST,
+    SCTP,
+    SYN,
+    TCP,
+    UDP,
+    Packet,
+    parse,
+)
 
 _KNOWN = {*NODE_PORTS.values(), PORT, OTHER_PORT, TARGET_PORT}
 _FLAGS = {SYN: "SYN", ACK: "ACK", PSH: "PSH", FIN: "FIN", RST: "RST"}
-_NAMES = {TCP: "TCP", UDP: "UDP"}
+_NAMES = {TCP: "TCP", UDP: "UDP", SCTP: "SCTP"}
 _ERRORS = {
     (ICMP, 3, 4): "too big", (ICMP, 3, 3): "port unreachable", (ICMP, 3, 1): "host unreachable",
     (ICMP, 11, 0): "time exceeded", (ICMPV6, 2, 0): "too big", (ICMPV6, 1, 4): "port unreachable",
@@ -73,6 +86,8 @@ class Reader:
         text = f"{_NAMES.get(packet.protocol, packet.protocol)} {ends} {flags}"
         if packet.protocol == TCP:
             text += f" {packet.sequence}/{packet.acknowledged if packet.flags & ACK else '-'}"
+        if packet.protocol == SCTP:
+            text += f"chunk {packet.payload[0]} of {packet.tag:x}"
         # a segment of the node's own has as many hops before it as the node likes
         hops = "" if packet.flags & RST else f" hops {packet.ttl}"
         return f"{text} {len(packet.payload)} bytes{pieces}{hops}{broken}"

@@ -25,7 +25,8 @@ class Open:
 
 @dataclass(frozen=True)
 class Say:
-    """A segment, or a datagram, of a connection. large: UDP in fragments."""
+    """A segment, or a datagram, of a connection; of SCTP, the chunk that has its part. large: UDP
+    in fragments."""
 
     flow: int
     end: str
@@ -64,6 +65,11 @@ class Swap:
 
 
 @dataclass(frozen=True)
+class Sticky:
+    """The Services keep, or do not keep, each client to its endpoint."""
+
+
+@dataclass(frozen=True)
 class Filter:
     """The node's filter drops, or does not drop, what a client sends through it, or what is sent to
     it."""
@@ -71,7 +77,7 @@ class Filter:
     whose: str
 
 
-Step = Open | Say | Forge | Complain | Endpoints | Swap | Filter
+Step = Open | Say | Forge | Complain | Endpoints | Swap | Sticky | Filter
 Script = tuple[Step, ...]
 
 

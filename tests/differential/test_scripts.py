@@ -23,6 +23,7 @@ from tests.differential.script import (
     Open,
     Say,
     Script,
+    Sticky,
     Swap,
     data,
     farewell,
@@ -45,6 +46,13 @@ def connection(client: str, target: str, flow: int = 0, port: int = 0) -> Script
 
 def question(client: str, target: str, flow: int = 0, port: int = 0) -> Script:
     return (Open(client, target, "UDP", port), Say(flow, BACKEND), Say(flow, CLIENT))
+
+
+def association(client: str, target: str, flow: int = 0, port: int = 0) -> Script:
+    return (
+        Open(client, target, "SCTP", port), Say(flow, BACKEND, "SYN-ACK"), Say(flow, CLIENT, "ACK"),
+        Say(flow, BACKEND, "ACK"), Say(flow, CLIENT), Say(flow, BACKEND),
+    )  # fmt: skip
 
 
 SCRIPTS: dict[str, Script] = {
@@ -211,6 +219,43 @@ SCRIPTS: dict[str, Script] = {
         Open("client1", "open nodePort"), Open("client1", "open clusterIP"),
         *serve("pod2"), Open("client1", "open nodePort"), Filter("client1"), *data(0),
         Filter("pod1"), Open("pod1", "open clusterIP"), Open("pod1", "open nodePort"),
+    ),
+    "SCTP": tuple(
+        step
+        for number, (client, target, pod) in enumerate(
+            product(("pod1", "client1"), ("open clusterIP", "open nodePort"), ("pod2", "far1"))
+        )
+        for step in (*serve(pod), *association(client, target, number), *farewell(number))
+    ),
+    "SCTP: ends, and others": (
+        Open("pod1", "open clusterIP", "SCTP"), Open("client1", "open nodePort", "SCTP"),
+        *serve("far1"), *association("client1", "open nodePort", 2, 30001),
+        *serve("pod2"), Say(2, CLIENT), Say(2, BACKEND), Say(2, BACKEND, "RST"),
+        *association("client1", "open nodePort", 3, 30002), Say(3, CLIENT, "RST"),
+        Open("client2", "open balancer", "SCTP", 30002), Say(4, CLIENT, "SYN"),
+        Say(4, BACKEND, "SYN-ACK"), Complain(4, CLIENT, "host"), Complain(4, BACKEND, "time", True),
+    ),
+    "addresses of the service network that are nobody's": (
+        *(
+            Open(client, "nobody clusterIP", protocol)
+            for client in ("pod1", "client1", "far1")
+            for protocol in ("TCP", "UDP", "SCTP")
+        ),
+        *serve("far1"), Open("pod1", "open clusterIP"),
+    ),
+    "clients keep to their endpoints": (
+        Sticky(), *serve("pod2"), *connection("client1", "open nodePort"),
+        *question("pod1", "open clusterIP", 1), Endpoints("open", ("far1", "pod2")),
+        *(
+            step
+            for number, way in enumerate((*WAYS, *WAYS))
+            for step in connection("client1", f"open {way}", 2 + number)
+        ),
+        *question("pod1", "open externalIP", 10), *serve("far1"),
+        Open("client1", "open balancer"), Open("pod1", "open clusterIP", "UDP"),
+        Endpoints("open", ("pod2", "far1")), *connection("client1", "open nodePort", 13),
+        Open("pod1", "open nodePort", "UDP"), Sticky(), *serve("pod2"),
+        Open("client1", "open nodePort"), Open("pod1", "open clusterIP", "UDP"),
     ),
     "a tuple used again": (
         *serve("far1"), *connection("client1", "open nodePort", 0, 30001), *farewell(0),

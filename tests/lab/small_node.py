@@ -22,6 +22,17 @@ import sys, urllib.request
 print(urllib.request.urlopen(f"http://127.0.0.1:10249{sys.argv[1]}").read().decode())
 """
 
+# SYNs from many ports, without a right checksum: nobody answers, so there are flows and no more.
+# Arguments: the address, how many, the port if it is not 80.
+FLOOD = """
+import socket, struct, sys
+six, to = ":" in sys.argv[1], int((sys.argv[3:] or ["80"])[0])
+with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_RAW, 6) as raw:
+    for port in range(2000, 2000 + int(sys.argv[2])):
+        syn = struct.pack("!HHIIBBHHH", port, to, 1, 0, 5 << 4, 2, 1024, 0, 0)
+        raw.sendto(syn, (sys.argv[1], 0))
+"""
+
 # A line "N F" on standard input: opens connections until there are N, or F were in vain; then asks
 # by all. Prints [how many were opened, how many in vain, how many of all have answered].
 HOLD = """

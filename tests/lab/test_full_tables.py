@@ -11,6 +11,7 @@ from ebpf_lb.lab.cluster import Lab
 from tests.lab.conftest import Room
 from tests.lab.small_node import (
     EBPF_LB,
+    FLOOD,
     NODE,
     counted,
     holder,
@@ -34,16 +35,6 @@ SMALL = {
 }
 NUMBER = 60
 each_family = pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-
-# SYNs from many ports, without a right checksum: nobody answers, so there are flows and no more.
-FLOOD = """
-import socket, struct, sys
-six = ":" in sys.argv[1]
-with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_RAW, 6) as raw:
-    for port in range(2000, 2000 + int(sys.argv[2])):
-        syn = struct.pack("!HHIIBBHHH", port, 80, 1, 0, 5 << 4, 2, 1024, 0, 0)
-        raw.sendto(syn, (sys.argv[1], 0))
-"""
 
 # Asks by UDP, from so many sockets.
 SOCKETS = """

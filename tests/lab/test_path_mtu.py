@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from tests.lab.conftest import Room, room_in
+from tests.lab.small_node import FLOOD, python
 from tests.support import bulk
 from tests.support.checker import SETTLED_S, Reaches, expect
 from tests.support.manifests import deployment, service
 
 FAMILIES = ("ipv4", "ipv6")
 each_family = pytest.mark.parametrize("family", FAMILIES)
-PORT, ANSWERS = 31400, 31401
+PORT, ANSWERS, NOBODYS = 31400, 31401, 31402
 PODS = {"vxlan": 1430, "udp": 1472}  # beyond the tunnel, in both families
 NARROW = 1400
 # on a wire of its own between client and node2
@@ -38,7 +39,9 @@ def room(
             port["nodePort"] = PORT
         back = service("back", app="web", protocols=["UDP"], type="NodePort")
         back["spec"]["ports"][0] |= {"nodePort": ANSWERS, "targetPort": ANSWERS}
-        room.apply(deployment("web", node="node1"), web, back)
+        empty = service("empty", protocols=["TCP"], type="NodePort")
+        empty["spec"]["ports"][0] |= {"nodePort": NOBODYS}
+        room.apply(deployment("web", node="node1"), web, back, empty)
         for family in FAMILIES:
             expect(lab, "client", at(node2(room, family)), Reaches(set(room.pods("web"))))
         yield room
@@ -88,6 +91,28 @@ def test_datagrams(room: Room, family: str, size: int) -> None:
     # what is bigger than the client's own link leaves it in fragments, in IPv4 without DF
     fragmented = family == "ipv4" and size > 1472
     assert first == ("answered" if fits or fragmented else "told")
+    assert others == ["answered"] * 4
+
+
+def not_refused(room: Room, family: str) -> int:
+    """Packets that node2 would have refused, but for the limit."""
+    command = ["ebpf-lb", "maps", "dump", "counters", "--family", family, "-o", "json"]
+    dump = json.loads(room.lab.exec("node2", command, check=True).stdout)
+    rows = dump[family]["counters"]
+    return sum(int(row["packets"]) for row in rows if row["reason"] == "REJECT_LIMIT")
+
+
+@each_family
+def test_refusals_take_nothing_from_it(room: Room, family: str) -> None:
+    """A client that is refused more often than the node refuses is still told of the path."""
+    forget_paths(room)
+    address = node2(room, family)
+    before = not_refused(room, family)
+    room.lab.exec("client", python(FLOOD, address, "4000", str(NOBODYS)), check=True)
+    assert not_refused(room, family) > before
+    first, *others = run(room, "datagrams", address, PORT, 1472, "discover")
+    fits = 1472 + 8 + (40 if family == "ipv6" else 20) <= PODS[room.lab.options.network]
+    assert first == ("answered" if fits else "told")
     assert others == ["answered"] * 4
 
 

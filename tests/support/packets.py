@@ -69,6 +69,7 @@ class Packet:
     options: bytes = b""
     extensions: tuple[tuple[int, bytes], ...] = ()
     udp_checksum: bool = True
+    tag: int = 0xCAFE  # SCTP's
     dont_fragment: bool = False  # IPv4's bit
     source_mac: bytes = CLIENT_MAC
     destination_mac: bytes = GATEWAY_MAC
@@ -134,7 +135,7 @@ class Packet:
             value = checksum(self._pseudo(len(body)) + body) or 0xFFFF
             return head + struct.pack("!H", value if self.udp_checksum else 0) + self.payload
         if self.protocol == SCTP:
-            head = ports + struct.pack("!I", 0xCAFE)
+            head = ports + struct.pack("!I", self.tag)
             value = crc32c(head + b"\0\0\0\0" + self.payload)
             return head + struct.pack("<I", value) + self.payload
         return self.payload
@@ -270,4 +271,5 @@ def parse(frame: bytes) -> Packet:
         )
     stored = struct.unpack("<I", body[8:12])[0]
     right = stored == crc32c(body[:8] + b"\0\0\0\0" + body[12:])
-    return result.but(payload=body[12:], valid=valid and right)
+    tag = int.from_bytes(body[4:8])
+    return result.but(tag=tag, payload=body[12:], valid=valid and right)
