@@ -164,7 +164,12 @@ class Rules:
         for hook in ("input", "forward", "output"):
             stray = "ct state invalid drop" if "CO-7" in self.departures else ""
             yield from _chain(
-                f"filter-{hook}", _hook("filter", hook, "-5"), stray, "ct state new jump unserved"
+                f"filter-{hook}",
+                _hook("filter", hook, "-5"),
+                stray,
+                "ct state new jump unserved",
+                # whether it opens something or not: nobody is there
+                f"{self._ip} daddr {WORLD[self.family].service_network} drop",
             )
 
     def _only_what_opens(self) -> list[str]:
@@ -258,7 +263,6 @@ class Rules:
                     yield f"{asks} goto drop-chain"
         if inner:
             yield f"{self._ip} daddr {{ {', '.join(sorted(inner))} }} goto reject-chain"
-        yield f"{self._ip} daddr {WORLD[self.family].service_network} drop"
 
     def _ranges(self) -> Iterator[str]:
         for one in self.plan:

@@ -140,3 +140,20 @@ def test_big_tcp(room: Room, large_packets: Callable[[], bool]) -> None:
             break
     assert large_packets(), "no packet was larger than 64 KiB"
     assert got["seconds"] < 10
+
+
+def test_an_external_address_that_is_a_pods_on_the_clients_bridge(
+    room: Room, bridge_netfilter: bool
+) -> None:
+    """The Service has it, for those beside that pod, too; another port is the pod's own."""
+    [victim] = room.pods("asker").values()
+    addresses = list(map(str, victim.addresses))
+    taken = service("taken", app="web", port=8071, protocols=("TCP", "UDP"))
+    taken["spec"]["externalIPs"] = addresses
+    room.apply(deployment("beside", node="node1"), taken)
+    source = room.pod("beside")
+    for address in addresses:
+        for protocol in ("tcp", "udp"):
+            host = f"[{address}]" if ":" in address else address
+            expect(room.lab, source, f"{host}:8071/{protocol}", Reaches(set(room.pods("web"))))
+            expect(room.lab, source, f"{host}:80/{protocol}", Reaches(set(room.pods("asker"))))

@@ -38,6 +38,7 @@ NODE_PORTS = {"near": 31721, "far": 31722}
 NUMBERS = {"near": 21, "far": 22}
 NODES = {"near": "node1", "far": "node2"}
 FAMILIES = ("ipv4", "ipv6")
+PATIENCE_S = 1200
 
 # One-to-one style. Standard library: it is started with -I -S. The first message says what is
 # wanted: "echo", "abort", or "end N" (says how the association N ended, asked by another one).
@@ -170,7 +171,7 @@ def lab_up(**options: object) -> Iterator[Room]:
         try:
             lab.up(Options(nodes=2, dns=False, **options), progress=lambda *_: None)
         except NotServingError:  # a guest is slow, above all on a busy machine
-            lab.wait_for_agents()
+            _wait_longer(lab)
         with tempfile.TemporaryDirectory() as folder:
             for room in room_in(lab, Path(folder)):
                 room.apply(
@@ -189,6 +190,16 @@ def lab_up(**options: object) -> Iterator[Room]:
         for server in servers:
             server.kill()
         lab.down()
+
+
+def _wait_longer(lab: Lab) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return lab.wait_for_agents()
+        except NotServingError:
+            if time.monotonic() > end:
+                raise
 
 
 class Large:
