@@ -1,8 +1,6 @@
 """A lab as a whole; the package's docstring lists what it can do."""
 
-import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -14,19 +12,16 @@ from typing import Any
 
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab import (
+    building,
     cgroups,
     kubeconfig,
     namespaces,
-    nodes,
     pods,
-    processes,
     services,
     state,
     status,
-    topology,
 )
 from ebpf_lb.lab.cloud import requests as cloud
-from ebpf_lb.lab.coredns import install as install_dns
 from ebpf_lb.lab.names import (
     API_PORT,
     BPFFS,
@@ -45,9 +40,7 @@ from ebpf_lb.lab.options import DEFAULT_NAME, Options
 from ebpf_lb.lab.pods import Pod
 from ebpf_lb.lab.processes import Place, Process
 
-_API_WITHIN_S = 60
 _AGENT_WITHIN_S = 300  # several units may have to be compiled first, on a busy machine
-_REAPED_WITHIN_S = 3  # some systems' process 1 looks for ended children every other second only
 
 
 class AlreadyUpError(UserError):
@@ -89,7 +82,7 @@ class Lab:
             kept = state.State(self.names, options, made_by=made_by)
             kept.save()
             try:
-                self._build(kept, progress)
+                building.build(kept, progress)
                 if options.proxy == "ebpf-lb":
                     progress("waiting for the agents")
                     self.wait_for_agents()
@@ -98,7 +91,7 @@ class Lab:
                     list(apply_each(self.client, documents))
             except BaseException as error:
                 if not (kept.complete and isinstance(error, UserError)):
-                    self._remove()
+                    building.remove(self.names)
                 raise
 
     def _check_not_up(self) -> None:
@@ -109,56 +102,6 @@ class Lab:
         if self.exists:
             raise AlreadyUpError(f"lab {names.name!r} was left half-built: remove it with {down}")
 
-    def _build(self, kept: state.State, progress: Callable[[str], None]) -> None:
-        names, options = self.names, kept.options
-        progress(f"building {options.nodes} nodes out of network namespaces")
-        self._make_folders(options)
-        topology.build_core(names, options)
-        api_server = services.start_api_server(
-            names, options, self._recorder(kept, services.API_SERVER)
-        )
-        topology.build_rest(names, options)  # while the API server starts
-        self._wait_for_api_server(api_server)
-        client = self.client
-        for node in self._nodes(options):
-            nodes.register(client, node)
-        for host in ["admin", *(node.name for node in self._nodes(options))]:
-            kubeconfig.write(names, options, host)
-        if options.network == "udp":
-            for node in self._nodes(options):
-                services.start_udp_tunnel(node, self._recorder(kept, node.tunnel))
-        services.start_kubelet(names, self._recorder(kept, services.KUBELET))
-        services.start_cloud(names, self._recorder(kept, services.CLOUD))
-        if options.dns:
-            install_dns(client, options)
-        if options.proxy == "ebpf-lb":
-            progress("starting an agent on each node")
-            for node in self._nodes(options):
-                services.start_agent(node, options, self._recorder(kept, node.agent))
-        kept.complete = True
-        kept.save()
-
-    def _make_folders(self, options: Options) -> None:
-        names = self.names
-        names.pod_records.mkdir()
-        (names.dir / "logs" / "pods").mkdir(parents=True)
-        for host in ["router", "control", services.KUBELET, *clients(options)]:
-            cgroups.make(names.cgroup / host)
-        for node in self._nodes(options):
-            cgroups.make(node.host_cgroup)
-            cgroups.make(node.cgroup / "pods")
-            node.bpffs.mkdir(parents=True)
-
-    def _wait_for_api_server(self, process: Process) -> None:
-        log = self.names.log(services.API_SERVER)
-        end = time.monotonic() + _API_WITHIN_S
-        while not services.api_server_serves(self.names):
-            if not process.alive:
-                raise services.complaint("the lab's API server ended", log)
-            if time.monotonic() > end:
-                raise services.complaint("the lab's API server does not answer", log)
-            time.sleep(0.02)
-
     def down(self) -> None:
         """Removes the lab, or whatever there is of it. Twice is as good as once."""
         _check_root()
@@ -167,22 +110,7 @@ class Lab:
                 f"this runs inside lab {self.names.name!r}: end the lab from outside"
             )
         with state.locked(self.names):
-            self._remove()
-
-    def _remove(self) -> None:
-        """By names alone: nothing depends on what was recorded. Processes go first, and with them
-        the kubelet, which would make more; the state last, so that all can be tried again."""
-        names = self.names
-        cgroups.kill(names.cgroup, _REAPED_WITHIN_S)
-        for path in names.existing_netns():
-            namespaces.remove(path)
-        if names.bpffs.exists():
-            shutil.rmtree(names.bpffs)
-        cgroups.remove(names.cgroup)
-        shutil.rmtree(names.dir, ignore_errors=True)
-        for parent in (LABS, LABS.parent):
-            with contextlib.suppress(OSError):  # other labs are in it
-                parent.rmdir()
+            building.remove(self.names)
 
     # --- what is there
 
@@ -329,7 +257,7 @@ class Lab:
                     xdp=xdp or kept.options.xdp,
                     host_routing=host_routing or kept.options.host_routing,
                 )
-                services.start_agent(node, options, self._recorder(kept, node.agent))
+                services.start_agent(node, options, kept.recorder(node.agent))
 
     def stop_agent(self, name: str) -> None:
         """Asks a node's agent to end, and waits."""
@@ -386,14 +314,6 @@ class Lab:
         state.State.load(self.names)  # says that there is no such lab before a folder is made
         with state.locked(self.names):
             yield state.State.load(self.names)
-
-    @staticmethod
-    def _recorder(kept: state.State, name: str) -> Callable[[processes.Process], None]:
-        def record(process: processes.Process) -> None:
-            kept.processes[name] = process
-            kept.save()
-
-        return record
 
     def status(self) -> dict[str, Any]:
         """What `ebpf-lb lab status -o json` prints."""

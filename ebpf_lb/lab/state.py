@@ -7,7 +7,7 @@ processes, and how far `up` came.
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +78,15 @@ class State:
             },
         }
         write_whole(self.names.state_file, json.dumps(stored, indent=1) + "\n")
+
+    def recorder(self, name: str) -> Callable[[Process], None]:
+        """What takes note of a process as soon as it is started."""
+
+        def record(process: Process) -> None:
+            self.processes[name] = process
+            self.save()
+
+        return record
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -26,7 +26,7 @@ from ebpf_lb.model.values import Family, Protocol
 from tests.bench.feeder import Feeder, Traffic
 from tests.capabilities import DATAPATH, Capability, needs
 from tests.datapath.kernel import Kernel, kernels
-from tests.datapath.test_pod import WORLDS, World
+from tests.datapath.pod_world import WORLDS, World
 from tests.datapath.test_sweep import events
 from tests.datapath.words import CLOSING, PORTED, SIGNPOST, state_of
 from tests.support.packets import ACK, FIN, SYN, TCP, UDP

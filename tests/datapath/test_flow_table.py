@@ -12,7 +12,7 @@ from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family, Protocol
 from tests.capabilities import DATAPATH, needs
 from tests.datapath.kernel import Kernel, kernels
-from tests.datapath.test_pod import WORLDS, World, first
+from tests.datapath.pod_world import WORLDS, World, first
 from tests.datapath.words import (
     CLOSING,
     ESTABLISHED,

@@ -29,7 +29,7 @@ from tests.capabilities import DATAPATH, RAW_SOCKETS, needs
 from tests.datapath import judge, wires
 from tests.datapath.judge import Target
 from tests.datapath.kernel import Kernel
-from tests.datapath.test_pod import WORLDS, World
+from tests.datapath.pod_world import WORLDS, World
 from tests.support.packets import SCTP, TCP, Packet, packed
 
 pytestmark = needs(*DATAPATH, RAW_SOCKETS)

@@ -11,7 +11,7 @@ from ebpf_lb.plan.forwarding import FrontendKind, ServicePortName
 from tests.capabilities import CGROUP2, DATAPATH, needs
 from tests.datapath import wires
 from tests.datapath.kernel import Kernel
-from tests.datapath.test_pod import WORLDS
+from tests.datapath.pod_world import WORLDS
 from tests.datapath.test_sockets import (
     BACKENDS,
     TARGET_PORT,

@@ -19,8 +19,8 @@ from tests.capabilities import DATAPATH, needs
 from tests.datapath import test_pod, test_uplink
 from tests.datapath.conftest import SETTINGS as PACKETS
 from tests.datapath.kernel import Kernel, kernels
+from tests.datapath.pod_world import PROTOCOLS, World
 from tests.datapath.test_icmp import ends, quotation
-from tests.datapath.test_pod import PROTOCOLS, World
 from tests.datapath.test_uplink import Hook, hook, uplink
 from tests.datapath.words import time_of
 from tests.support.packets import ACK, RST, SYN, UDP, Packet, too_big

@@ -1,20 +1,14 @@
-"""A packet's life at a pod's interface: there, back, refused, its own backend, in fragments."""
+"""A packet's life at a pod's interface: there, back, refused, its tuple used again."""
 
-import struct
 import time
-from dataclasses import dataclass
 
 import pytest
 
 from ebpf_lb.datapath import clock
-from ebpf_lb.datapath.dump import dump
-from ebpf_lb.datapath.reader import View
 from ebpf_lb.model.values import Family, Protocol
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
-from tests.datapath.judge import FOLLOWED
-from tests.datapath.kernel import NODE, TC_NEXT, Kernel, Result
-from tests.datapath.node import STACK
-from tests.support.fragments import join, split
+from tests.datapath.kernel import TC_NEXT, Kernel
+from tests.datapath.pod_world import PROTOCOLS, WORLDS, World, first
 from tests.support.packets import (
     ACK,
     CLIENT_MAC,
@@ -23,7 +17,6 @@ from tests.support.packets import (
     ICMP,
     ICMPV6,
     RST,
-    SCTP,
     SYN,
     TCP,
     UDP,
@@ -31,43 +24,9 @@ from tests.support.packets import (
 )
 
 
-@dataclass(frozen=True)
-class World:
-    """Addresses of one family."""
-
-    client: str
-    vip: str
-    other_vip: str
-    backend: str
-    other_backend: str
-    outside: str
-
-
-WORLDS = {
-    Family.IPV4: World(
-        "10.244.1.2", "10.96.0.20", "10.96.0.21", "10.244.2.7", "10.244.2.8", "192.0.2.9"
-    ),
-    Family.IPV6: World(
-        "fd00:10:244:1::2",
-        "fd00:10:96::20",
-        "fd00:10:96::21",
-        "fd00:10:244:2::7",
-        "fd00:10:244:2::8",
-        "2001:db8::9",
-    ),
-}
-PROTOCOLS = [Protocol.TCP, Protocol.UDP, Protocol.SCTP]
-INIT_CHUNK = struct.pack("!BBHIIHHI", 1, 0, 20, 7, 65535, 5, 5, 9)
-
-
 @pytest.fixture
 def world(kernel: Kernel) -> World:
     return WORLDS[kernel.family]
-
-
-def first(world: World, protocol: int = TCP, port: int = 80, source_port: int = 40000) -> Packet:
-    payload = {TCP: b"", UDP: b"hello", SCTP: INIT_CHUNK}[protocol]
-    return Packet(world.client, world.vip, source_port, port, protocol, payload=payload)
 
 
 @pytest.mark.rule("CO-27")
@@ -252,66 +211,6 @@ def test_the_nodes_answers_are_limited(kernel: Kernel, world: World) -> None:
     assert kernel.count("REJECT_LIMIT") == 500 - answered
 
 
-def through(kernel: Kernel, packet: Packet | bytes) -> Result:
-    """In by the pod's interface and out by it again, as the stack sends it."""
-    return STACK.through(lambda name, one: kernel.run(name, one), "pod_ingress", packet)
-
-
-@pytest.mark.rule("VE-14")
-@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
-def test_hairpin(kernel: Kernel, world: World, protocol: Protocol) -> None:
-    """A pod that is its own backend sees the node, and its answer goes back to itself."""
-    kernel.service(world.vip, 80, [(world.client, 9376)], protocol=protocol)
-    sent = first(world, protocol)
-    there = through(kernel, sent)
-    assert there.passed and there.packet.valid
-    assert there.packet == sent.but(
-        source=NODE[kernel.family], destination=world.client, destination_port=9376, ttl=62
-    )
-    answer = there.packet.reply(source_mac=CLIENT_MAC, destination_mac=GATEWAY_MAC)
-    back = through(kernel, answer)
-    assert back.passed and back.packet.valid
-    assert back.packet == answer.but(
-        source=world.vip,
-        source_port=80,
-        destination=world.client,
-        destination_port=40000,
-        ttl=answer.ttl - 1,
-    )
-    assert kernel.counters() == {"NEW": 1, "ESTABLISHED": 1, "REPLY": 1, "MASQUERADED": 2}
-
-
-def test_a_hairpin_from_the_port_that_it_asks(kernel: Kernel, world: World) -> None:
-    """What it asks and what it answers would look the same to the stack."""
-    kernel.service(world.vip, 80, [(world.client, 40000)], protocol=Protocol.UDP)
-    sent = first(world, UDP)
-    entered = kernel.run("pod_ingress", sent).packet
-    assert (entered.source, entered.destination) == (world.client, world.client)
-    assert entered.source_port != entered.destination_port == 40000
-    there = through(kernel, sent)
-    assert there.packet.valid and there.packet.source == NODE[kernel.family]
-    back = through(kernel, there.packet.reply()).packet
-    assert back.valid
-    assert (back.source, back.source_port) == (world.vip, 80)
-    assert (back.destination, back.destination_port) == (world.client, 40000)
-
-
-def test_a_hairpin_in_fragments(kernel: Kernel, world: World) -> None:
-    """Both ways, whatever its fragments' order behind the first."""
-    kernel.service(world.vip, 80, [(world.client, 9376)], protocol=Protocol.UDP)
-    sent = first(world, UDP).but(payload=bytes(5000), identification=7)
-    pieces = [through(kernel, piece) for piece in split(sent, 1480)]
-    assert all(piece.passed for piece in pieces)
-    there = join(piece.frame for piece in pieces)
-    assert there.valid and (there.source, there.destination_port) == (NODE[kernel.family], 9376)
-    one, *others = split(there.reply(identification=8), 1480)
-    pieces = [through(kernel, piece) for piece in (one, *reversed(others))]
-    assert all(piece.passed for piece in pieces)
-    back = join(piece.frame for piece in pieces)
-    assert back.valid
-    assert (back.source, back.source_port, back.destination) == (world.vip, 80, world.client)
-
-
 @pytest.mark.rule("CO-13")
 def test_two_vips_with_one_backend_from_one_client_port(kernel: Kernel, world: World) -> None:
     kernel.service(world.vip, 80, [(world.backend, 80)], protocol=Protocol.UDP)
@@ -360,135 +259,6 @@ def test_a_tuple_used_again_is_a_new_connection(kernel: Kernel, world: World, en
     assert kernel.run("pod_ingress", sent.but(flags=ACK)).packet.destination == world.backend
     assert kernel.run("pod_ingress", sent).packet.destination == world.other_backend
     assert len(kernel.flows()) == 1
-
-
-def test_choices_are_spread_evenly(kernel: Kernel, world: World) -> None:
-    backends = [(world.backend[:-1] + str(n), 80) for n in range(1, 5)]
-    kernel.service(world.vip, 80, backends)
-    chosen = [
-        kernel.run("pod_ingress", first(world, source_port=port)).packet.destination
-        for port in range(20000, 20400)
-    ]
-    shares = [chosen.count(address) for address, _ in backends]
-    # four sigma of a binomial with p = 1/4 and n = 400 is 35
-    assert all(65 <= share <= 135 for share in shares), shares
-
-
-@pytest.mark.rule("AF-4")
-def test_affinity(kernel: Kernel, world: World) -> None:
-    backends = [(world.backend[:-1] + str(n), 80) for n in range(1, 9)]
-    service = {"affinity_timeout_s": 60, "name": "sticky"}
-    kernel.service(world.vip, 80, backends, **service)
-    chosen = {
-        kernel.run("pod_ingress", first(world, source_port=port)).packet.destination
-        for port in range(20000, 20030)
-    }
-    assert len(chosen) == 1
-    (sticky,) = chosen
-    rest = [backend for backend in backends if backend[0] != sticky]
-    kernel.service(world.vip, 80, rest, **service)
-    after = {
-        kernel.run("pod_ingress", first(world, source_port=port)).packet.destination
-        for port in range(21000, 21030)
-    }
-    assert len(after) == 1 and after != chosen
-
-
-@pytest.mark.rule("AF-2", "AF-3")
-def test_only_new_connections_keep_affinity(kernel: Kernel, world: World) -> None:
-    """However busy a connection is: a client that opens none for the time-out chooses anew."""
-    kernel.service(world.vip, 80, [(world.backend, 80)], affinity_timeout_s=60, name="sticky")
-
-    def age_s() -> float:
-        [row] = dump(View(kernel.build, kernel.family), "affinity")
-        return float(row["age_s"])
-
-    kernel.run("pod_egress", kernel.run("pod_ingress", first(world)).packet.reply())
-    kernel.age(50)
-    kernel.run("pod_ingress", first(world).but(flags=ACK))
-    assert 50 <= age_s() < 60
-    kernel.run("pod_ingress", first(world, source_port=40001))
-    assert age_s() < 10
-    kernel.age(50)
-    # valid for the cluster still, and not the only one: who remembers stays
-    others = [(world.backend[:-1] + str(n), 80) for n in range(1, 9)]
-    kernel.service(world.vip, 80, others, affinity_timeout_s=60, name="sticky")
-    chosen = {
-        kernel.run("pod_ingress", first(world, source_port=port)).packet.destination
-        for port in range(41000, 41020)
-    }
-    assert chosen == {world.backend}
-
-
-@pytest.mark.rule("CO-23")
-def test_udp_in_fragments(kernel: Kernel, world: World) -> None:
-    kernel.service(world.vip, 53, [(world.backend, 5353)], protocol=Protocol.UDP)
-    whole = first(world, UDP, port=53).but(payload=bytes(range(256)) * 10)
-    datagram = whole.transport()
-    parts = [datagram[at : at + 1024] for at in range(0, len(datagram), 1024)]
-
-    def fragments(packet: Packet, parts: list[bytes]) -> list[Packet]:
-        frames = []
-        for number, part in enumerate(parts):
-            shape = (number * 1024, number + 1 < len(parts))
-            if number:
-                frames.append(packet.but(fragment=shape, payload=part))
-            else:
-                frames.append(packet.but(fragment=shape, payload=part[8:]))
-        return frames
-
-    # the first fragment carries length and checksum of the whole datagram
-    frames = [packet.frame() for packet in fragments(whole, parts)]
-    place = 14 + (20 if kernel.family is Family.IPV4 else 48) + 6
-    frames[0] = frames[0][: place - 2] + datagram[4:8] + frames[0][place + 2 :]
-
-    assert kernel.run("pod_ingress", frames[1]).dropped
-    assert kernel.count("LATER_FRAGMENT") == 1
-    out = [kernel.run("pod_ingress", frame) for frame in frames]
-    assert all(result.passed and result.packet.destination == world.backend for result in out)
-    body = b"".join(r.frame[place - 6 :] for r in out)
-    joined = whole.but(destination=world.backend, destination_port=5353)
-    assert body == joined.transport()
-
-
-@pytest.mark.rule("CO-26")
-@pytest.mark.parametrize("headers", range(1, 9))
-def test_ipv6_extension_headers(kernel: Kernel, world: World, headers: int) -> None:
-    """As many as hosts send in earnest are followed; with more a packet goes on as it came."""
-    if kernel.family is Family.IPV4:
-        return
-    kernel.service(world.vip, 80, [(world.backend, 9376)])
-    options = (60, bytes([0, 0, 1, 4, 0, 0, 0, 0]))
-    sent = first(world).but(extensions=(options,) * headers)
-    got = kernel.run("pod_ingress", sent)
-    assert got.passed
-    if headers <= FOLLOWED:
-        assert got.packet.valid
-        assert got.packet == sent.but(destination=world.backend, destination_port=9376)
-    else:
-        assert got.frame == sent.frame()
-    assert kernel.count("HEADER_CHAIN") == (headers > FOLLOWED)
-
-
-@pytest.mark.rule("CO-25")
-def test_udp_without_checksum_stays_without(kernel: Kernel, world: World) -> None:
-    if kernel.family is Family.IPV6:
-        sent = first(world, UDP)  # there it is mandatory
-    else:
-        sent = first(world, UDP).but(udp_checksum=False)
-    kernel.service(world.vip, 80, [(world.backend, 9376)], protocol=Protocol.UDP)
-    result = kernel.run("pod_ingress", sent)
-    assert result.packet.valid and result.packet.udp_checksum == sent.udp_checksum
-
-
-def test_an_unwritten_sctp_checksum_stays_unwritten(kernel: Kernel, world: World) -> None:
-    kernel.service(world.vip, 80, [(world.backend, 9376)], protocol=Protocol.SCTP)
-    sent = first(world, SCTP)
-    frame = sent.frame()
-    place = len(frame) - len(sent.payload) - 4
-    result = kernel.run("pod_ingress", frame[:place] + bytes(4) + frame[place + 4 :])
-    assert result.packet.destination_port == 9376
-    assert result.frame[place : place + 4] == bytes(4)
 
 
 WAYS = [("pod_ingress", "pod_egress"), ("uplink_ingress", "uplink_egress")]

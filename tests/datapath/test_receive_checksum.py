@@ -8,7 +8,7 @@ import pytest
 from ebpf_lb.model.values import Protocol
 from ebpf_lb.plan.forwarding import FrontendKind
 from tests.datapath.kernel import Kernel
-from tests.datapath.test_pod import WORLDS, first
+from tests.datapath.pod_world import WORLDS, first
 from tests.support.packets import TCP, UDP, Packet, parse
 
 CHECKSUM_COMPLETE = 1 << 2  # BPF_F_TEST_SKB_CHECKSUM_COMPLETE: sets it, and compares afterwards

@@ -21,7 +21,7 @@ from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind, ServicePortName
 from tests.capabilities import CGROUP2, DATAPATH, needs
 from tests.datapath import wires
 from tests.datapath.kernel import LOOPBACK, NODE, Kernel
-from tests.datapath.test_pod import WORLDS, World
+from tests.datapath.pod_world import WORLDS, World
 from tests.support.packets import TCP, Packet
 
 pytestmark = needs(*DATAPATH, CGROUP2)

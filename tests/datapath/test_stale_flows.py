@@ -6,7 +6,7 @@ from ebpf_lb.datapath.sweep import FlowSweep
 from ebpf_lb.model.values import Protocol
 from tests.capabilities import DATAPATH, needs
 from tests.datapath.kernel import Kernel
-from tests.datapath.test_pod import WORLDS, World, first
+from tests.datapath.pod_world import WORLDS, World, first
 from tests.datapath.test_sweep import events
 from tests.support.packets import TCP, UDP
 

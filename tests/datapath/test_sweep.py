@@ -22,7 +22,7 @@ from ebpf_lb.model.values import Family, Protocol
 from tests.bench.feeder import Feeder, Traffic
 from tests.capabilities import DATAPATH, needs
 from tests.datapath.kernel import Kernel, kernels
-from tests.datapath.test_pod import WORLDS, World, first
+from tests.datapath.pod_world import WORLDS, World, first
 from tests.datapath.words import earlier, generation_of
 from tests.support.packets import ACK, RST, SYN, TCP, UDP
 
