@@ -25,5 +25,5 @@ INLINE int end_flow_by_request(struct __sk_buff *skb)
 	/* the time of its last packet may have changed since it was read, nothing else */
 	if ((word ^ request.word) >> FLOW_GENERATION_SHIFT || flow_state(word) < FLOW_LIVE)
 		return 0;
-	return __sync_val_compare_and_swap(&flow->word, word, flow_freed(word)) == word;
+	return flow_end(flow, word, request.set, request.slot & 3);
 }

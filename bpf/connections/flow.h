@@ -28,6 +28,7 @@
  */
 #pragma once
 
+#include "connections/counted.h"
 #include "connections/flow_state.h"
 #include "ground/hash.h"
 
@@ -298,6 +299,7 @@ INLINE __u32 flow_segment(context *ctx, const struct packet *packet, const struc
 INLINE int flow_touch(const struct flow_ref *ref, __u32 segment, int towards_backend, __u32 now)
 {
 	__u64 word = ref->word;
+	__s64 counts = 0;
 	int tick = 0;
 
 	/* once more if another CPU noted something at the same time: a FIN must not get lost */
@@ -312,12 +314,23 @@ INLINE int flow_touch(const struct flow_ref *ref, __u32 segment, int towards_bac
 
 		__u64 seen = __sync_val_compare_and_swap(&ref->flow->word, word, next);
 
-		if (seen == word || flow_state(seen) < FLOW_LIVE ||
+		if (seen == word) {
+			counts = (word & FLOW_COUNTED) / FLOW_COUNTED * flow_change(word, next);
+			break;
+		}
+		if (flow_state(seen) < FLOW_LIVE ||
 		    (seen ^ word) >> FLOW_GENERATION_SHIFT & FLOW_GENERATION_MASK)
-			return tick;
+			break;
 		word = seen;
 	}
-	return tick;
+	/* at XDP there are none: see decide() */
+	if (!AT_XDP && UNLIKELY(forget(counts, now))) {
+		struct way *way = way_of(ref->set, ref->slot);
+
+		if (way)
+			count_connection(way->backend_id, word, counts);
+	}
+	return forget(tick, now);
 }
 
 /* Gives a signpost the state of its flow, and the time. */
@@ -330,8 +343,22 @@ INLINE void flow_mirror(const struct flow_ref *signpost, __u32 state, __u32 now)
 		__sync_val_compare_and_swap(&signpost->flow->word, word, next);
 }
 
+/* Frees an entry, if it is still as it was; returns 1 then. */
+INLINE int flow_end(struct flow *flow, __u64 word, __u32 set, __u32 slot)
+{
+	if (__sync_val_compare_and_swap(&flow->word, word, flow_freed(word)) != word)
+		return 0;
+	if (UNLIKELY(word & FLOW_COUNTED) && flow_is_open(word)) {
+		struct way *way = way_of(set, slot);
+
+		if (way)
+			count_connection(way->backend_id, word, -1);
+	}
+	return 1;
+}
+
 /* Ends a flow at once: its tuple is used again, or what was begun for it cannot be finished. */
 INLINE void flow_close(const struct flow_ref *ref)
 {
-	__sync_val_compare_and_swap(&ref->flow->word, ref->word, flow_freed(ref->word));
+	flow_end(ref->flow, ref->word, ref->set, ref->slot);
 }

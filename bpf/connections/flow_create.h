@@ -339,6 +339,8 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 	struct way *way = way_of(set, slot);
 
 	if (way) {
+		if (UNLIKELY(old & FLOW_COUNTED))
+			count_connection(way->backend_id, old, -flow_is_open(old));
 		if (new->way)
 			*way = *new->way;
 		else /* what stands there is of the place's last tenant */
@@ -376,6 +378,8 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 
 	if (__sync_val_compare_and_swap(&flow->word, tentative, live) != tentative)
 		return FLOW_CONTENDED;
+	if (UNLIKELY(live & FLOW_COUNTED) && new->way)
+		count_connection(new->way->backend_id, live, 1);
 	ref->flow = flow;
 	ref->word = live;
 	ref->set = set;

@@ -4,13 +4,15 @@
  *
  * `word` is an entry's state and its lock; it changes by compare-and-swap only:
  *
- *   bits  0..24 time      tick of the last packet; a tick is about half a second, so it comes round
- *                         after half a year
+ *   bits  0..22 time      tick of the last packet; a tick is about half a second, so it comes round
+ *                         after seven weeks
+ *        23     COUNTED   its backend's connections are counted, and it is one of them: see counted.h
+ *        24     OF_XDP    XDP made it, and it stays out of the kernel's stack for as long as it lives, also
+ *                         at TC: the kernel's connection tracking must see both halves of a connection or
+ *                         none. A reply that is the first it sees is masqueraded, or invalid.
  *        25..28 state     below
  *        29..30 protocol  enum flow_protocol
  *        31     BRIDGED   backend on the client's own bridge: the way to it is in `ways`
- *               OF_XDP, where there is a source: XDP made it, and it stays out of the kernel's stack for as
- *                     long as it lives, also at TC (flow_of_xdp())
  *        32..47 service_id
  *        48..49 kind      see flow.h
  *        50     PORTED    the client has another port (snat_port) from where its packets enter on, so
@@ -45,13 +47,14 @@
 #include "ground/maps.h"
 #include "packet/parse.h"
 
-#define FLOW_TIME_MASK 0x1ffffffULL
+#define FLOW_TIME_MASK 0x7fffffULL
+#define FLOW_COUNTED (1ULL << 23)
+#define FLOW_OF_XDP (1ULL << 24)
 #define FLOW_STATE_SHIFT 25
 #define FLOW_STATE_MASK 0xfULL
 #define FLOW_PROTOCOL_SHIFT 29
 #define FLOW_PROTOCOL_MASK (3ULL << FLOW_PROTOCOL_SHIFT)
 #define FLOW_BRIDGED (1ULL << 31)
-#define FLOW_OF_XDP FLOW_BRIDGED
 #define FLOW_SERVICE_SHIFT 32
 #define FLOW_SIGNPOST (1ULL << 48)
 #define FLOW_PASS (1ULL << 49)
@@ -140,42 +143,23 @@ INLINE __u32 flow_source_id(__u64 word)
 	return word >> FLOW_SOURCE_SHIFT;
 }
 
-/*
- * Did XDP make it? Then it goes past the stack, at TC as well: the kernel's connection tracking must see both
- * halves of a connection or none. A reply that is the first it sees is masqueraded, or invalid.
- */
 INLINE int flow_of_xdp(__u64 word)
 {
-	return word & FLOW_OF_XDP && flow_source_id(word);
+	return (word & FLOW_OF_XDP) != 0;
+}
+
+/* Has its backend to do with it? Where it is COUNTED, it counts as long as this holds. */
+INLINE int flow_is_open(__u64 word)
+{
+	const __u32 open = 1U << FLOW_NEW | 1U << FLOW_ANSWERED | 1U << FLOW_REPEATED |
+			   1U << FLOW_ESTABLISHED | 1U << FLOW_ORIGINAL_FIN | 1U << FLOW_REPLY_FIN;
+
+	return open >> flow_state(word) & 1;
 }
 
 INLINE __u32 flow_age(__u64 word, __u32 now)
 {
 	return (now - (__u32)word) & FLOW_TIME_MASK;
-}
-
-/*
- * 1 where x < limit, else 0. Chosen by such bits, several time-outs are one way through the program for the
- * verifier, which follows each branch through all that comes after. (And since Linux 6.19 both values of a
- * mask, 0 and all bits: hence the product.)
- */
-INLINE __u64 below(__u64 x, __u64 limit)
-{
-	__u64 bit = x - limit;
-
-	asm volatile("%0 >>= 63" : "+r"(bit));
-	return bit;
-}
-
-INLINE __u64 choose(__u64 bit, __u64 where_set, __u64 otherwise)
-{
-	return otherwise ^ (where_set ^ otherwise) * bit;
-}
-
-/* The greater of two that are below 2^63. */
-INLINE __u64 greater(__u64 a, __u64 b)
-{
-	return choose(below(a, b), b, a);
 }
 
 /* Idle time-out in ticks. */

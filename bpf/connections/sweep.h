@@ -43,11 +43,11 @@ INLINE void sweep_entry(struct flow *flow, struct census *census, __u32 slot, in
 		     (word & FLOW_SIGNPOST ? CENSUS_SIGNPOSTS : 0);
 
 	if (state != FLOW_FREE && flow_expired(word, now)) {
-		if (__sync_val_compare_and_swap(&flow->word, word, flow_freed(word)) == word)
+		if (flow_end(flow, word, census->next_set, slot))
 			count_flow_event(FLOW_EVENT_EXPIRED);
 		kind = FLOW_FREE;
 	} else if (stale && is_stale(flow, word, census->next_set, slot)) {
-		if (__sync_val_compare_and_swap(&flow->word, word, flow_freed(word)) == word)
+		if (flow_end(flow, word, census->next_set, slot))
 			count_flow_event(FLOW_EVENT_STALE);
 		kind = FLOW_FREE;
 	}

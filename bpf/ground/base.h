@@ -131,3 +131,27 @@ INLINE __u64 forget(__u64 value, __u64 unknown)
 	asm volatile("%0 ^= %1\n\t%0 ^= %1" : "+r"(value) : "r"(unknown));
 	return value;
 }
+
+/*
+ * 1 where x < limit, else 0. What is chosen by such bits is one way through the program for the verifier,
+ * which follows each branch through all that comes after. (And since Linux 6.19 both values of a
+ * mask, 0 and all bits: hence the product.)
+ */
+INLINE __u64 below(__u64 x, __u64 limit)
+{
+	__u64 bit = x - limit;
+
+	asm volatile("%0 >>= 63" : "+r"(bit));
+	return bit;
+}
+
+INLINE __u64 choose(__u64 bit, __u64 where_set, __u64 otherwise)
+{
+	return otherwise ^ (where_set ^ otherwise) * bit;
+}
+
+/* The greater of two that are below 2^63. */
+INLINE __u64 greater(__u64 a, __u64 b)
+{
+	return choose(below(a, b), b, a);
+}

@@ -44,6 +44,12 @@ INLINE __u32 hash_choice(const addr *client, __be16 client_port, const addr *vip
 	       16;
 }
 
+/* Likewise, by the client's address alone. */
+INLINE __u32 hash_source(const addr *client)
+{
+	return hash_tuple(client, 0, 0, 0x5bf0363595e1cd1bULL) >> 16;
+}
+
 /* A hash for filters; `hash`: of what stands before the address, or 0. */
 INLINE __u32 hash_address(__u32 hash, const addr *address)
 {

@@ -47,9 +47,16 @@ struct frontend {
 	__u8 flags;
 };
 
-/* bits of service.flags */
+/*
+ * bits of service.flags. All but the first say how a new connection's backend is chosen. At most one of them is
+ * set; if none is: by a hash of the connection's ends.
+ */
 enum service_flag {
 	SERVICE_HAS_ANY = 1,	/* some endpoint anywhere is usable; else REJECT */
+	SERVICE_MAGLEV = 2,	/* by that hash and a table of consistent hashing */
+	SERVICE_SOURCE_HASH = 4, /* by such a table and the client's address alone */
+	SERVICE_ROUND_ROBIN = 8, /* in turn */
+	SERVICE_LEAST_CONNECTIONS = 16, /* the one with the fewest connections for its weight */
 };
 
 /*
@@ -69,6 +76,7 @@ enum backend_flag {
 	BACKEND_IN_CLUSTER_SET = 1, /* new connections by policy Cluster may choose it */
 	BACKEND_IN_LOCAL_SET = 2,   /* likewise by policy Local */
 	BACKEND_ON_NODE = 4,	    /* runs on this node */
+	BACKEND_COUNTED = 8,	    /* its connections are counted: see counted.h */
 };
 
 /* Belongs to one Service port, so that affinity can tell whether it is still in that one's set. */
@@ -77,7 +85,14 @@ struct backend {
 	__be16 port;
 	__u16 service_id;
 	__u8 flags;
-	__u8 pad[3];
+	__u8 weight; /* of one that is COUNTED: its share; else 0 */
+	__u8 pad[2];
+};
+
+/* Whose turn it is in the sets of a Service port: each is counted up by programs, and never back. */
+struct turn {
+	__u64 cluster;
+	__u64 local;
 };
 
 /* What a client keeps to: the backend of its last new connection, and when that was. */
@@ -373,7 +388,11 @@ struct verdict {
 	__u8 backend_flags;
 	__u8 masquerade;    /* the backend must see an address of this node */
 	__u8 keep_affinity; /* a choice by policy Local, which must not replace the cluster's */
-	__u8 pad[3];
+	__u8 algorithm;	    /* ACTION_CHOOSE: how, as in service.flags; */
+	__u8 local;	    /* in which set; */
+	__u8 pad;
+	__u32 base;	    /* and which slots that are */
+	__u32 size;
 };
 
 /*
@@ -392,6 +411,8 @@ struct scratch {
 	struct way way_back; /* and to the client, where the flow goes past the stack */
 	__u32 end_reason;    /* drop_of(): why the packet ends */
 	__u32 end_service;   /* and on its way to which Service port; 0: not known, or none's */
+	__u32 chosen;	     /* CHOSEN: the backend that CALL_CHOOSE found */
+	__u32 asked_by;	     /* CALL_CHOOSE: whom to call next */
 #if FAMILY == 4
 	__u32 pad;
 #endif

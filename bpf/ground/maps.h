@@ -39,6 +39,11 @@ BPF_F_TABLE("array:" PIN "/services", u32, struct service, services, SERVICES_MA
 BPF_F_TABLE("array:" PIN "/slots", u32, u32, slots, SLOTS_MAX, ARRAY_MAPPED);
 /* Agent writes, programs read once a new flow. Number 0 is none. */
 BPF_F_TABLE("array:" PIN "/backends", u32, struct backend, backends, BACKENDS_MAX, ARRAY_MAPPED);
+/* Whose turn it is, by Service port. Programs count, where it is served in turn. */
+BPF_F_TABLE("array:" PIN "/turns", u32, struct turn, turns, SERVICES_MAX, 0);
+/* How many connections a backend has, by its number. Programs count them, where the Service goes by that;
+ * agent clears the number of one that is new. */
+BPF_F_TABLE("array:" PIN "/connections", u32, u32, connections, BACKENDS_MAX, 0);
 /* The connection table: programs write, agent reads and sweeps. Full: see flow.h. */
 BPF_F_TABLE("array:" PIN "/flows", u32, struct flow_set, flows, FLOW_SETS_MAX, ARRAY_MAPPED);
 /* When flows of a client's tuple were last seen beyond its own sets, by a hash of it: ticks, 0 never.
@@ -128,6 +133,16 @@ INLINE __u32 slot_get(__u32 index)
 	__u32 *backend_id = slots.lookup(&index);
 
 	return backend_id ? *backend_id : 0;
+}
+
+INLINE struct turn *turn_get(__u32 service_id)
+{
+	return turns.lookup(&service_id);
+}
+
+INLINE __u32 *connections_get(__u32 backend_id)
+{
+	return connections.lookup(&backend_id);
 }
 
 INLINE __u64 vip_filter_get(__u32 index)

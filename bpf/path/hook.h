@@ -31,6 +31,7 @@ enum slow_path {
 	CALL_FROM_NODE = 22, /* of a known flow, what the node itself sends */
 	CALL_DROP = 23,	     /* `scratch` has: why the packet ends, and on its way to whom */
 	CALL_IPV6 = 6,	     /* at XDP: this hook's program for IPv6 */
+	CALL_CHOOSE = 7,     /* `scratch` has: the packet, the verdict, and whom to call then */
 	CALL_REJECT = 24,
 	CALL_SCTP = 25,
 	CALL_POD_LEAVES = 26,

@@ -90,16 +90,22 @@ INLINE int go_on(context *ctx, __u32 program, __u32 bits, __u32 reason)
 }
 
 /* Anything but TRANSLATE ends here; that is GO_ON. */
-INLINE int decide_on(context *ctx, const struct packet *packet, int hook, __u32 now,
-		     struct verdict *verdict)
+INLINE int decide_on(context *ctx, struct scratch *scratch, const struct packet *packet, int hook,
+		     __u32 now, struct verdict *verdict)
 {
 	int client = hook == HOOK_FROM_POD  ? CLIENT_POD :
 		     hook == HOOK_FROM_NODE ? CLIENT_NODE :
 					      CLIENT_REMOTE;
+	__u32 chosen = !AT_XDP && ctx_note(ctx, NOTE_ATTEMPT) & CHOSEN ? scratch->chosen : 0;
 
-	switch (decide(packet, client, now, verdict)) {
+	switch (decide(packet, client, now, CHOOSE_LATER, chosen, verdict)) {
 	case ACTION_TRANSLATE:
 		break;
+	case ACTION_CHOOSE:
+		if (AT_XDP) /* a turn is TC's to take, where the flow surely comes to be */
+			return NEXT;
+		scratch->asked_by = CALL_NEW_FLOW + calls_of(hook);
+		return go_on(ctx, CALL_CHOOSE, 0, REASON_CONTENTION);
 	/* rule: CO-17 */
 	case ACTION_REJECT:
 		return refuse(ctx, verdict->reason, 0, hook, verdict->service_id);
@@ -131,7 +137,8 @@ INLINE void flow_from_verdict(const struct packet *packet, const struct verdict 
 	new->backend = &verdict->address;
 	new->backend_port = verdict->port;
 	new->snat_port = 0;
-	new->bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT;
+	new->bits = (__u64)verdict->service_id << FLOW_SERVICE_SHIFT |
+		    (verdict->backend_flags & BACKEND_COUNTED) * (FLOW_COUNTED / BACKEND_COUNTED);
 	new->takes_over = 0;
 	new->way = 0;
 	new->way_back = 0;
@@ -147,6 +154,25 @@ INLINE int created_by(context *ctx, struct scratch *scratch, const struct flow_r
 	tell_new(ctx, &scratch->verdict);
 	count_service(scratch->verdict.service_id, 1, 0, 0);
 	return translate_by(ctx, scratch, ref, hook);
+}
+
+/*
+ * For a new connection to a Service whose backends are not chosen by a hash. Once for each connection: also
+ * where CALL_NEW_FLOW must try again, the turn is the one that was taken.
+ */
+INLINE int choose_for_new_flow(context *ctx)
+{
+	struct scratch *scratch = scratch_get();
+
+	if (!scratch)
+		return drop(ctx, REASON_SLOW_PATH);
+
+	struct verdict *verdict = &scratch->verdict;
+
+	scratch->chosen = choose_backend(&scratch->packet, verdict, 1);
+	if (!scratch->chosen)
+		return drop_of(ctx, REASON_NO_BACKEND, verdict->service_id);
+	return go_on(ctx, scratch->asked_by, CHOSEN, REASON_CONTENTION);
 }
 
 INLINE int new_flow(context *ctx, int hook)
@@ -176,7 +202,7 @@ INLINE int new_flow(context *ctx, int hook)
 	if (may_not_open(packet, hook == HOOK_FROM_NODE))
 		return NEXT;
 
-	int result = decide_on(ctx, packet, hook, now, verdict);
+	int result = decide_on(ctx, scratch, packet, hook, now, verdict);
 
 	if (result != GO_ON)
 		return result;

@@ -29,6 +29,8 @@
 #define ANOTHER_PORT 0x10000
 /* and the stack must not see it either (FLOW_PORTED) */
 #define PORTED_ON_ENTRY 0x20000
+/* The backend has been chosen: see CALL_CHOOSE. */
+#define CHOSEN 0x40000
 
 /* May there be a frontend or a backend at this address and port? */
 INLINE int is_known_end(const addr *address, __be16 port)
@@ -200,6 +202,7 @@ INLINE void decide_other_port(const struct packet *packet, struct verdict *verdi
 	verdict->affinity_timeout = 0;
 	verdict->masquerade = 0;
 	verdict->keep_affinity = 0;
+	verdict->backend_flags = 0;
 }
 
 /* Connections past their Service that needed another port: rare, and only then are all looked up. */

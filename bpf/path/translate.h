@@ -193,9 +193,7 @@ INLINE int translate_flow(context *ctx, struct packet *packet, const struct flow
 		/* what was chosen makes no difference to the verifier any more */
 		where = forget(where, now);
 		source.wanted = forget(source.wanted, now);
-	} else if (LINK_HEADER_BYTES && hook == HOOK_FROM_POD && ref->word & FLOW_BRIDGED &&
-		   !flow_source_id(ref->word)) {
-		/* (of a flow with a source the bit says that it is XDP's) */
+	} else if (LINK_HEADER_BYTES && hook == HOOK_FROM_POD && ref->word & FLOW_BRIDGED) {
 		take_bridged_way(ctx, packet, ref, &destination.address, tick);
 	}
 	if (!AT_XDP && UNLIKELY(is_fragment(packet)))

@@ -103,6 +103,11 @@ TC_CALL(CALL_REJECT, l3_refusal)
 	return reject(skb);
 }
 
+TC_CALL(CALL_CHOOSE, l3_choice)
+{
+	return choose_for_new_flow(skb);
+}
+
 TC_CALL(CALL_DROP, l3_dropped)
 {
 	return end_packet(skb);

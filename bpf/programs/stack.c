@@ -182,6 +182,11 @@ TC_CALL(CALL_SCTP, sctp_checksum)
 	return mend_sctp_checksum(skb);
 }
 
+TC_CALL(CALL_CHOOSE, choice)
+{
+	return choose_for_new_flow(skb);
+}
+
 /* For the agent, by test runs: what time the data path has, what a run costs by itself, and sweeping. */
 
 TC_PROGRAM(clock)

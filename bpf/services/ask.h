@@ -21,7 +21,14 @@ INLINE int answer_question(struct __sk_buff *skb)
 	packet.source_port = question.source_port;
 	packet.destination_port = question.destination_port;
 	packet.protocol = question.protocol;
-	verdict.action = decide(&packet, question.client, TICK(), &verdict);
+	verdict.action = decide(&packet, question.client, TICK(), CHOOSE_LATER, 0, &verdict);
+	BARRIER();
+	if (verdict.action == ACTION_CHOOSE) {
+		__u32 chosen = choose_backend(&packet, &verdict, 0);
+
+		verdict.action =
+			decide(&packet, question.client, TICK(), CHOOSE_LATER, chosen, &verdict);
+	}
 	bpf_skb_store_bytes(skb, ETH_HLEN, &verdict, sizeof(verdict), 0);
 	return verdict.action;
 }

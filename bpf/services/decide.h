@@ -9,6 +9,7 @@
 #include "ground/hash.h"
 #include "ground/maps.h"
 #include "packet/parse.h"
+#include "services/choose.h"
 
 enum client_kind {
 	CLIENT_POD,	  /* a pod of this node */
@@ -28,7 +29,19 @@ enum action {
 	ACTION_TRANSLATE, /* to verdict.address and verdict.port */
 	ACTION_REJECT,	  /* answer at once: RST or ICMP port unreachable */
 	ACTION_DROP,	  /* silence */
+	ACTION_CHOOSE,	  /* no end: choose from verdict.base and .size, then ask again */
 };
+
+/* Who chooses where the choice does not follow from the packet alone (services/choose.h). */
+enum chooser {
+	CHOOSE_LATER,	/* ACTION_CHOOSE is returned, until it has been done */
+	CHOOSE_AT_ONCE, /* at sockets, where connections cannot be counted: in turn */
+	CHOOSE_ANY,	/* likewise, but another one than the last: by a hash */
+};
+
+/* Those that are not a function of the packet and the set. */
+#define SERVICE_REMEMBERS (SERVICE_ROUND_ROBIN | SERVICE_LEAST_CONNECTIONS)
+#define SERVICE_CHOOSES (SERVICE_SOURCE_HASH | SERVICE_REMEMBERS)
 
 /* Is this address one of those that we translate from, or masquerade with? No: not a Service's. */
 INLINE int may_be_ours(const addr *address)
@@ -150,7 +163,20 @@ INLINE int masquerade_for_cluster_ip(const struct packet *packet, int client)
 		!is_pod(&packet->source));
 }
 
-INLINE int decide(const struct packet *packet, int client, __u32 now, struct verdict *verdict)
+/* By a hash of the connection's ends, or of the client's address alone. */
+INLINE __u32 hashed_slot(const struct packet *packet, __u32 base, __u32 size, int by_source)
+{
+	__u32 choice =
+		by_source ? hash_source(&packet->source) :
+			    hash_choice(&packet->source, packet->source_port, &packet->destination,
+					packet->destination_port, packet->protocol);
+
+	return slot_get(base + choice % size);
+}
+
+/* `chosen`: what has been chosen since ACTION_CHOOSE was returned; 0 before. */
+INLINE int decide(const struct packet *packet, int client, __u32 now, enum chooser chooser,
+		  __u32 chosen, struct verdict *verdict)
 {
 	struct frontend *frontend = frontend_of(packet, client);
 
@@ -200,19 +226,36 @@ INLINE int decide(const struct packet *packet, int client, __u32 now, struct ver
 			       verdict_is(verdict, ACTION_REJECT, REASON_NO_ENDPOINTS);
 
 	__u32 backend_id = 0;
+	__u8 flags = service->flags;
 
+	/* where a connection is not counted, its packets are translated, and then it is */
+	if (chooser != CHOOSE_LATER && client == CLIENT_NODE && flags & SERVICE_LEAST_CONNECTIONS)
+		return verdict_is(verdict, ACTION_PASS, REASON_NONE);
+	/* a turn is TC's to take, where the flow surely comes to be; and counting is left to it, too */
+	if (AT_XDP && flags & SERVICE_REMEMBERS)
+		return verdict_is(verdict, ACTION_CHOOSE, REASON_NONE);
 	/* rule: AF-5 */
 	verdict->affinity_timeout = service->affinity_timeout;
 	if (verdict->affinity_timeout)
 		backend_id = affine_backend(packet, service_id, verdict->affinity_timeout,
 					    local ? BACKEND_IN_LOCAL_SET : BACKEND_IN_CLUSTER_SET,
 					    now, verdict);
-	if (!backend_id) {
-		__u32 choice =
-			hash_choice(&packet->source, packet->source_port, &packet->destination,
-				    packet->destination_port, packet->protocol);
-
-		backend_id = slot_get(base + choice % size);
+	if (!backend_id && chooser != CHOOSE_ANY && UNLIKELY(flags & SERVICE_CHOOSES)) {
+		if (flags & SERVICE_SOURCE_HASH) {
+			backend_id = hashed_slot(packet, base, size, 1);
+		} else if (chooser == CHOOSE_AT_ONCE) {
+			backend_id = slot_get(base + turn_of(service_id, local, 1) % size);
+		} else if (chosen) {
+			backend_id = chosen;
+		} else {
+			verdict->algorithm = flags;
+			verdict->local = local != 0;
+			verdict->base = base;
+			verdict->size = size;
+			return verdict_is(verdict, ACTION_CHOOSE, REASON_NONE);
+		}
+	} else if (!backend_id) {
+		backend_id = hashed_slot(packet, base, size, 0);
 	}
 
 	struct backend *backend = backend_id ? backend_get(backend_id) : 0;

@@ -160,7 +160,7 @@ INLINE int keeps_to_backend(__u64 cookie, const struct packet *packet, __u32 now
 INLINE int decide_for_socket(__u64 cookie, struct packet *packet, int client, __u32 now,
 			     int connecting, struct verdict *verdict)
 {
-	int action = decide(packet, client, now, verdict);
+	int action = decide(packet, client, now, CHOOSE_AT_ONCE, 0, verdict);
 
 	if (action != ACTION_TRANSLATE)
 		return action;
@@ -170,7 +170,7 @@ INLINE int decide_for_socket(__u64 cookie, struct packet *packet, int client, __
 	for (int i = 1; i <= OTHER_BACKENDS; i++) {
 		packet->source_port ^= cookie >> 7 * i;
 		packet->source_port++;
-		action = decide(packet, client, now, verdict);
+		action = decide(packet, client, now, CHOOSE_ANY, 0, verdict);
 		if (action != ACTION_TRANSLATE)
 			return action;
 		if (notes_frontend(cookie, packet, verdict, now, 0))

@@ -51,8 +51,9 @@ _OPTIONS = (
     _Option(
         "algorithm",
         "algorithm",
-        "random|maglev",
-        "How connections are spread over backends; maglev: by consistent hashing.",
+        "random|rr|lc|sh|maglev",
+        "How connections are spread over backends: in turn, to the fewest connections, by the "
+        "client's address, by consistent hashing.",
     ),
     _Option(
         "host-routing",

@@ -58,6 +58,14 @@ def services(name: str | None, kubeconfig: str | None, no_api: bool, listing: Li
     listing.repeat(show)
 
 
+_SPREAD = {
+    "rr": "Connections are spread in turn (algorithm rr).",
+    "lc": "A connection goes to whom has the fewest now, for its weight (algorithm lc).",
+    "sh": "Connections of one address go to one backend (algorithm sh).",
+    "maglev": "Connections are spread by consistent hashing (algorithm maglev).",
+}
+
+
 def _line(one: "ServiceSummary") -> list[str]:
     return [
         one.port.service,
@@ -113,6 +121,8 @@ def _whole(one: "ServiceSummary", wide: bool, cluster: Cluster) -> str:
             f"  A client keeps to its backend for {port.affinity_timeout_s} s after its last "
             "new connection."
         )
+    if port.algorithm != "random":
+        paragraphs.append(_wrapped(_SPREAD[port.algorithm]))
     if one.source_ranges:
         shown = ", ".join(
             f"{format_address(r.address)}/{r.prefix_length}" for r in one.source_ranges
@@ -229,6 +239,7 @@ def _row(one: "ServiceSummary", cluster: Cluster) -> dict[str, Any]:
             }
             for frontend in one.frontends
         ],
+        "algorithm": one.port.algorithm,
         "hasAnyEndpoint": one.port.has_any,
         "cluster": endpoints(one.port.cluster),
         "local": endpoints(one.port.local),

@@ -8,7 +8,9 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from functools import reduce
 from itertools import islice
+from math import gcd
 
 from ebpf_lb.datapath import clock
 from ebpf_lb.datapath.libbpf import Map
@@ -16,6 +18,7 @@ from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.writer.filter import filter_bit
 from ebpf_lb.datapath.writer.names import format_name
 from ebpf_lb.errors import UserError
+from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Family, format_address, format_endpoint
 from ebpf_lb.plan.forwarding import (
     Backend,
@@ -23,6 +26,7 @@ from ebpf_lb.plan.forwarding import (
     FrontendFlag,
     FrontendKind,
     ServicePortName,
+    Spread,
     Table,
 )
 from ebpf_lb.plan.node import LOOPBACK
@@ -45,12 +49,16 @@ class Comparison:
         key, frontend = layout.struct("frontend_key"), layout.struct("frontend")
         self._pack_key = key.raw("address", "port", "protocol").pack
         self._frontend = frontend.raw("service_id", "kind", "flags").unpack
-        self._backend = layout.struct("backend").raw("address", "port", "service_id", "flags")
+        self._backend = layout.struct("backend").raw(
+            "address", "port", "service_id", "flags", "weight"
+        )
         self._service = layout.struct("service").unpack
         self._range = layout.struct("source_range_key")
         self._unserved = layout.enum("frontend_kind")["FRONTEND_UNSERVED"]
         self._localhost = bytes([layout.defines["FRONTEND_PAD_LOCALHOST"]])
-        self._has_any = layout.enum("service_flag")["SERVICE_HAS_ANY"]
+        service_flags = layout.enum("service_flag")
+        self._has_any = service_flags["SERVICE_HAS_ANY"]
+        self._algorithms = {one: service_flags.get(f"SERVICE_{one.name}", 0) for one in Algorithm}
         flags = layout.enum("backend_flag")
         self._in_set = {
             "cluster": flags["BACKEND_IN_CLUSTER_SET"],
@@ -104,6 +112,8 @@ class Comparison:
             yield "its session affinity lasts for another time"
         if bool(value.flags & self._has_any) != wanted.has_any:
             yield "whether it has any endpoint is not as it should be"
+        if value.flags & ~self._has_any != self._algorithms[wanted.algorithm]:
+            yield "its connections are spread by another algorithm"
         yield from self._set("cluster", number, value.cluster, wanted.cluster, wanted.cluster_table)
         yield from self._set("local", number, value.local, wanted.local, wanted.local_table)
         yield from self._source_ranges(number, wanted)
@@ -154,8 +164,11 @@ class Comparison:
                                ("should not be in", held.keys() - planned)):  # fmt: skip
             for address, port in islice(sorted(ends), 3):
                 yield f"{format_endpoint(address, port)} {sentence} its {which} set"
-        if table is None and planned == held.keys() and max(held.values(), default=1) > 1:
-            yield f"its {which} set has one backend several times"
+        if planned != held.keys() or (table is not None and table.spread is Spread.MAGLEV):
+            return
+        weights = {} if table is None or table.spread is Spread.ONE_EACH else _turns(wanted, table)
+        if any(held[at] != weights.get(at, 1) for at in planned):
+            yield f"its {which} set has a backend more often, or less, than it should"
 
     def _members(self, number: int, word: int, flag: int) -> Counter[tuple[bytes, int]] | None:
         """The backends of a region of `slots`, and how many slots each has; None if it leads
@@ -170,7 +183,7 @@ class Comparison:
             value = lookup(_INDEX.pack(one))
             if not one or value is None:
                 return None
-            address, port, owner, flags = self._backend.unpack(value)
+            address, port, owner, flags, _ = self._backend.unpack(value)
             if owner != number or not flags & flag:
                 return None
             found[address, int.from_bytes(port)] += times
@@ -187,3 +200,12 @@ class Comparison:
             )
             if self._maps["source_ranges"].lookup(key) is None:
                 yield f"its source range {network} is missing"
+
+
+def _turns(backends: tuple[Backend, ...], table: Table) -> dict[tuple[bytes, int], int]:
+    """How many slots each has, where they have them in turn."""
+    unit = reduce(gcd, table.weights)
+    return {
+        (one.address, one.port): weight // unit
+        for one, weight in zip(backends, table.weights, strict=True)
+    }

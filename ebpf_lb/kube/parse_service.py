@@ -192,8 +192,7 @@ def _source_ranges(read: Reader, spec: Json) -> tuple[Network, ...] | None:
 
 
 def _spread(read: Reader) -> tuple[Algorithm | None, tuple[tuple[bytes | str, int], ...]]:
-    """How connections are spread, from annotations of our own. Weights need tables, so a Service
-    that gives some asks for Maglev."""
+    """How connections are spread, from annotations of our own."""
     annotations = mapping_or_empty(read.metadata.get("annotations"))
     field = f"metadata.annotations[{ALGORITHM}]"
     algorithm: Algorithm | None = read.choice(field, annotations.get(ALGORITHM), Algorithm, None)
@@ -201,11 +200,7 @@ def _spread(read: Reader) -> tuple[Algorithm | None, tuple[tuple[bytes | str, in
     if text is None:
         return algorithm, ()
     field = f"metadata.annotations[{WEIGHTS}]"
-    if algorithm is Algorithm.RANDOM:
-        read.refuse(field, text, f"{ALGORITHM} is random, and only maglev knows weights")
-        return algorithm, ()
-    weights = _weights(read, field, text)
-    return (Algorithm.MAGLEV if weights else algorithm), weights
+    return algorithm, _weights(read, field, text)
 
 
 def _weights(read: Reader, field: str, text: object) -> tuple[tuple[bytes | str, int], ...]:

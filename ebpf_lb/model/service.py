@@ -27,6 +27,9 @@ class Algorithm(Enum):
     """How new connections are spread over a Service's backends."""
 
     RANDOM = "random"
+    ROUND_ROBIN = "rr"  # in turn
+    LEAST_CONNECTIONS = "lc"
+    SOURCE_HASH = "sh"  # by the client's address alone
     MAGLEV = "maglev"  # consistent hashing: see plan/maglev.py
 
 

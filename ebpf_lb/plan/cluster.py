@@ -20,7 +20,7 @@ from ebpf_lb.plan.node import NodeView
 from ebpf_lb.plan.owners import Owners
 from ebpf_lb.plan.priority import DEFAULT_CRITICAL, Priority, priority
 from ebpf_lb.plan.reserved import API_SERVER, KUBERNETES
-from ebpf_lb.plan.spread import NO_TABLES, Tables, by_table, tables
+from ebpf_lb.plan.spread import NO_TABLES, Tables, algorithm_of, needs_tables, tables
 from ebpf_lb.plan.usable import NOTHING, Usable, places, plain, usable
 
 __all__ = ["Cluster", "NodeView"]
@@ -216,7 +216,8 @@ class Cluster:
         family = granted[0].family
         # a port's are told apart by address and port
         frontends: list[Frontend] = sorted([claim.frontend for claim in granted])
-        if by_table(service, self._algorithm):
+        algorithm = algorithm_of(service, self._algorithm)
+        if algorithm is Algorithm.MAGLEV:
             frontends = [
                 frontend._replace(flags=frontend.flags | FrontendFlag.CONSISTENT)
                 for frontend in frontends
@@ -225,7 +226,7 @@ class Cluster:
             f.flags & FrontendFlag.SOURCE_RANGES for f in frontends
         )
         found = self._usable(service, granted[0])
-        spread = self._tables(service, granted[0], found)
+        spread = self._tables(service, algorithm, granted[0], found)
         return Forwarding(
             name=name,
             family=family,
@@ -237,6 +238,7 @@ class Cluster:
             source_ranges=source_ranges(service, family, self._node) if guarded else (),
             cluster_table=spread.cluster,
             local_table=spread.local,
+            algorithm=algorithm,
         )
 
     def _usable(self, service: Service, claim: Claim) -> Usable:
@@ -258,12 +260,14 @@ class Cluster:
             uses_local=on_node,
         )
 
-    def _tables(self, service: Service, claim: Claim, found: Usable) -> Tables:
-        if not by_table(service, self._algorithm):
+    def _tables(
+        self, service: Service, algorithm: Algorithm, claim: Claim, found: Usable
+    ) -> Tables:
+        if not needs_tables(service, algorithm):
             return NO_TABLES
         port, slices = claim.service_port, self._slices_in(service, claim.family)
         known = places(slices, port.name, port.protocol, self._node.name)
-        return tables(service, known, found, self._node.name)
+        return tables(service, algorithm, known, found, self._node.name)
 
     def _slices_in(self, service: Service, family: Family) -> list[EndpointSlice]:
         return [s for s in self._slices_of.get(service.key, ()) if s.family is family]

@@ -6,9 +6,10 @@ are tuples, which are made and compared fastest.
 """
 
 from dataclasses import dataclass, replace
-from enum import IntEnum, IntFlag
+from enum import Enum, IntEnum, IntFlag
 from typing import NamedTuple
 
+from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Family, Network, Protocol
 
 
@@ -63,14 +64,23 @@ class Backend(NamedTuple):
     local: bool
 
 
+class Spread(Enum):
+    """Which of a set's slots is whose."""
+
+    MAGLEV = "maglev"  # as in plan/maglev.py
+    IN_TURN = "in turn"  # as often as weights say, evenly distributed
+    ONE_EACH = "one each"  # weights count otherwise
+
+
 class Table(NamedTuple):
-    """A set whose slots are not one for each backend, but as in plan/maglev.py.
+    """A set whose slots are not simply one for each backend.
 
     weights: of the set's backends, in their order; () where they are equal.
     """
 
     size: int
     weights: tuple[int, ...] = ()
+    spread: Spread = Spread.MAGLEV
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,8 @@ class Forwarding:
     that the policy asks for, fallbacks included; `()` where the Service does not use that set.
     has_any: some endpoint anywhere is ready, or serving and terminating (else: REJECT).
     affinity_timeout_s: 0 without session affinity.
-    cluster_table, local_table: for consistent hashing; None: one slot a backend.
+    algorithm: by which one of a set's backends is chosen.
+    cluster_table, local_table: for consistent hashing, or for weights; None: one slot a backend.
     """
 
     name: ServicePortName
@@ -94,14 +105,22 @@ class Forwarding:
     source_ranges: tuple[Network, ...] = ()
     cluster_table: Table | None = None
     local_table: Table | None = None
+    algorithm: Algorithm = Algorithm.RANDOM
 
     @property
     def by_table(self) -> bool:
         return self.cluster_table is not None or self.local_table is not None
 
     def without_tables(self) -> "Forwarding":
-        """The same, only that connections are not hashed consistently."""
+        """The same, only that connections are not hashed consistently, and weights do not count."""
         frontends = tuple(
             [one._replace(flags=one.flags & ~FrontendFlag.CONSISTENT) for one in self.frontends]
         )
-        return replace(self, frontends=frontends, cluster_table=None, local_table=None)
+        hashed = self.algorithm is Algorithm.MAGLEV
+        return replace(
+            self,
+            frontends=frontends,
+            cluster_table=None,
+            local_table=None,
+            algorithm=Algorithm.RANDOM if hashed else self.algorithm,
+        )

@@ -52,9 +52,9 @@ def table(backends: Sequence[bytes], weights: Sequence[int], size: int) -> "arra
     free = bytearray(b"\1") * size
     # trying costs size / left attempts a turn, and looking at what is left costs `left`
     tail = isqrt(size)
-    turns = cycle(_turns(len(backends), weights))
+    every = cycle(turns(len(backends), weights))
     positions = list(starts)
-    for turn in islice(turns, size - tail):
+    for turn in islice(every, size - tail):
         at, step = positions[turn], steps[turn]
         while not free[at]:
             at += step
@@ -65,7 +65,7 @@ def table(backends: Sequence[bytes], weights: Sequence[int], size: int) -> "arra
         positions[turn] = at
     left = list(compress(count(), free))
     inverses: dict[int, int] = {}
-    for turn in islice(turns, tail):
+    for turn in islice(every, tail):
         inverse = inverses.get(turn)
         if inverse is None:
             inverse = inverses[turn] = pow(steps[turn], -1, size)
@@ -86,18 +86,18 @@ def _preferences(backends: Sequence[bytes], size: int) -> tuple[list[int], list[
     return starts, steps
 
 
-def _turns(backends: int, weights: Sequence[int]) -> Sequence[int]:
+def turns(backends: int, weights: Sequence[int]) -> Sequence[int]:
     """Who comes when, until it begins anew: as often as its weight says, evenly distributed."""
     if not weights:
         return range(backends)
     unit = reduce(gcd, weights)
     most = max(weights)
     credit = [0] * backends
-    turns = []
+    order = []
     for _ in range(most // unit):
         for backend, weight in enumerate(weights):
             credit[backend] += weight
             if credit[backend] >= most:
                 credit[backend] -= most
-                turns.append(backend)
-    return turns
+                order.append(backend)
+    return order

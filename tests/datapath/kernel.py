@@ -27,6 +27,7 @@ from ebpf_lb.datapath.loader import ensure_loaded
 from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
+from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Family, Network, Protocol, parse_address
 from ebpf_lb.plan.forwarding import (
     NO_FLAGS,
@@ -244,6 +245,7 @@ class Kernel:
         source_ranges: Iterable[Network] = (),
         name: str = "",
         table: Table | None = None,
+        algorithm: Algorithm = Algorithm.RANDOM,
     ) -> ServicePortName:
         """Writes a Service with one frontend; `local` backends run on this node. `table`: of the
         cluster's set."""
@@ -261,6 +263,7 @@ class Kernel:
                 affinity_timeout_s,
                 tuple(source_ranges),
                 table,
+                algorithm=algorithm,
             )
         )
         return service
@@ -268,6 +271,7 @@ class Kernel:
     def forget_flows(self) -> None:
         """Whatever packets have left behind, but for the counters."""
         self._empty(("flows", "ways", "overflows", "repliers"), ("affinity", "fragments"))
+        self._empty(("connections", "turns"), ())
 
     def age(self, seconds: float) -> None:
         """As if whatever programs remember had been seen last so much longer ago. So a test says

@@ -61,6 +61,7 @@ def test_services_and_backends(node: Pins) -> None:
             "id": 1,
             "cluster": ["10.1.0.7:8080", "10.2.0.1:8080"],
             "local": ["10.1.0.7:8080"],
+            "algorithm": "random",
             "affinity_timeout_s": 10800,
             "flags": ["HAS_ANY"],
         }

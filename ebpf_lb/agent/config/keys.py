@@ -43,7 +43,8 @@ class Config:
     endpoints_source: `slices` for EndpointSlices, `endpoints` for Endpoints objects, `auto` for
         slices where the API server has them.
     algorithm: how connections are spread over the backends of Services that do not say so
-        themselves: `random` or `maglev` (consistent hashing).
+        themselves: `random`; `rr`, in turn; `lc`, to the one with the fewest connections; `sh`, by
+        the client's address; `maglev`, by consistent hashing.
     critical_services: Services that are programmed first and never left out, as NAMESPACE/NAME;
         what is labelled k8s-app=kube-dns beside cluster DNS is one of them, too.
     namespace_share: how much of each table one namespace can take, in percent; what is critical is

@@ -103,7 +103,8 @@ MEANING: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 LOOKED_AT = {
     "mode": "`iptables`, `ipvs` or `nftables`: defaults that differ by mode are those of this one",
-    "ipvs.scheduler": "in mode `ipvs`: `mh` is `algorithm: maglev`; others are not supported",
+    "ipvs.scheduler": "in mode `ipvs`, as `algorithm`: `rr` and `wrr` are `rr`, `lc` and `wlc` are "
+    "`lc`, `sh` is `sh`, `mh` is `maglev`; default: `rr`. Others are not supported",
     "iptables.localhostNodePorts": "false: `nodePortAddresses` are all but localhost",
     "detectLocalMode": "clients of pods are known by addresses, whatever the mode",
 }
@@ -157,8 +158,9 @@ _KNOWN = frozenset((*MEANING, *LOOKED_AT, *NO_MEANING))
 _SECTIONS = frozenset(path.partition(".")[0] for path in _KNOWN if "." in path)
 
 _MODES = ("iptables", "ipvs", "nftables")
-# sh looks at the client's address alone; what we hash is the whole connection.
-_SCHEDULERS = {"mh": "maglev"}
+# Weights are a Service's annotation here, and count with every algorithm.
+_SCHEDULERS = {"rr": "rr", "wrr": "rr", "lc": "lc", "wlc": "lc", "sh": "sh", "mh": "maglev"}
+_IPVS_DEFAULT = "rr"
 
 
 def is_one(values: Mapping[Any, Any]) -> bool:
@@ -226,7 +228,9 @@ def _by_mode(mode: str, said: Mapping[str, tuple[Any, str]]) -> Iterator[Said]:
         elif str(local).lower() == "false" and mode != "ipvs":
             yield Said("node_port_addresses", _all_but_localhost(), where, default=True)
     scheduler, where = said.get("ipvs.scheduler", ("", ""))
-    if mode == "ipvs" and scheduler in _SCHEDULERS:
+    if mode == "ipvs" and not scheduler:
+        yield Said("algorithm", _IPVS_DEFAULT, said["mode"][1], default=True)
+    elif mode == "ipvs" and scheduler in _SCHEDULERS:
         yield Said("algorithm", _SCHEDULERS[scheduler], where)
 
 
@@ -240,8 +244,8 @@ def _unsupported(mode: str, said: Mapping[str, tuple[Any, str]]) -> Iterator[str
     scheduler, where = said.get("ipvs.scheduler", ("", ""))
     if mode == "ipvs" and scheduler and scheduler not in _SCHEDULERS:
         yield (
-            f"{where}: {scheduler!r} is not supported; connections are spread at random, and by "
-            "Services' annotation ebpf-lb.io/algorithm"
+            f"{where}: {scheduler!r} is not supported (it is not one of {', '.join(_SCHEDULERS)}); "
+            "connections are spread at random, and by Services' annotation ebpf-lb.io/algorithm"
         )
     local, where = said.get("detectLocalMode", ("", ""))
     if local == "BridgeInterface":

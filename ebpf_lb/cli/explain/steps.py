@@ -22,6 +22,13 @@ _KINDS = {
     "NODE_PORT": "nodePort",
 }
 _AT_SOCKETS = ("TCP", "UDP")
+_BY = {
+    "random": "client, port and destination",
+    "rr": "turn, as long as no other connection comes before (algorithm rr)",
+    "lc": "the number of connections that each has now (algorithm lc)",
+    "sh": "the client's address (algorithm sh)",
+    "maglev": "the table of consistent hashing",
+}
 
 
 def takes_local_set(frontend: "Frontend", client: str) -> bool:
@@ -103,14 +110,10 @@ def say_choice(
             f"{port.affinity_timeout_s} s (session affinity)."
         )
         found.there.append(Step("affinity", says, ("AF-1", "AF-2")))
-    by = "the table of consistent hashing" if _by_table(port) else "client, port and destination"
+    by = _BY[port.algorithm]
     one = next((c for c in found.candidates if c.address == found.backend), None)
     share = f", which has {one.share:.1%} of new connections" if one else ""
     found.there.append(Step("choice", f"By {by}: {found.backend}{share}."))
-
-
-def _by_table(port: "ServicePort") -> bool:
-    return any(slots > 1 for ids in (port.cluster, port.local) for slots in ids.values())
 
 
 def say_rewrites(

@@ -53,6 +53,7 @@ def _services(view: View) -> Iterator[Row]:
             "id": one.id,
             "cluster": _set(view, one.cluster),
             "local": _set(view, one.local),
+            "algorithm": one.algorithm,
             "affinity_timeout_s": one.affinity_timeout_s,
             "flags": list(one.flags),
         }
@@ -79,7 +80,7 @@ def _slots(view: View) -> Iterator[Row]:
 
 def _backends(view: View) -> Iterator[Row]:
     for one in services.backends(view):
-        yield {
+        row = {
             "id": one.id,
             "address": format_address(one.address),
             "port": one.port,
@@ -87,6 +88,24 @@ def _backends(view: View) -> Iterator[Row]:
             "service": one.service,
             "flags": list(one.flags),
         }
+        counted = {"weight": one.weight, "connections": one.connections}
+        yield row | (counted if one.connections is not None else {})
+
+
+def _connections(view: View) -> Iterator[Row]:
+    for one in services.backends(view):
+        if one.connections is not None:
+            yield {
+                "backend_id": one.id,
+                "backend": view.backend(one.id),
+                "service": one.service,
+                "connections": one.connections,
+            }
+
+
+def _turns(view: View) -> Iterator[Row]:
+    for one in services.turns(view):
+        yield one._asdict()
 
 
 def flow_row(view: View, entry: flows.Entry, service: str | None) -> Row:
@@ -338,6 +357,8 @@ _DECODERS: dict[str, Callable[[View], Iterator[Row]]] = {
     "events": _used("events"),
     "services": _services,
     "slots": _slots,
+    "connections": _connections,
+    "turns": _turns,
     "backends": _backends,
     "flows": _flows,
     "ways": _ways,

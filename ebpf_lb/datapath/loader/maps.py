@@ -41,6 +41,8 @@ _TIED = ("flow_seed", "flows", "ways", "census")
 _SERVICES = ("frontends", "services", "slots", "backends", "names", "source_ranges")
 # What programs have written of clients and sockets, by keys that mean the same in every map.
 _REMEMBERED = ("affinity", "sockets")
+# How many of the flows lead to which backend, by its number.
+_COUNTED = ("flows", "backends", "connections")
 # The kernel marks every longest-prefix trie so; it must be asked for.
 _ZERO = (0).to_bytes(4, "little")
 
@@ -100,7 +102,7 @@ def provide(
         kept = _pin(family, settings, specs, wanted, found, new)
         if "flows" in kept and "repliers" not in kept:
             _set_all_bits(new.maps(family) / "repliers")
-        _copy(family, wanted, found, old, new, move)
+        _copy(family, wanted, found, old, new, move, counted="flows" in kept)
     if not seed(family, new):
         fresh = random.SystemRandom().getrandbits(64) | 1
         with Map.open(new.maps(family) / "flow_seed") as seed_map:
@@ -121,6 +123,8 @@ def _pin(
         if not all(name in kept for name in together):
             for name in (*together, *others):
                 kept.pop(name, None)
+    if not all(name in kept for name in _COUNTED):
+        kept.pop("connections", None)
     for name, spec in specs.items():
         for unit in units(settings):
             path = pinned_at(spec, family, new, unit)
@@ -155,6 +159,8 @@ def _copy(
     old: Build,
     new: Build,
     move: Move | None,
+    *,
+    counted: bool,
 ) -> None:
     """Into those maps that are new only because they have another size."""
     alike = {
@@ -169,6 +175,11 @@ def _copy(
         with Map.open(new.maps(family) / name) as table:
             for keys, values in found[name].chunks():
                 table.update_batch(keys, values)
+    if counted and "connections" in resized:
+        with Map.open(new.maps(family) / "connections") as table:
+            number = min(table.max_entries, found["connections"].max_entries)
+            keys = b"".join(index.to_bytes(4, "little") for index in range(number))
+            table.update_batch(keys, found["connections"].slice(0, number))
 
 
 def provide_calls(

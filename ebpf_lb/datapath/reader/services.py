@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ebpf_lb.datapath.clock import ticks_per_second
 from ebpf_lb.datapath.reader.view import View, protocol_name
+from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Protocol
 
 
@@ -32,9 +33,12 @@ class ServicePort(NamedTuple):
     affinity_timeout_s: int
     has_any: bool
     flags: tuple[str, ...]
+    algorithm: str
 
 
 class Backend(NamedTuple):
+    """weight, connections: of a Service that goes by the number of connections."""
+
     id: int
     address: bytes
     port: int
@@ -42,6 +46,17 @@ class Backend(NamedTuple):
     service_id: int
     service: str | None
     flags: tuple[str, ...]
+    weight: int | None
+    connections: int | None
+
+
+class Turn(NamedTuple):
+    """How many connections of a Service port have been spread in turn."""
+
+    service: str
+    protocol: str
+    cluster: int
+    local: int
 
 
 class Slot(NamedTuple):
@@ -108,15 +123,34 @@ def service_ports(view: View) -> Iterator[ServicePort]:
             round(value.affinity_timeout / ticks_per_second()),
             bool(value.flags & has_any),
             view.flags("service_flag", value.flags),
+            _algorithm(view, value.flags),
         )
+
+
+def _algorithm(view: View, flags: int) -> str:
+    named = view.layout.enum("service_flag")
+    for one in Algorithm:
+        if flags & named.get(f"SERVICE_{one.name}", 0):
+            return one.value
+    return Algorithm.RANDOM.value
+
+
+def turns(view: View) -> Iterator[Turn]:
+    """Of Service ports that are served so, or were."""
+    for number, name in view.names.items():
+        value = view.element("turns", number)
+        if value is not None and (value.cluster or value.local):
+            yield Turn(name.service, name.protocol, value.cluster, value.local)
 
 
 def backends(view: View) -> Iterator[Backend]:
     """By number."""
     unpack = view.layout.struct("backend").unpack
+    counted = view.layout.enum("backend_flag")["BACKEND_COUNTED"]
     for number, data in view.used_elements("backends"):
         value = unpack(data)
         name = view.names.get(value.service_id)
+        counts = bool(value.flags & counted)
         yield Backend(
             number,
             value.address,
@@ -125,7 +159,14 @@ def backends(view: View) -> Iterator[Backend]:
             value.service_id,
             view.service(value.service_id),
             view.flags("backend_flag", value.flags),
+            value.weight if counts else None,
+            _signed(view.element("connections", number)) if counts else None,
         )
+
+
+def _signed(number: int | None) -> int:
+    """Below nothing, where one CPU counts an end before another the beginning, is nothing."""
+    return 0 if number is None or number >> 31 else number
 
 
 def slots(view: View) -> list[Slot]:

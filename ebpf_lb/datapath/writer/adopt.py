@@ -91,14 +91,14 @@ def _region(slots: bytes, word: int) -> bytes:
 
 def _backends(maps: FamilyMaps, found: Found) -> None:
     value = maps.layout.struct("backend")
-    raw = value.raw("address", "port", "service_id", "flags")
+    raw = value.raw("address", "port", "service_id", "flags", "weight")
     nothing = bytes(value.size * _CHUNK)
     by_service: dict[int, dict[bytes, int]] = {}
     for first in range(0, maps.backends.max_entries, _CHUNK):
         chunk = maps.backends.slice(first, min(_CHUNK, maps.backends.max_entries - first))
         if chunk == nothing[: len(chunk)]:
             continue
-        for number, (address, port, service, flags) in enumerate(raw.iter_unpack(chunk), first):
+        for number, (address, port, service, flags, _) in enumerate(raw.iter_unpack(chunk), first):
             if not service:
                 continue
             if flags and service in found.records:

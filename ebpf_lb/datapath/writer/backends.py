@@ -1,18 +1,34 @@
-"""Who serves: the map backends. Each belongs to one Service port and keeps its id while it does."""
+"""Who serves: the map backends. Each belongs to one Service port and keeps its id while it does.
+
+Where a Service goes by the number of connections, a backend that left keeps its id as long as it
+has some: they count if it comes back, and what they count under is nobody else's (a later change of
+the Service lets it go).
+"""
 
 import struct
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 
-from ebpf_lb.datapath.writer.batch import Rows, write
+from ebpf_lb.datapath.writer.batch import Rows, each, write
 from ebpf_lb.datapath.writer.change import Change
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.grace import Grace
 from ebpf_lb.datapath.writer.pools import Ids, full
-from ebpf_lb.datapath.writer.records import FLAG_BITS, FLAGS, Backends, Record, pack_ids, unpack_ids
-from ebpf_lb.plan.forwarding import Forwarding
+from ebpf_lb.datapath.writer.records import (
+    FLAG_BITS,
+    FLAGS,
+    WEIGHT_AT,
+    Backends,
+    Record,
+    pack_ids,
+    unpack_ids,
+)
+from ebpf_lb.model.service import Algorithm
+from ebpf_lb.plan.forwarding import Backend, Forwarding, Table
 
 _INDEX = struct.Struct("=I")
+_BYTE = 0xFF
 
 
 class BackendTable:
@@ -20,6 +36,7 @@ class BackendTable:
 
     def __init__(self, maps: FamilyMaps, stats: Counter[str], grace: Grace) -> None:
         self._table = maps.backends
+        self._connections = maps.connections
         self._stats = stats
         self._grace = grace
         entries = maps.backends.max_entries
@@ -27,13 +44,14 @@ class BackendTable:
         layout = maps.layout
         self._address_bytes = layout.family.address_bytes
         value = layout.struct("backend")
-        self._value = value.raw("address", "port", "service_id", "flags")
+        self._value = value.raw("address", "port", "service_id", "flags", "weight")
         self._pack = self._value.pack
         self._nothing = bytes(value.size)
         flags = layout.enum("backend_flag")
         self._in_cluster = flags["BACKEND_IN_CLUSTER_SET"]
         self._in_local = flags["BACKEND_IN_LOCAL_SET"]
         self._on_node = flags["BACKEND_ON_NODE"]
+        self._counted = flags["BACKEND_COUNTED"]
 
     def adopt(self, ids: Iterable[int]) -> None:
         """What is in use already."""
@@ -56,8 +74,8 @@ class BackendTable:
         else:
             data = b"".join([table.lookup(_INDEX.pack(id_)) or b"" for id_ in ids])
         return {
-            address + port: number << FLAG_BITS | flags
-            for (address, port, _, flags), number in zip(
+            address + port: number << FLAG_BITS | weight << WEIGHT_AT | flags
+            for (address, port, _, flags, weight), number in zip(
                 self._value.iter_unpack(data), ids, strict=True
             )
         }
@@ -101,13 +119,25 @@ class BackendTable:
         for address, port, local in forwarding.local:
             key = address + port.to_bytes(2)
             wanted[key] = wanted.get(key, 0) | in_local | (on_node if local else 0)
+        if forwarding.algorithm is Algorithm.LEAST_CONNECTIONS:
+            for backends, table in (
+                (forwarding.cluster, forwarding.cluster_table),
+                (forwarding.local, forwarding.local_table),
+            ):
+                for key, weight in _weights(backends, table):
+                    if not wanted[key] & self._counted:  # the cluster's knows more weights
+                        wanted[key] |= self._counted | weight << WEIGHT_AT
         return wanted
 
     def raise_up(self, changes: Iterable[Change]) -> None:
         """Writes those that are new, and flags that are to be had; none is taken away."""
         rows = []
-        on_node = self._on_node
+        kept = self._in_cluster | self._in_local | self._counted
+        changes = list(changes)
+        each(changes, self._begin_to_count)
         for change in changes:
+            if change.error:
+                continue
             raised = change.backends
             if change.current:
                 raised = {}
@@ -115,11 +145,22 @@ class BackendTable:
                     held = change.current.get(key)
                     if held is None:
                         raised[key] = entry
-                    elif held != (wider := entry | (held & ~on_node)):
+                    elif held != (wider := entry | (held & kept)):
                         raised[key] = wider
             if raised:
                 rows.append(self._rows(change, raised))
         self._write(rows)
+
+    def _begin_to_count(self, change: Change) -> None:
+        """From nothing, whatever was counted under the number before."""
+        if change.forwarding.algorithm is not Algorithm.LEAST_CONNECTIONS:
+            return
+        held = change.current
+        new = [n >> FLAG_BITS for key, n in change.backends.items()
+               if not held.get(key, 0) & self._counted]  # fmt: skip
+        if new:
+            self._connections.update_batch(pack_ids(new), bytes(4 * len(new)))
+            self._stats["connections"] += len(new)
 
     def lower(self, changes: Iterable[Change]) -> None:
         """Takes away flags that no longer hold, and the backends that left."""
@@ -131,8 +172,10 @@ class BackendTable:
             for key, entry in change.current.items():
                 wanted = change.backends.get(key)
                 if wanted is None:
-                    lowered[key] = entry & ~FLAGS
-                elif wanted != entry:
+                    wanted = entry & ~FLAGS
+                    if entry & self._counted:
+                        wanted = entry & ~(self._in_cluster | self._in_local)
+                if wanted != entry:
                     lowered[key] = wanted
             if lowered:
                 rows.append(self._rows(change, lowered))
@@ -143,11 +186,17 @@ class BackendTable:
         if change.current is change.backends:
             return False
         gone = change.current.keys() - change.backends.keys()
-        if gone:
-            ids = [change.current.pop(key) >> FLAG_BITS for key in gone]
+        free = [key for key in gone if not self._has_connections(change.current[key])]
+        if free:
+            ids = [change.current.pop(key) >> FLAG_BITS for key in free]
             _note(change)
             self._grace.free(ids, self._clear)
         return bool(gone)
+
+    def _has_connections(self, entry: int) -> bool:
+        return bool(entry & self._counted) and any(
+            self._connections.lookup(_INDEX.pack(entry >> FLAG_BITS)) or b""
+        )
 
     def withdraw(self, record: Record) -> None:
         """They serve no more: UDP flows to them end now, not when their ids are given back."""
@@ -156,7 +205,7 @@ class BackendTable:
         if held:
             self._table.update_batch(
                 _ids(held),
-                b"".join([pack(key[:size], key[size:], record.id, 0) for key in held]),
+                b"".join([pack(key[:size], key[size:], record.id, 0, 0) for key in held]),
             )
             self._stats["backends"] += len(held)
 
@@ -172,7 +221,7 @@ class BackendTable:
     def _rows(self, change: Change, backends: Backends) -> "_Raised":
         size, service_id, pack = self._address_bytes, change.service_id, self._pack
         values = [
-            pack(key[:size], key[size:], service_id, entry & FLAGS)
+            pack(key[:size], key[size:], service_id, entry & _BYTE, entry >> WEIGHT_AT & _BYTE)
             for key, entry in backends.items()
         ]
         return Rows(change, len(values), _ids(backends), b"".join(values)), backends
@@ -197,6 +246,13 @@ class BackendTable:
 
 
 _Raised = tuple[Rows, Backends]
+
+
+def _weights(backends: Sequence[Backend], table: Table | None) -> Iterator[tuple[bytes, int]]:
+    """By address and port; equal ones are 1."""
+    weights = table.weights if table is not None and table.weights else repeat(1)
+    for (address, port, _), weight in zip(backends, weights, strict=False):
+        yield address + port.to_bytes(2), weight
 
 
 def _ids(backends: Backends) -> bytes:

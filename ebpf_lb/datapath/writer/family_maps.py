@@ -46,6 +46,7 @@ class FamilyMaps:
     vip_filter: Words
     slots: KernelMap
     backends: KernelMap
+    connections: KernelMap
     names: KernelMap
     source_ranges: KernelMap
     service_counters: KernelMap
@@ -95,6 +96,7 @@ class FamilyMaps:
             vip_filter=words("vip_filter"),
             slots=table("slots"),
             backends=backends,
+            connections=table("connections"),
             names=table("names"),
             source_ranges=table("source_ranges"),
             service_counters=table("service_counters"),

@@ -30,9 +30,9 @@ class NotProgrammed(UserError):
 
 
 class NotHashed(NotProgrammed):
-    """Everything is as it was asked for, but that connections are spread at random."""
+    """Everything is as it was asked for, but for the tables by which connections are spread."""
 
-    what = "is served without consistent hashing"
+    what = "is served without consistent hashing and weights"
 
 
 def format_name(name: ServicePortName) -> str:

@@ -48,9 +48,11 @@ class Record:
 
 
 Backends = dict[bytes, int]
-"""Address and port -> id << FLAG_BITS | flags: one number, since there are very many."""
+"""Address and port -> id << FLAG_BITS | weight << WEIGHT_AT | flags: one number, since there are
+very many."""
 
-FLAG_BITS = 8
+WEIGHT_AT = 8
+FLAG_BITS = 16
 FLAGS = (1 << FLAG_BITS) - 1
 
 

@@ -13,6 +13,7 @@ from ebpf_lb.datapath.writer.grace import Grace
 from ebpf_lb.datapath.writer.pools import Ids, full
 from ebpf_lb.datapath.writer.records import Record, region_of
 from ebpf_lb.datapath.writer.slots import Slots
+from ebpf_lb.model.service import Algorithm
 from ebpf_lb.plan.forwarding import Forwarding
 
 _INDEX = struct.Struct("=I")
@@ -41,7 +42,9 @@ class ServiceTable:
         self._third_at = service.offset("affinity_timeout")
         if self._third_at % 8 or service.offset("flags") != self._third_at + 4:
             raise TypeError("struct service: affinity_timeout and flags are no longer one word")
-        self._has_any = layout.enum("service_flag")["SERVICE_HAS_ANY"] << 32
+        flags = layout.enum("service_flag")
+        self._has_any = flags["SERVICE_HAS_ANY"] << 32
+        self._algorithms = {one: flags.get(f"SERVICE_{one.name}", 0) << 32 for one in Algorithm}
         self._shared_words: dict[int, int] = {}
 
     def adopt(self, ids: Iterable[int], words: Iterable[int]) -> None:
@@ -98,7 +101,8 @@ class ServiceTable:
     def timeout_and_flags(self, forwarding: Forwarding) -> int:
         """Their word."""
         ticks = math.ceil(forwarding.affinity_timeout_s * self._ticks_per_second)
-        return ticks | (self._has_any if forwarding.has_any else 0)
+        has_any = self._has_any if forwarding.has_any else 0
+        return ticks | has_any | self._algorithms[forwarding.algorithm]
 
     # -- writing -----------------------------------------------------------------------------------
 

@@ -116,8 +116,8 @@ def test_golden_bytes() -> None:
         cluster=3 << 32 | 7, local=0, affinity_timeout=80, flags=1
     ) == bytes.fromhex("07000000 03000000 0000000000000000 50000000 01 000000")
     assert four.struct("backend").pack(
-        address=b"\x0a\1\0\2", port=8080, service_id=5, flags=5
-    ) == bytes.fromhex("0a010002 1f90 0500 05 000000")
+        address=b"\x0a\1\0\2", port=8080, service_id=5, flags=5, weight=9
+    ) == bytes.fromhex("0a010002 1f90 0500 05 09 0000")
     assert four.struct("interface").pack(
         bridge=4, source_id=1, flags=1, mac=bytes.fromhex("020000006a7e")
     ) == bytes.fromhex("04000000 01 01 020000006a7e")

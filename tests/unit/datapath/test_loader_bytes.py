@@ -53,14 +53,14 @@ GOLDEN = [
     (
         FOUR,
         "backend",
-        {"address": BACKEND4, "port": 9376, "service_id": 0x0304, "flags": 5},
-        "0af40207 24a0 0403 05 000000",
+        {"address": BACKEND4, "port": 9376, "service_id": 0x0304, "flags": 5, "weight": 7},
+        "0af40207 24a0 0403 05 07 0000",
     ),
     (
         SIX,
         "backend",
-        {"address": BACKEND6, "port": 9376, "service_id": 0x0304, "flags": 5},
-        "fd000010024400020000000000000007 24a0 0403 05 000000",
+        {"address": BACKEND6, "port": 9376, "service_id": 0x0304, "flags": 5, "weight": 7},
+        "fd000010024400020000000000000007 24a0 0403 05 07 0000",
     ),
     (
         FOUR,

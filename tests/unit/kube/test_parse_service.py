@@ -200,7 +200,11 @@ def annotated(**annotations: object) -> dict[str, Any]:
         ({}, None, {}),
         ({"algorithm": "maglev"}, Algorithm.MAGLEV, {}),
         ({"algorithm": "random"}, Algorithm.RANDOM, {}),
-        ({"weights": "node2=5"}, Algorithm.MAGLEV, {"node2": 5}),
+        ({"algorithm": "rr"}, Algorithm.ROUND_ROBIN, {}),
+        ({"algorithm": "lc"}, Algorithm.LEAST_CONNECTIONS, {}),
+        ({"algorithm": "sh"}, Algorithm.SOURCE_HASH, {}),
+        ({"weights": "node2=5"}, None, {"node2": 5}),
+        ({"algorithm": "random", "weights": "a=2"}, Algorithm.RANDOM, {"a": 2}),
         (
             {"algorithm": "maglev", "weights": " node2 = 5,10.0.0.7=1, fd00::7=100"},
             Algorithm.MAGLEV,
@@ -222,7 +226,7 @@ def test_how_connections_are_spread(
     [
         ({"algorithm": "rnd"}, "'rnd' is ignored: it is unknown here", {}),
         ({"algorithm": 3}, "3 is ignored: it is unknown here", {}),
-        ({"algorithm": "random", "weights": "a=2"}, "only maglev knows weights", {}),
+        ({"algorithm": "wrr", "weights": "a=2"}, "'wrr' is ignored: it is unknown here", {"a": 2}),
         ({"weights": "a=2,b=0"}, "'b=0' is ignored: it is not ADDRESS=WEIGHT", {"a": 2}),
         ({"weights": "a=2,b=101"}, "'b=101' is ignored", {"a": 2}),
         ({"weights": "a=2,b"}, "'b' is ignored", {"a": 2}),

@@ -8,7 +8,7 @@ import pytest
 from ebpf_lb.model.endpoints import Endpoint
 from ebpf_lb.model.service import Algorithm, TrafficPolicy
 from ebpf_lb.plan.cluster import Cluster, NodeView
-from ebpf_lb.plan.forwarding import Forwarding, FrontendFlag, Table
+from ebpf_lb.plan.forwarding import Forwarding, FrontendFlag, Spread, Table
 from ebpf_lb.plan.maglev import size_for
 from tests.unit.plan.make import (
     NODE,
@@ -56,6 +56,42 @@ def test_by_configuration_or_by_the_service_itself(
     flags = {frontend.flags & FrontendFlag.CONSISTENT for frontend in found.frontends}
     assert flags == {FrontendFlag.CONSISTENT if used else FrontendFlag(0)}
     assert found.without_tables() == planned(*pods(3))
+    assert found.algorithm is (Algorithm.MAGLEV if used else Algorithm.RANDOM)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "equal", "weighted"),
+    [
+        (Algorithm.RANDOM, None, Table(8, (6, 1, 1), Spread.IN_TURN)),
+        (Algorithm.ROUND_ROBIN, None, Table(8, (6, 1, 1), Spread.IN_TURN)),
+        (Algorithm.LEAST_CONNECTIONS, None, Table(3, (6, 1, 1), Spread.ONE_EACH)),
+        (Algorithm.SOURCE_HASH, Table(size_for(3)), Table(size_for(8), (6, 1, 1))),
+        (Algorithm.MAGLEV, Table(size_for(3)), Table(size_for(8), (6, 1, 1))),
+    ],
+)
+@pytest.mark.parametrize("own", [True, False])
+def test_each_algorithm_has_its_tables(
+    algorithm: Algorithm, equal: Table | None, weighted: Table, own: bool
+) -> None:
+    how: dict[str, Any] = {"algorithm": algorithm} if own else {"default": algorithm}
+    heavy = (address("10.0.0.1"), 6)
+    assert planned(*pods(3), **how).cluster_table == equal
+    found = planned(*pods(3), **how, weights=(heavy,))
+    if not own and algorithm is Algorithm.RANDOM:
+        assert found.algorithm is Algorithm.MAGLEV  # weights alone ask for it
+        return
+    assert (found.algorithm, found.cluster_table) == (algorithm, weighted)
+    flags = {bool(frontend.flags & FrontendFlag.CONSISTENT) for frontend in found.frontends}
+    assert flags == {algorithm is Algorithm.MAGLEV}
+    plain = found.without_tables()
+    assert plain.cluster_table is None
+    assert plain.algorithm is (Algorithm.RANDOM if algorithm is Algorithm.MAGLEV else algorithm)
+
+
+def test_slots_in_turn_are_no_more_than_weights_ask_for() -> None:
+    heavy = ((address("10.0.0.1"), 60), (address("10.0.0.2"), 20), (address("10.0.0.3"), 20))
+    found = planned(*pods(3), algorithm=Algorithm.ROUND_ROBIN, weights=heavy)
+    assert found.cluster_table == Table(5, (60, 20, 20), Spread.IN_TURN)
 
 
 def test_one_backend_needs_no_table() -> None:

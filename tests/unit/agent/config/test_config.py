@@ -153,7 +153,7 @@ def test_unknown_keys_are_told_and_tolerated(read: Any) -> None:
         ("listPageSize: 0", {}, {}, ["listPageSize", "between 1 and 100000"]),
         ("listPageSize: true", {}, {}, ["listPageSize", "not a whole number"]),
         ("masqueradeAll: maybe", {}, {}, ["masqueradeAll", "neither true nor false"]),
-        ("algorithm: fair", {}, {}, ["algorithm", "'fair'", "random, maglev"]),
+        ("algorithm: fair", {}, {}, ["algorithm", "'fair'", "random, rr, lc, sh, maglev"]),
         ("xdp: on", {}, {}, ["xdp", "off, generic, native, auto"]),
         (None, {}, {"xdp": "driver"}, ["--xdp", "'driver'"]),
         ("logLevel: loud", {}, {}, ["logLevel", "debug, info, warning, error"]),

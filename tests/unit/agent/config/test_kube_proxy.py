@@ -145,12 +145,27 @@ def test_the_sync_period_is_that_of_the_mode(read: Any) -> None:
     assert read(HEAD, {"syncPeriod": "5s"}).config.sync_period_s == 5
 
 
-def test_ipvs_schedulers(read: Any) -> None:
-    assert read(HEAD + "mode: ipvs\nipvs: {scheduler: mh}\n").config.algorithm == "maglev"
-    found = read(HEAD + "mode: ipvs\nipvs: {scheduler: lc}\n")
+@pytest.mark.parametrize(
+    ("scheduler", "algorithm"),
+    [("rr", "rr"), ("wrr", "rr"), ("lc", "lc"), ("wlc", "lc"), ("sh", "sh"), ("mh", "maglev")],
+)
+def test_ipvs_schedulers(read: Any, scheduler: str, algorithm: str) -> None:
+    found = read(HEAD + f"mode: ipvs\nipvs: {{scheduler: {scheduler}}}\n")
+    assert (found.config.algorithm, list(found.warnings)) == (algorithm, [])
+    assert read(HEAD + f"ipvs: {{scheduler: {scheduler}}}\n").config.algorithm == "random"
+
+
+def test_without_a_scheduler_ipvs_takes_turns(read: Any) -> None:
+    assert read(HEAD + "mode: ipvs\n").config.algorithm == "rr"
+    assert read(HEAD + "mode: ipvs\nalgorithm: sh\n").config.algorithm == "sh"
+
+
+@pytest.mark.parametrize("scheduler", ["lblc", "lblcr", "dh", "sed", "nq", "fo", "ovf", "twos"])
+def test_other_ipvs_schedulers_are_named_once(read: Any, scheduler: str) -> None:
+    found = read(HEAD + f"mode: ipvs\nipvs: {{scheduler: {scheduler}}}\n")
     assert found.config.algorithm == "random"
-    assert "ipvs.scheduler in " in found.warnings[0] and "'lc' is not supp" in found.warnings[0]
-    assert read(HEAD + "ipvs: {scheduler: mh}\n").config.algorithm == "random"
+    (said,) = found.warnings
+    assert "ipvs.scheduler in " in said and f"'{scheduler}' is not supported" in said
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ class FakeMaps:
 
         names = ("frontends", "slots", "backends", "names", "source_ranges", "service_counters")
         names += ("pod_networks", "interfaces", "snat_sources", "config", "crc32c_shifts")
-        names += ("service_networks",)
+        names += ("service_networks", "connections")
         self.tables = {name: table(name) for name in names}
         self.services = FakeWords(layout.struct("service").size, entries["services"], hooks)
         self.vip_filter = FakeWords(8, entries["vip_filter"], hooks)
@@ -185,7 +185,8 @@ class FakeMaps:
             assert not parts or found in parts, f"the {which} set is neither old nor new"
         service = self.layout.struct("service")
         flags = self.services.load(service_id, service.offset("affinity_timeout")) >> 32
-        assert not expected or flags in [one.has_any for one in expected], "flags not yet written"
+        has_any = bool(flags & layout_flag(self.layout, "HAS_ANY"))
+        assert not expected or has_any in [one.has_any for one in expected], "flags not yet written"
 
     def endpoints(self, service_id: int, which: str) -> list[tuple[bytes, int, int]]:
         """Address, port and flags of each slot of a set."""
@@ -239,3 +240,7 @@ class FakeMaps:
         }
         counts["services"] = sum(map(bool, self.services.words))
         return {name: count for name, count in counts.items() if count}
+
+
+def layout_flag(layout: Layout, name: str) -> int:
+    return layout.enum("service_flag")[f"SERVICE_{name}"]

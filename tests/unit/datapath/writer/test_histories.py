@@ -2,12 +2,14 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from math import gcd
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebpf_lb.datapath.writer import NotProgrammed, format_name
+from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Family, Network
 from ebpf_lb.plan.forwarding import (
     Forwarding,
@@ -15,6 +17,7 @@ from ebpf_lb.plan.forwarding import (
     FrontendFlag,
     FrontendKind,
     ServicePortName,
+    Spread,
     Table,
 )
 from tests.support.chance import times
@@ -26,10 +29,17 @@ numbers = st.frozensets(st.integers(1, 9), max_size=6).map(tuple)
 
 
 def tables(backends: int) -> st.SearchStrategy[Table | None]:
-    """None, or one of two sizes, with or without weights."""
+    """None, or one of two sizes, with or without weights; or one that weights make."""
     weights = st.lists(st.integers(1, 3), min_size=backends, max_size=backends).map(tuple)
-    some = st.builds(Table, st.sampled_from([11, 13]), st.one_of(st.just(()), weights))
-    return st.one_of(st.none(), some) if backends else st.none()
+    some = st.builds(
+        Table,
+        st.sampled_from([11, 13]),
+        st.one_of(st.just(()), weights),
+        st.just(Spread.MAGLEV),
+    )
+    in_turn = weights.map(lambda w: Table(sum(w) // gcd(*w), w, Spread.IN_TURN))
+    one_each = weights.map(lambda w: Table(len(w), w, Spread.ONE_EACH))
+    return st.one_of(st.none(), some, in_turn, one_each) if backends else st.none()
 
 
 @st.composite
@@ -57,6 +67,7 @@ def forwardings(draw: st.DrawFn) -> Forwarding:
         frontends=tuple(sorted(frontends)),
         affinity_timeout_s=draw(st.sampled_from([0, 10800])),
         has_any=draw(st.booleans()),
+        algorithm=draw(st.sampled_from(Algorithm)),
         source_ranges=tuple(Network(bytes([192, 168, one, 0]), 24) for one in sorted(ranges)),
     )
 

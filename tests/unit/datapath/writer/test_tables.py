@@ -63,7 +63,7 @@ def test_a_table_without_room_is_reported_and_the_service_is_served_without() ->
     writer = writer_of(fake, clock)
     for _ in range(2):
         with pytest.raises(
-            NotHashed, match=r"default/web:http .* without consistent hashing: .*slots"
+            NotHashed, match=r"default/web:http .* without consistent hashing and weights: .*slots"
         ):
             writer.set(forwarding(cluster_table=Table(101)))
         assert fake.state() == from_scratch([forwarding()])
