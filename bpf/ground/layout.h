@@ -11,6 +11,14 @@
 
 /* clang-format off */
 
+/*
+ * How often what a map holds has come to mean something else, though its size did not change: part of the map's
+ * name in the kernel, by which an agent tells whether the map that it finds is one of its own kind.
+ */
+enum map_meaning {
+	MEANING_FLOWS = 1,	    /* bits of a flow's time became COUNTED and OF_XDP */
+};
+
 enum frontend_kind {
 	FRONTEND_UNSERVED = 0,	    /* a ClusterIP's other ports: REJECT */
 	FRONTEND_CLUSTER_IP = 1,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from ebpf_lb.datapath.libbpf import Map
+from ebpf_lb.datapath.libbpf import Map, MapType
 from ebpf_lb.datapath.loader.maps import provide
 from ebpf_lb.datapath.pins import Build, Pins
 from ebpf_lb.datapath.settings import Settings
@@ -199,3 +199,35 @@ def test_what_programs_remember_is_kept(node: Node, first: Build, name: str, ent
             table.update(bytes([number]) * table.key_size, bytes([number]) * table.value_size)
     second = node.build("second", replace(BEFORE, **{name: entries}), first)
     assert content(second) == content(first)
+
+
+def test_another_versions_connections_are_not_taken_over(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same size, and bits that mean something else: as an older version pinned it."""
+    first = node.build("first", BEFORE)
+    pinned = first.maps(node.family) / "flows"
+    with Map.open(pinned) as flows:
+        info = flows.info()
+    assert info.name != "flows", "the name says which meaning it has"
+    pinned.unlink()
+    with Map.create(
+        MapType(info.type), info.key_size, info.value_size, info.max_entries, info.flags, "flows"
+    ) as older:
+        older.update(bytes(4), b"\1" * info.value_size)
+        older.pin(pinned)
+    caplog.clear()
+    second = node.build("second", BEFORE, first)
+    with Map.open(second.maps(node.family) / "flows") as flows:
+        assert flows.info().name == info.name
+        assert flows.lookup(bytes(4)) == bytes(info.value_size)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert f"the {node.family.directory} map flows is another version's" in said
+    assert "connections in it are forgotten" in said
+    # of the same version: the very maps, and nothing is said
+    caplog.clear()
+    third = node.build("third", BEFORE, second)
+    for name in ("flows", "ways", "flow_seed", "connections", *MAPS):
+        held = [Map.open(build.maps(node.family) / name) for build in (second, third)]
+        assert held[0].info().id == held[1].info().id
+    assert not caplog.records

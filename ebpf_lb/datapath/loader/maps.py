@@ -6,9 +6,11 @@ the running programs go on with the old ones, whole and unchanged, until the age
 new ones.
 
 bcc opens a pinned map of any shape without a word, so shapes are compared here, and the kernel's
-own description is what counts.
+own description is what counts. Where the same bytes mean something else than in the version before
+(enum map_meaning in bpf/ground/layout.h), the map's name in the kernel tells.
 """
 
+import logging
 import random
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -47,21 +49,34 @@ _COUNTED = ("flows", "backends", "connections")
 _ZERO = (0).to_bytes(4, "little")
 
 
-Shape = tuple[int, int, int, int, int]
+_log = logging.getLogger(__name__)
+_NAME_BYTES = 15  # what the kernel keeps of a map's name
+
+Shape = tuple[int, int, int, int, int, str]
 Move = Callable[[Build, Build, Family], None]
 """Copies Services from the maps of one build into those of another, as far as they fit."""
 
 
-def shape(spec: MapSpec, sizes: dict[str, int]) -> Shape:
-    """Type, key and value size, entries, flags: as the kernel tells them."""
+def shape(spec: MapSpec, sizes: dict[str, int], meanings: Mapping[str, int]) -> Shape:
+    """Type, key and value size, entries, flags, name: as the kernel tells them."""
     entries = spec.max_entries if isinstance(spec.max_entries, int) else sizes[spec.max_entries]
-    return (_TYPES[spec.type], spec.key_size, spec.value_size, entries, spec.flags)
+    meaning = meanings.get(f"MEANING_{spec.name.upper()}", 0)
+    name = f"{spec.name}_{meaning}" if meaning else spec.name
+    return (
+        _TYPES[spec.type],
+        spec.key_size,
+        spec.value_size,
+        entries,
+        spec.flags,
+        name[:_NAME_BYTES],
+    )
 
 
 def kernel_shape(existing: Map) -> Shape:
     info = existing.info()
     # Bits that the kernel adds by itself for its own use are above those that can be asked for.
-    return (info.type, info.key_size, info.value_size, info.max_entries, info.flags & 0x1FFF)
+    flags = info.flags & 0x1FFF
+    return (info.type, info.key_size, info.value_size, info.max_entries, flags, info.name)
 
 
 def pinned_at(spec: MapSpec, family: Family, build: Build, unit: Unit = STACK) -> Path:
@@ -71,8 +86,8 @@ def pinned_at(spec: MapSpec, family: Family, build: Build, unit: Unit = STACK) -
     return build.maps(None if spec.scope is Scope.NODE else family) / spec.name
 
 
-def _without_entries(shape: Shape) -> tuple[int, ...]:
-    return (*shape[:3], shape[4])
+def _without_entries(shape: Shape) -> tuple[int | str, ...]:
+    return (*shape[:3], *shape[4:])
 
 
 def provide(
@@ -90,8 +105,9 @@ def provide(
     made.
     """
     sizes = capacities(settings)
-    specs = layout.load(family, sources).maps
-    wanted = {name: shape(spec, sizes) for name, spec in specs.items()}
+    described = layout.load(family, sources)
+    specs, meanings = described.maps, described.enum("map_meaning")
+    wanted = {name: shape(spec, sizes, meanings) for name, spec in specs.items()}
     with ExitStack() as opened:
         found: dict[str, Map] = {}
         for name, spec in specs.items():
@@ -99,6 +115,7 @@ def provide(
                 continue  # every version has its own slow paths
             with suppress(OSError):
                 found[name] = opened.enter_context(Map.open(pinned_at(spec, family, old)))
+        _tell_others(family, wanted, found)
         kept = _pin(family, settings, specs, wanted, found, new)
         if "flows" in kept and "repliers" not in kept:
             _set_all_bits(new.maps(family) / "repliers")
@@ -134,8 +151,23 @@ def _pin(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 kept[name].pin(path)
             else:
-                _make(name, wanted[name], path)
+                _make(wanted[name], path)
     return set(kept)
+
+
+def _tell_others(family: Family, wanted: Mapping[str, Shape], found: Mapping[str, Map]) -> None:
+    """Which maps another version has left, that reads the same bytes otherwise."""
+    for name, one in found.items():
+        held = kernel_shape(one)
+        if held[:3] == wanted[name][:3] and held[5] != wanted[name][5]:
+            lost = "; the connections in it are forgotten" if name in _TIED else ""
+            _log.warning(
+                "the %s map %s is another version's, in which it means something else: a new one "
+                "is made%s",
+                family.directory,
+                name,
+                lost,
+            )
 
 
 def _set_all_bits(path: Path) -> None:
@@ -145,8 +177,8 @@ def _set_all_bits(path: Path) -> None:
         table.update_batch(keys, b"\xff" * table.value_size * table.max_entries)
 
 
-def _make(name: str, wanted: Shape, path: Path) -> None:
-    type_, key_size, value_size, entries, flags = wanted
+def _make(wanted: Shape, path: Path) -> None:
+    type_, key_size, value_size, entries, flags, name = wanted
     path.parent.mkdir(parents=True, exist_ok=True)
     with Map.create(MapType(type_), key_size, value_size, entries, flags, name) as made:
         made.pin(path)
@@ -187,12 +219,13 @@ def provide_calls(
 ) -> None:
     """Gives a build an empty program array for a unit that is added to it. OSError."""
     sizes = capacities(settings)
-    for spec in layout.load(family, sources).maps.values():
+    described = layout.load(family, sources)
+    for spec in described.maps.values():
         if spec.scope is not Scope.CALLS:
             continue
         path = pinned_at(spec, family, build, unit)
         path.unlink(missing_ok=True)  # of an attempt that was interrupted
-        _make(spec.name, shape(spec, sizes), path)
+        _make(shape(spec, sizes, described.enum("map_meaning")), path)
 
 
 def seed(family: Family, build: Build) -> int:
