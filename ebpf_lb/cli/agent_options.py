@@ -134,7 +134,6 @@ _SWITCHES = frozenset(
     {
         "cleanup",
         "cleanup-ipvs",
-        "init-only",
         "bind-address-hard-fail",
         "conntrack-tcp-be-liberal",
         "iptables-localhost-nodeports",
@@ -147,7 +146,6 @@ _SWITCHES = frozenset(
 _REFUSED = {
     "cleanup": "`ebpf-lb cleanup` removes every trace of ebpf-lb from a node",
     "cleanup-ipvs": "`ebpf-lb cleanup` removes every trace of ebpf-lb from a node",
-    "init-only": "there is no initialization that could be done alone",
     "master": "name the API server in a kubeconfig, by --kubeconfig",
     "write-config-to": "`ebpf-lb config show` prints what is in force",
 }

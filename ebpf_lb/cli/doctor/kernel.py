@@ -126,9 +126,11 @@ def _others(control: "TrafficControl", index: int, name: str) -> Iterator[Findin
     for hook in InterfaceHook:
         try:
             for number in programs_at(index, hook):
-                with Program.by_id(number) as program:
-                    text = program.info().name
-                    called = text.decode() if isinstance(text, bytes) else str(text)
+                try:
+                    with Program.by_id(number) as program:
+                        called = program.info().name
+                except PermissionError:
+                    continue  # its name takes CAP_SYS_ADMIN, and without it all may be ours
                 if not called.startswith(ours):
                     found.append(f"tcx {called}")
         except OSError:

@@ -180,13 +180,13 @@ class XdpControl:
         if before is None:
             self._set(ifindex, program.fd, _FLAGS[mode] | XDP_FLAGS_UPDATE_IF_NOEXIST)
         elif before.program_id != self._number:
-            with Program.by_id(before.program_id) as old:
+            with self._open(before.program_id) as old:
                 self._set(ifindex, program.fd, _FLAGS[mode] | XDP_FLAGS_REPLACE, expected=old.fd)
 
     def _remove(self, ifindex: int, one: Attached) -> bool:
         """Whether it was there still."""
         try:
-            with Program.by_id(one.program_id) as program:
+            with self._open(one.program_id) as program:
                 flags = _FLAGS[one.mode] | XDP_FLAGS_REPLACE
                 self._set(ifindex, _NONE, flags, expected=program.fd)
         except FileNotFoundError:
@@ -197,6 +197,13 @@ class XdpControl:
             return False
         return True
 
+    def _open(self, number: int) -> Program:
+        """By its pin, if it has one: by its number it takes CAP_SYS_ADMIN."""
+        for program in _pinned(self._pins):
+            if program.info().id == number:
+                return program
+        return Program.by_id(number)
+
     def _set(self, ifindex: int, fd: int, flags: int, expected: int | None = None) -> None:
         attributes = [("IFLA_XDP_FD", fd), ("IFLA_XDP_FLAGS", flags)]
         if expected is not None:
@@ -205,14 +212,15 @@ class XdpControl:
 
     def _pinned(self) -> set[int]:
         """The ids of the programs that are pinned in our builds."""
-        return set(_pinned_ids(self._pins))
+        return {program.info().id for program in _pinned(self._pins)}
 
 
-def _pinned_ids(pins: Pins) -> Iterator[int]:
+def _pinned(pins: Pins) -> Iterator[Program]:
+    """Our builds' programs; whoever takes none further closes it by forgetting it."""
     for path in pins.builds.glob(f"*/{_ENTRY_FAMILY.directory}/programs/{PROGRAM}"):
         # builds are retired while we look
-        with suppress(FileNotFoundError), Program.open(path) as program:
-            yield program.info().id
+        with suppress(FileNotFoundError):
+            yield Program.open(path)
 
 
 def _attached(mode: Mode, number: int, pinned: set[int]) -> Attached:
@@ -220,6 +228,8 @@ def _attached(mode: Mode, number: int, pinned: set[int]) -> Attached:
         with Program.by_id(number) as program:
             name = program.info().name
             return Attached(mode, number, name, number in pinned or _is_orphan(program))
+    except PermissionError:  # without CAP_SYS_ADMIN we know our pinned ones and nobody else
+        return Attached(mode, number, PROGRAM if number in pinned else "", number in pinned)
     except FileNotFoundError:
         return Attached(mode, number, "", ours=False)  # gone since; asked for again if need be
 

@@ -83,8 +83,7 @@ def selectors(expression: str) -> Iterator[Selector]:
         yield Selector(name, MATCHER.findall(matchers))
 
 
-@pytest.fixture(scope="module")
-def series() -> list[tuple[str, dict[str, str]]]:
+def exposition() -> str:
     """A scrape of an agent that has worked a little."""
     agent = Agent()
     agent.tell(*lists(web()))
@@ -99,9 +98,14 @@ def series() -> list[tuple[str, dict[str, str]]]:
     registry.register(ProbeCollector({("livez", 200): 3}))
     registry.register(ProgrammerCollector(agent.programmer, "1.2.3", "abc"))
     process.register(registry, "1.2.3")
+    return agent.metrics.page().decode()
+
+
+@pytest.fixture(scope="module")
+def series() -> list[tuple[str, dict[str, str]]]:
     return [
         (sample.name, {**sample.labels, **TARGET})
-        for family in text_string_to_metric_families(agent.metrics.page().decode())
+        for family in text_string_to_metric_families(exposition())
         for sample in family.samples
     ]
 

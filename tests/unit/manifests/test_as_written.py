@@ -11,7 +11,7 @@ from docs.extensions import declared_metrics
 from ebpf_lb.agent.config import load
 from ebpf_lb.agent.config.keys import Config
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 FILE = PROJECT / "manifests/base/ebpf-lb.yaml"
 
 
@@ -60,9 +60,24 @@ def test_it_runs_on_every_linux_node_before_others(pod: Any) -> None:
 def test_what_it_writes_is_on_the_host_or_goes_with_it(pod: Any, container: Any) -> None:
     assert container["securityContext"]["readOnlyRootFilesystem"]
     mounts = {one["name"]: one for one in container["volumeMounts"]}
-    assert mounts["bpffs"]["mountPropagation"] == "Bidirectional"
+    assert mounts["bpffs"]["mountPropagation"] == "HostToContainer"
     assert {one["name"] for one in pod["volumes"]} == mounts.keys()
     assert container["resources"]["requests"]["memory"] == "320Mi"
+
+
+def test_only_what_begins_is_privileged(pod: Any, container: Any) -> None:
+    """tests/lab/test_capabilities.py runs an agent with these rights."""
+    (init,) = pod["initContainers"]
+    assert init["command"][:3] == ["ebpf-lb", "agent", "--init-only"]
+    assert init["image"] == container["image"] and init["securityContext"]["privileged"]
+    (bpffs,) = (one for one in init["volumeMounts"] if one["name"] == "bpffs")
+    assert bpffs["mountPropagation"] == "Bidirectional"
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"], "add": ["BPF", "NET_ADMIN", "PERFMON"]},
+    }
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
 def test_names_in_it_lead_to_each_other(objects: dict[str, Any], pod: Any, container: Any) -> None:
