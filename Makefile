@@ -146,8 +146,8 @@ lab: setup ## real traffic between namespaces
 	@$(PYTEST) -n 2 --dist loadfile tests/lab
 
 RIG := tests/cluster/rig
-cluster: PACKAGES += $(shell $(MAKE) -s -C $(RIG) list-packages)
-cluster: setup ## a real Kubernetes with its own end-to-end tests; 10 minutes more to build it once
+cluster: PACKAGES += $(shell $(MAKE) -s -C $(RIG) list-packages) mmdebstrap
+cluster: setup image ## a real Kubernetes with its own end-to-end tests; 10 minutes more to build it once
 	@$(MAKE) -s -C $(RIG)
 	@COREDNS=$$($(MAKE) -s -C $(RIG) coredns-path) $(PYTEST) tests/api/test_dns_as_coredns.py
 	@$(PYTEST) tests/cluster/test_kubernetes.py tests/cluster/test_coredns_in_a_lab.py
