@@ -20,7 +20,7 @@ PACKAGES := python3-venv python3-bpfcc linux-libc-dev libbpf-dev iproute2 nftabl
 CLANG := clang-14
 CLANG_FORMAT := clang-format-14
 
-NEED_ROOT := demo demo-down test test-deep datapath differential lab cluster kernels budget bench bench-path measure \
+NEED_ROOT := demo demo-down test test-deep datapath differential lab cluster vagrant kernels budget bench bench-path measure \
              floods image
 ifneq ($(filter $(NEED_ROOT),$(MAKECMDGOALS)),)
 ifneq ($(shell id -u),0)
@@ -28,7 +28,7 @@ $(error network namespaces and eBPF need root: run `sudo make $(MAKECMDGOALS)`)
 endif
 endif
 
-.PHONY: help setup locks packages bpffs build demo demo-down test check docs unit datapath differential lab cluster bench clean
+.PHONY: help setup locks packages bpffs build demo demo-down test check docs unit datapath differential lab cluster vagrant bench clean
 .PHONY: list-packages kernels budget test-deep bench-path measure floods image
 
 help: ## this list
@@ -152,6 +152,12 @@ cluster: setup image ## a real Kubernetes with its own end-to-end tests; 10 minu
 	@COREDNS=$$($(MAKE) -s -C $(RIG) coredns-path) $(PYTEST) tests/api/test_dns_as_coredns.py
 	@$(PYTEST) tests/cluster/test_kubernetes.py tests/cluster/test_coredns_in_a_lab.py
 
+# Only what virtual machines are made of differs from `vagrant up`; Go programs are the rig's.
+vagrant: PACKAGES += $(shell $(MAKE) -s -C $(RIG) list-packages) mmdebstrap ruby gpg gpg-agent
+vagrant: setup ## the Vagrantfile's machines in namespaces: provisioned, rebooted, tried; half an hour
+	@$(MAKE) -s -C $(RIG)
+	@$(PYTEST) tests/cluster/test_vagrant.py
+
 KERNELS := 6.1 6.12 newest
 kernels: PACKAGES += qemu-system-x86 mmdebstrap kmod cpio e2fsprogs xz-utils zstd
 kernels: setup ## all programs and a few labs on other kernels, in qemu: KERNELS=6.1 for one
@@ -191,7 +197,7 @@ check: $(VENV)/.installed docs ## style, types, layers, C, and what must not be 
 	@$(PYTEST) -q tests/unit/documents
 	@$(CLANG_FORMAT) --dry-run -Werror bpf/[!k]*/*.[ch]
 	@$(BIN)/python -m tests.support.syntax $(CLANG)
-	@! command -v shellcheck >/dev/null || shellcheck -S warning vagrant/*.sh
+	@! command -v shellcheck >/dev/null || shellcheck -S warning vagrant/*.sh tests/cluster/machines/*.sh
 	@! command -v vagrant >/dev/null || vagrant validate --ignore-provider
 	@! git -c safe.directory='*' grep -nIE '(^|[^[:alnum:]_.{}-])/(work|root|home)/' \
 	    || { echo "check: the lines above name paths of one machine" >&2; exit 1; }

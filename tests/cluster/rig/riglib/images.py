@@ -179,6 +179,15 @@ def single(program):
     return layer
 
 
+def kubeplane():
+    layer = skeleton()
+    layer.file("usr/bin/kubeplane", (conf.BIN / "kubeplane").read_bytes(), 0o755)
+    for program in conf.BIN.iterdir():
+        if program.is_symlink():
+            layer.link(f"usr/bin/{program.name}", "kubeplane")
+    return layer
+
+
 def images():
     """(names, layer's name, entry point, command) of each image.
 
@@ -200,7 +209,11 @@ def images():
     yield [DNS], "coredns", ["/coredns"], []
 
 
-LAYERS = {"agnhost": agnhost, "busybox": lambda: busybox(skeleton())}
+LAYERS = {
+    "agnhost": agnhost,
+    "busybox": lambda: busybox(skeleton()),
+    "kubeplane": kubeplane,
+}
 
 
 def build():
@@ -210,6 +223,12 @@ def build():
     if archive.exists() and archive.stat().st_mtime >= newest:
         return archive
     conf.IMAGES.mkdir(parents=True, exist_ok=True)
+    write(archive, images())
+    return archive
+
+
+def write(archive, wanted):
+    """An archive of some images, each as in images()."""
     new, manifest, digests = archive.with_suffix(".new"), [], {}
     with tarfile.open(new, "w") as tar:
 
@@ -218,7 +237,7 @@ def build():
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
 
-        for names, layer, entrypoint, command in images():
+        for names, layer, entrypoint, command in wanted:
             if layer not in digests:
                 make = LAYERS.get(layer, functools.partial(single, layer))
                 data = make().bytes()
@@ -239,4 +258,3 @@ def build():
             manifest.append({"Config": name, "RepoTags": names, "Layers": [f"{layer}.tar"]})
         add("manifest.json", json.dumps(manifest).encode())
     new.replace(archive)
-    return archive
