@@ -150,7 +150,7 @@ cluster: PACKAGES += $(shell $(MAKE) -s -C $(RIG) list-packages) mmdebstrap
 cluster: setup image ## a real Kubernetes with its own end-to-end tests; 10 minutes more to build it once
 	@$(MAKE) -s -C $(RIG)
 	@COREDNS=$$($(MAKE) -s -C $(RIG) coredns-path) $(PYTEST) tests/api/test_dns_as_coredns.py
-	@$(PYTEST) tests/cluster/test_kubernetes.py tests/cluster/test_coredns_in_a_lab.py
+	@$(PYTEST) --ignore tests/cluster/test_vagrant.py tests/cluster
 
 # Only what virtual machines are made of differs from `vagrant up`; Go programs are the rig's.
 vagrant: PACKAGES += $(shell $(MAKE) -s -C $(RIG) list-packages) mmdebstrap ruby gpg gpg-agent
