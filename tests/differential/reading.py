@@ -41,7 +41,7 @@ class Reader:
     def __init__(self, family: Family) -> None:
         self._of = WORLD[family]
         self._clients: set[int] = set()
-        self._given: dict[tuple[tuple[str, int], tuple[str, int]], int] = {}
+        self._given: dict[tuple[int, tuple[str, int], tuple[str, int]], int] = {}
 
     def knows(self, port: int) -> None:
         """A client's own."""
@@ -80,7 +80,9 @@ class Reader:
         if packet.protocol in (ICMP, ICMPV6):
             return self._error(packet, speaker) + broken
         ends = self._ends(
-            packet.source, packet.source_port, packet.destination, packet.destination_port
+            packet.protocol,
+            (packet.source, packet.source_port),
+            (packet.destination, packet.destination_port),
         )
         flags = "+".join(name for flag, name in _FLAGS.items() if packet.flags & flag)
         text = f"{_NAMES.get(packet.protocol, packet.protocol)} {ends} {flags}"
@@ -92,12 +94,12 @@ class Reader:
         hops = "" if packet.flags & RST else f" hops {packet.ttl}"
         return f"{text} {len(packet.payload)} bytes{pieces}{hops}{broken}"
 
-    def _ends(self, source: str, port: int, destination: str, to_port: int) -> str:
-        """Ports that the node has chosen are numbered: each of its ends is one more."""
-        there, back = (source, port), (destination, to_port)
-        return f"{self._end(there, back)} > {self._end(back, there)}"
+    def _ends(self, protocol: int, there: tuple[str, int], back: tuple[str, int]) -> str:
+        """Ports that the node has chosen are numbered: each of its ends is one more, and so is the
+        same port by another protocol, which a proxy may give or not."""
+        return f"{self._end(protocol, there, back)} > {self._end(protocol, back, there)}"
 
-    def _end(self, end: tuple[str, int], other: tuple[str, int]) -> str:
+    def _end(self, protocol: int, end: tuple[str, int], other: tuple[str, int]) -> str:
         address, port = end
         stands_for_others = address in (self._of.node, self._of.gateway)
         if stands_for_others:
@@ -106,7 +108,7 @@ class Reader:
             own = port in _KNOWN or port in self._clients
         if own:
             return f"{address}:{port}"
-        number = self._given.setdefault((end, other), len(self._given))
+        number = self._given.setdefault((protocol, end, other), len(self._given))
         return f"{address}:#{number}"
 
     def _error(self, packet: Packet, speaker: str) -> str:
@@ -124,5 +126,5 @@ class Reader:
         source_port, port = struct.unpack_from("!HH", quoted, at)
         asked, for_ = (str(ipaddress.ip_address(end)) for end in ends)
         what = _ERRORS.get((packet.protocol, kind, code), f"ICMP {kind}/{code}")
-        about = self._ends(asked, source_port, for_, port)
+        about = self._ends(protocol, (asked, source_port), (for_, port))
         return f"{what} by {source} to {packet.destination} about {protocol} {about}"

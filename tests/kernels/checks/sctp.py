@@ -221,8 +221,9 @@ class Large:
 def counted(lab: Lab) -> dict[str, int]:
     dump = lab.exec("node1", ["ebpf-lb", "maps", "dump", "counters", "-o", "json"], check=True)
     found: dict[str, int] = {}
-    for family in json.loads(dump.stdout).values():
-        for row in family["counters"]:
+    dumped = json.loads(dump.stdout)
+    for family in FAMILIES:
+        for row in dumped[family]["counters"]:
             found[row["reason"]] = found.get(row["reason"], 0) + int(row["packets"])
     return found
 
