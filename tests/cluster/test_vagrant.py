@@ -55,8 +55,8 @@ def cluster() -> Iterator[list[Machine]]:
     with (stock.CACHE / "said.txt").open("w") as said, vagrant.machines(said) as machines:
         provision(machines)
         control = machines[0]
-        (control.root / "root" / "web.yaml").write_text(SERVED.replace("IMAGE", agnhost()))
-        kubectl(control, "apply", "-f", "/root/web.yaml")
+        (control.root / "srv" / "web.yaml").write_text(SERVED.replace("IMAGE", agnhost()))
+        kubectl(control, "apply", "-f", "/srv/web.yaml")
         for words in (["daemonset/web"], ["-n", "kube-system", "deployment/coredns"]):
             kubectl(control, "rollout", "status", "--timeout=300s", *words)
         yield machines
