@@ -231,3 +231,21 @@ def test_another_versions_connections_are_not_taken_over(
         held = [Map.open(build.maps(node.family) / name) for build in (second, third)]
         assert held[0].info().id == held[1].info().id
     assert not caplog.records
+
+
+def test_connections_stay_counted_where_services_move(node: Node) -> None:
+    """Numbers of backends stay what they were, so do the flows that are counted under them."""
+    first = node.build("first", BEFORE)
+    key = (5).to_bytes(4, "little")
+    with Map.open(first.maps(node.family) / "connections") as counted:
+        counted.update(key, b"\7\0\0\0")
+    for name, settings in (
+        ("slots", replace(BEFORE, slots=128)),
+        ("backends", replace(BEFORE, backends=128)),
+    ):
+        other = node.build(name, settings, first)
+        with Map.open(other.maps(node.family) / "connections") as counted:
+            assert counted.lookup(key) == b"\7\0\0\0"
+    other = node.build("flows", replace(BEFORE, flows=128), first)
+    with Map.open(other.maps(node.family) / "connections") as counted:
+        assert counted.lookup(key) == bytes(4)

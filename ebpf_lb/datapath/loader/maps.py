@@ -119,7 +119,8 @@ def provide(
         kept = _pin(family, settings, specs, wanted, found, new)
         if "flows" in kept and "repliers" not in kept:
             _set_all_bits(new.maps(family) / "repliers")
-        _copy(family, wanted, found, old, new, move, counted="flows" in kept)
+        uncounted = "flows" in kept and "connections" not in kept
+        _copy(family, wanted, found, old, new, move, count=uncounted)
     if not seed(family, new):
         fresh = random.SystemRandom().getrandbits(64) | 1
         with Map.open(new.maps(family) / "flow_seed") as seed_map:
@@ -192,7 +193,7 @@ def _copy(
     new: Build,
     move: Move | None,
     *,
-    counted: bool,
+    count: bool,
 ) -> None:
     """Into those maps that are new only because they have another size."""
     alike = {
@@ -207,7 +208,7 @@ def _copy(
         with Map.open(new.maps(family) / name) as table:
             for keys, values in found[name].chunks():
                 table.update_batch(keys, values)
-    if counted and "connections" in resized:
+    if count and "connections" in alike:  # of the connections that go on
         with Map.open(new.maps(family) / "connections") as table:
             number = min(table.max_entries, found["connections"].max_entries)
             keys = b"".join(index.to_bytes(4, "little") for index in range(number))

@@ -187,7 +187,7 @@ def test_a_flow_table_of_another_size_is_new_and_so_is_its_seed(root: Path, sour
     second = ensure_loaded(root, replace(SETTINGS, flows=512), sources)
     before, after = map_ids(first.build), map_ids(second.build)
     changed = {name for name in before if before[name] != after[name]}
-    tied = ("flows", "ways", "flow_seed", "census")
+    tied = ("flows", "ways", "flow_seed", "census", "connections")
     assert changed == {f"{family.directory}/{name}" for family in Family for name in tied}
     for family in Family:
         assert seed(second.build, family) != seed(first.build, family)
@@ -232,7 +232,7 @@ def test_services_in_maps_of_another_size_are_apart_until_the_old_build_is_retir
     assert changed == {
         f"{family.directory}/{name}"
         for family in Family
-        for name in (*together, "service_counters", "service_drops")
+        for name in (*together, "service_counters", "service_drops", "connections")
     }
     retire_old_builds(root)
     assert not ensure_loaded(root, other, sources).apart
