@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Changes to an ctx's addresses and ports, checksums included.
+ * Changes to a packet's addresses and ports, checksums included.
  *
- * The IP header's checksum is mended here (RFC 1624); the transport's by the kernel's helper, the
- * only one who knows whether the field holds a checksum or, for a packet of a local socket, just
- * the sum of the pseudo-header which the device completes. Addresses are part of that sum, ports
- * are not. So the helper is told of the addresses; what it made of the field gives away which of the
- * two it was, and the ports are added here where they are due. That is half as dear as two calls.
- * Direct writes come first, since the helper invalidates packet pointers.
+ * The IP header's checksum is mended here (RFC 1624). So is the transport's where the kernel can be asked
+ * (Linux 6.2) whether the field holds a checksum or, for a packet of a local socket, just the sum of the
+ * pseudo-header which the device completes. Elsewhere the kernel's helper does it, which knows. Addresses
+ * are part of that sum, ports are not. So the helper is told of the addresses; what it made of the field
+ * gives away which of the two it was, and the ports are added here where they are due. That is half as
+ * dear as two calls. Direct writes come first, since the helper invalidates packet pointers.
  */
 #pragma once
 
@@ -120,7 +120,27 @@ INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset
 
 #else
 
+/* What is in the transport's checksum field of a packet (sk_buff.ip_summed; linux/skbuff.h). */
+enum checksum_kind {
+	/* 0, 1: the whole, to be verified or verified already */
+	CHECKSUM_COMPLETE = 2, /* the whole; and the device has summed up all of the packet */
+	CHECKSUM_PARTIAL = 3,  /* the sum of the pseudo-header, which the device completes */
+};
+
+/* The kernel's own structure. Costs nothing; a kfunc (loader/image.py). */
+static void *(*kernel_context)(void *) = (void *)KERNEL_CONTEXT;
+
+INLINE __u32 checksum_kind(context *ctx)
+{
+	__u8 *kernel = kernel_context(ctx);
+
+	return READ_ONCE(kernel[IP_SUMMED_BYTE]) >> IP_SUMMED_SHIFT & 3;
+}
+
 /*
+ * Where the kernel can be asked what is in the field, and no sum of the device has to be kept, the
+ * field is mended here: the helper is more than half of what an established packet costs.
+ *
  * For a full checksum, the helper takes the change of addresses away from the field, for a partial
  * one it adds it: which it did cannot be mistaken unless that change is zero, and then both are
  * tried by a second call.
@@ -143,6 +163,19 @@ INLINE int mend_checksum(context *ctx, const struct packet *packet, __u32 offset
 	if ((void *)(field + 1) > (void *)(long)ctx->data_end)
 		return -1;
 	before = *field;
+	if (IP_SUMMED_BYTE) {
+		__u32 kind = checksum_kind(ctx);
+
+		if (LIKELY(kind != CHECKSUM_COMPLETE)) {
+			if (flags && !before)
+				return 0;
+			after = kind == CHECKSUM_PARTIAL ?
+					sum_fold16((__u64)before + addresses) :
+					~sum_fold16((__u64)(__u16)~before + addresses + ports);
+			*field = flags && !after ? 0xffff : after;
+			return 0;
+		}
+	}
 	if (bpf_l4_csum_replace(ctx, offset, 0, addresses,
 				flags | BPF_F_PSEUDO_HDR | CHECKSUM_IN_IPV6) &&
 	    (FAMILY == 4 ||

@@ -2,16 +2,33 @@
 of the packet: where it does not, the kernel computes all of it again, and complains."""
 
 import errno
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from ebpf_lb.model.values import Protocol
+from ebpf_lb.datapath.loader import source
+from ebpf_lb.model.values import Family, Protocol
 from ebpf_lb.plan.forwarding import FrontendKind
-from tests.datapath.kernel import Kernel
+from tests.datapath.conftest import SETTINGS
+from tests.datapath.kernel import Kernel, loaded
 from tests.datapath.pod_world import WORLDS, first
 from tests.support.packets import TCP, UDP, Packet, parse
 
 CHECKSUM_COMPLETE = 1 << 2  # BPF_F_TEST_SKB_CHECKSUM_COMPLETE: sets it, and compares afterwards
+
+
+@pytest.fixture(scope="module", params=["the kernel is asked", "the helper knows"])
+def _kernels(request: pytest.FixtureRequest, loaded_root: Path) -> Iterator[dict[Family, Kernel]]:
+    """As on this kernel; and as on one that cannot be asked what is in the field (Linux 6.1)."""
+    if request.param == "the kernel is asked":
+        yield {family: Kernel(loaded_root, family) for family in Family}
+        return
+    nothing = dict.fromkeys(source.kernel_facts()[0], 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "kernel_facts", lambda: (nothing, {}))
+        with loaded("helper", SETTINGS) as root:
+            yield {family: Kernel(root, family) for family in Family}
 
 
 def judged(kernel: Kernel) -> int:
@@ -31,6 +48,19 @@ def run(kernel: Kernel, name: str, packet: Packet) -> Packet:
     result = parse(done.data_out)
     assert result.valid
     return result
+
+
+@pytest.mark.parametrize("target", [80, 9376], ids=["same port", "another port"])
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_without_a_device_that_sums_up(kernel: Kernel, protocol: int, target: int) -> None:
+    world = WORLDS[kernel.family]
+    kernel.service(world.vip, 80, [(world.backend, target)], protocol=Protocol(protocol))
+    there = parse(kernel.program("pod_ingress").test_run(first(world, protocol).frame()).data_out)
+    assert there.valid
+    assert (there.destination, there.destination_port) == (world.backend, target)
+    back = parse(kernel.program("pod_egress").test_run(there.reply().frame()).data_out)
+    assert back.valid
+    assert (back.source, back.source_port) == (world.vip, 80)
 
 
 @pytest.mark.parametrize("target", [80, 9376], ids=["same port", "another port"])

@@ -274,10 +274,11 @@ def _compile(pins: Pins, unit: Unit, sources: Path) -> Images:
 
 def _load(images: Mapping[Unit, Images], settings: Settings, build: Build, sources: Path) -> None:
     """Loads units into a build that has its maps; LoaderError says where one is refused."""
-    everywhere = source.filled_in(settings)
+    facts, functions = source.kernel_facts()
+    everywhere = source.filled_in(settings) | facts
     numbers = {family: everywhere | {SEED: maps.seed(family, build)} for family in Family}
     try:
-        loading.load(images, numbers, build, sources)
+        loading.load(images, numbers, functions, build, sources)
     except loading.RefusedError as refusal:
         family = refusal.family
         where = source_line(refusal.unit, family, sources, numbers[family], build, refusal.program)

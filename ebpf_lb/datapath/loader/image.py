@@ -2,19 +2,23 @@
 
 An instruction that names a map carries a descriptor of the compiler's process. A constant that
 each node fills in (the flow table's seed, sizes, time-outs) is loaded by an instruction of its
-own, out of the optimiser's reach (see `source.defines`), whose 64-bit number is a mark. Both are
-noted by place, and filled in at loading.
+own, out of the optimiser's reach (see `source.defines`), whose 64-bit number is a mark. A call of
+one of the kernel's own functions (kfuncs), which have other numbers in each kernel, is one of a
+helper that there is not. All are noted by place, and filled in at loading.
 """
 
 import base64
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _INSTRUCTION = struct.Struct("<BBhI")  # operation, registers, offset, number
 _BYTES = _INSTRUCTION.size
 _LOAD_64 = 0x18  # of two instructions, each with half of the number
+_CALL = 0x85
+_OF_KERNEL = 2 << 4  # the source register (BPF_PSEUDO_KFUNC_CALL), where the number is a kfunc's
+_CLEAR_RESULT = 0xB7  # r0 = 0
 _MAP_DESCRIPTOR = 1  # the source register, where the number names a map
 _NUMBER_AT = 4
 _HALF = 0xFFFFFFFF
@@ -24,6 +28,11 @@ _MARK = 0x6C62B1E5
 SEED = "FLOW_SEED"
 """The constant with the seed of the flow table's hash."""
 
+_FIRST_FUNCTION = 0x6C62B200
+KERNEL_CONTEXT = "bpf_cast_to_kern_ctx"
+FUNCTIONS = {KERNEL_CONTEXT: _FIRST_FUNCTION}
+"""Which helper stands for each kfunc. A kernel may lack it: see `source.kernel_facts`."""
+
 
 def mark(index: int) -> int:
     """What stands for the constant of this number until it is filled in."""
@@ -32,19 +41,30 @@ def mark(index: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ProgramImage:
-    """Instructions, and those to fill in, by index: a map's name, a constant's name."""
+    """Instructions, and those to fill in, by index: a map's name, a constant's, a kfunc's."""
 
     code: bytes
     maps: Mapping[int, str]
     constants: Mapping[int, str]
+    functions: Mapping[int, str] = field(default_factory=dict)
 
-    def fill_in(self, descriptors: Mapping[str, int], constants: Mapping[str, int]) -> bytes:
-        """Instructions for the kernel. KeyError: a map without a descriptor, or a constant."""
+    def fill_in(
+        self,
+        descriptors: Mapping[str, int],
+        constants: Mapping[str, int],
+        functions: Mapping[str, int] | None = None,
+    ) -> bytes:
+        """Instructions for the kernel. functions: its numbers of kfuncs; a call of one that it
+        lacks is none. KeyError: a map without a descriptor, or a constant."""
         code = bytearray(self.code)
         for index, name in self.maps.items():
             _put(code, index, descriptors[name], 0)
         for index, name in self.constants.items():
             _put(code, index, constants[name] & _HALF, constants[name] >> 32)
+        for index, name in self.functions.items():
+            number = (functions or {}).get(name)
+            call = (_CLEAR_RESULT, 0, 0, 0) if number is None else (_CALL, _OF_KERNEL, 0, number)
+            _INSTRUCTION.pack_into(code, index * _BYTES, *call)
         return bytes(code)
 
 
@@ -68,6 +88,8 @@ def take_apart(
     blank = bytearray(code)
     maps: dict[int, str] = {}
     found: dict[int, str] = {}
+    functions: dict[int, str] = {}
+    names = {number: name for name, number in FUNCTIONS.items()}
     instructions = list(_INSTRUCTION.iter_unpack(code))
     index = 0
     while index < len(instructions):
@@ -80,10 +102,12 @@ def take_apart(
         elif width == 2 and numbers[1] == _MARK and numbers[0] < len(constants):
             found[index] = constants[numbers[0]]
             _put(blank, index, 0, 0)
+        elif (operation, registers >> 4) == (_CALL, 0) and number in names:
+            functions[index] = names[number]
         elif _MARK in numbers:
             raise ValueError(f"instruction {index} holds a part of a constant's mark")
         index += width
-    return ProgramImage(bytes(blank), maps, found)
+    return ProgramImage(bytes(blank), maps, found, functions)
 
 
 def to_plain(image: Image) -> dict[str, Any]:
@@ -93,6 +117,7 @@ def to_plain(image: Image) -> dict[str, Any]:
             "code": base64.b64encode(one.code).decode(),
             "maps": list(one.maps.items()),
             "constants": list(one.constants.items()),
+            "functions": list(one.functions.items()),
         }
         for name, one in image.items()
     }
@@ -105,6 +130,7 @@ def from_plain(plain: dict[str, Any]) -> Image:
             base64.b64decode(one["code"], validate=True),
             dict(one["maps"]),
             dict(one["constants"]),
+            dict(one["functions"]),
         )
         for name, one in plain.items()
     }

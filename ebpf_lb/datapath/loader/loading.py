@@ -59,10 +59,12 @@ class _Job:
 def load(
     images: Mapping[Unit, Mapping[Family, Image]],
     constants: Mapping[Family, Mapping[str, int]],
+    functions: Mapping[str, int],
     new: Build,
     sources: Path | None = None,
 ) -> None:
     """Loads and pins all programs of these units in a build, whose maps are pinned already.
+    constants, functions: what images are filled in with besides.
 
     RefusedError: the verifier's reasons. OSError: something else.
     """
@@ -85,7 +87,7 @@ def load(
 
         def verified(job: _Job) -> Program:
             descriptors = {name: one.fd for name, one in maps[job.unit, job.family].items()}
-            return _load(job, job.image.fill_in(descriptors, constants[job.family]))
+            return _load(job, job.image.fill_in(descriptors, constants[job.family], functions))
 
         loaded: dict[tuple[Unit, Family, str], Program] = {}
         with ThreadPoolExecutor(os.cpu_count()) as threads:

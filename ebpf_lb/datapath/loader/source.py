@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ebpf_lb.datapath import clock, layout
 from ebpf_lb.datapath.layout import sources
-from ebpf_lb.datapath.loader.image import SEED, mark
+from ebpf_lb.datapath.libbpf.btf import kernel_types
+from ebpf_lb.datapath.loader.image import FUNCTIONS, KERNEL_CONTEXT, SEED, mark
 from ebpf_lb.datapath.loader.programs import ADDED_ON_DEMAND, Unit, units
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
@@ -46,6 +47,8 @@ _CAPACITIES = {
         "interfaces",
     )
 }
+# Where the kernel notes what is in a packet's checksum field (sk_buff.ip_summed).
+_OF_KERNEL = ("IP_SUMMED_BYTE", "IP_SUMMED_SHIFT")
 _SYSTEM_HEADERS = ("/usr/include/linux/version.h",)
 _INCLUDE = re.compile(r'\s*#\s*include\s+"([\w./-]+)"')
 _ONCE = re.compile(r"\s*#\s*pragma\s+once")
@@ -141,6 +144,18 @@ def filled_in(settings: Settings) -> dict[str, int]:
     }
 
 
+def kernel_facts() -> tuple[dict[str, int], dict[str, int]]:
+    """Constants that the running kernel's own description tells, and its numbers of kfuncs. Where
+    it lacks the function or the field, the constants are 0, and the programs do without."""
+    with kernel_types() as types:
+        summed = types and types.field("sk_buff", "ip_summed")
+        cast = types and types.function(KERNEL_CONTEXT)
+    if not summed or not cast:
+        return dict.fromkeys(_OF_KERNEL, 0), {}
+    place = dict(zip(_OF_KERNEL, divmod(summed.bit, 8), strict=True))
+    return place, {KERNEL_CONTEXT: cast}
+
+
 def build_id(settings: Settings, folder: Path | None = None) -> str:
     """Names a build: the same sources, programs, settings and kernel have the same."""
     digest = hashlib.sha256()
@@ -194,7 +209,7 @@ def _described(described: layout.Layout) -> str:
 
 def names_filled_in() -> tuple[str, ...]:
     """Constants that stand in the instructions as marks (image.py), each by its place here."""
-    return (SEED, *sorted(filled_in(Settings())))
+    return (SEED, *_OF_KERNEL, *sorted(filled_in(Settings())))
 
 
 def defines(
@@ -215,6 +230,7 @@ def defines(
     if numbers is None:
         numbers = {name: mark(index) for index, name in enumerate(names)}
     fixed = compiled_in() | {"FAMILY": int(family), **unit.macros}
+    fixed["KERNEL_CONTEXT"] = FUNCTIONS[KERNEL_CONTEXT]
     return [
         *(f"-D{name}={number}" for name, number in fixed.items()),
         *(f"-D{name}={_loading(numbers[name], name != SEED)}" for name in names),

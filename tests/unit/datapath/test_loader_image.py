@@ -5,7 +5,15 @@ import struct
 
 import pytest
 
-from ebpf_lb.datapath.loader.image import ProgramImage, from_plain, mark, take_apart, to_plain
+from ebpf_lb.datapath.loader.image import (
+    FUNCTIONS,
+    KERNEL_CONTEXT,
+    ProgramImage,
+    from_plain,
+    mark,
+    take_apart,
+    to_plain,
+)
 
 NAMES = ("FLOW_SEED", "FLOW_SETS")
 SEED, SETS = mark(0), mark(1)
@@ -69,6 +77,21 @@ def test_a_map_that_nobody_knows_is_refused() -> None:
         apart(load_64(8, 1) + EXIT)
 
 
+STAND_IN = instruction(0x85, 0, FUNCTIONS[KERNEL_CONTEXT])
+
+
+def test_a_kfunc_is_called_by_the_number_that_this_kernel_gives_it() -> None:
+    helper = instruction(0x85, 0, 12)
+    image = apart(helper + STAND_IN + EXIT)
+    assert image.fill_in({}, {}, {KERNEL_CONTEXT: 4711}) == (
+        helper + instruction(0x85, 2 << 4, 4711) + EXIT
+    )
+
+
+def test_a_kfunc_that_the_kernel_lacks_gives_zero() -> None:
+    assert apart(STAND_IN + EXIT).fill_in({}, {}) == instruction(0xB7, 0, 0) + EXIT
+
+
 def test_through_json_and_back() -> None:
-    image = {"one": apart(load_64(7, 1) + load_64(SEED) + EXIT), "other": apart(EXIT)}
+    image = {"one": apart(load_64(7, 1) + load_64(SEED) + STAND_IN + EXIT), "other": apart(EXIT)}
     assert from_plain(json.loads(json.dumps(to_plain(image)))) == image
