@@ -173,7 +173,7 @@ class BackendTable:
                 wanted = change.backends.get(key)
                 if wanted is None:
                     wanted = entry & ~FLAGS
-                    if entry & self._counted:
+                    if self._has_connections(entry):
                         wanted = entry & ~(self._in_cluster | self._in_local)
                 if wanted != entry:
                     lowered[key] = wanted
@@ -186,7 +186,7 @@ class BackendTable:
         if change.current is change.backends:
             return False
         gone = change.current.keys() - change.backends.keys()
-        free = [key for key in gone if not self._has_connections(change.current[key])]
+        free = [key for key in gone if not change.current[key] & self._counted]
         if free:
             ids = [change.current.pop(key) >> FLAG_BITS for key in free]
             _note(change)

@@ -26,6 +26,7 @@ and no record explains are strays: they keep their ids until `retain` removed wh
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 
 from ebpf_lb.datapath.writer.adopt import Found, read_back
 from ebpf_lb.datapath.writer.backends import BackendTable
@@ -307,7 +308,8 @@ class FamilyWriter:
         self._services.point(live())
         self._frontends.add(live())
         each([change for change in live() if not change.is_new], self._remove)
-        self._frontends.remove_orphans()
+        with suppress(OSError):  # of no change in this batch: housekeeping tries again
+            self._frontends.remove_orphans()
         self._backends.lower(live())
         for change in live():
             if self._backends.let_go(change):
