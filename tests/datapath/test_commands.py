@@ -98,6 +98,26 @@ def test_backends_flows_and_affinity_by_filters(node: Pins) -> None:
     assert rows(node, "affinity", "--client", "10.2.0.0/16") == []
 
 
+def test_the_longest_idle_first() -> None:
+    with written_node("idle") as where:
+        flow = load(Family.IPV4).struct("flow")
+        with Map.open(where.current.maps(Family.IPV4) / "flows") as flows:
+            entries = flows.lookup((200_000).to_bytes(4, "little"))
+            assert entries is not None
+            slot = 2  # where written_node() has it
+            at, port = slot * flow.size, slot * flow.size + flow.offset("client_port")
+            for number, ticks in enumerate((30, 10, 20)):
+                word = int.from_bytes(entries[at : at + 8], "little") - ticks
+                copy = bytearray(entries)
+                copy[at : at + 8] = word.to_bytes(8, "little")
+                copy[port : port + 2] = (50_000 + ticks).to_bytes(2, "big")
+                flows.update((150_000 - number * 50_000).to_bytes(4, "little"), bytes(copy))
+        found = rows(where, "flows", "--sort", "age", "--limit", "3")
+        assert [one["client_port"] for one in found] == [50030, 50020, 50010]
+        ages = [one["age_s"] for one in rows(where, "flows", "--sort", "age")]
+        assert ages == sorted(ages, reverse=True) and len(ages) == 4
+
+
 def test_a_flow_is_not_the_services_that_got_its_number() -> None:
     """What it asked is not a frontend of that Service."""
     with written_node("gone") as where:

@@ -13,6 +13,7 @@ from ebpf_lb.datapath.reader.view import View
 FLOW, SIGNPOST, PASS = "flow", "signpost", "pass"
 """A connection to a Service; what leads replies to one; a connection past the Services, kept so
 that it is not taken for one."""
+_A_SET = 4  # entries (bpf/connections/flow.h)
 MASQUERADED = "masqueraded"  # a flow too; one bit of its word means something else
 
 
@@ -112,21 +113,57 @@ def entries(
     `holds` must stand somewhere in the entry: an address, say."""
     words = Words(view)
     entry = view.layout.struct("flow")
+    for place, number, data in _wanted(view, words, wanted, holds):
+        set_, slot = divmod(place, _A_SET)
+        yield _entry(set_, slot, number, words.read(number), entry.unpack(data))
+
+
+def longest_idle(
+    view: View, wanted: Callable[[Word], bool] = lambda word: True, holds: bytes = b""
+) -> Iterator[Entry]:
+    """The same, whose last packet is longest ago first. Sorted by the words alone; entries are read
+    one by one when they are asked for, and passed over if they are another's by then."""
+    words = Words(view)
+    entry = view.layout.struct("flow")
+    now, bits = view.now or 0, time_bits()
+    mask = (1 << bits) - 1
+    places = [
+        ((now - number) & mask) << 32 | place
+        for place, number, _ in _wanted(view, words, wanted, holds)
+    ]
+    places.sort(reverse=True)
+    table = view.map("flows")
+    for found in places:
+        set_, slot = divmod(found & 0xFFFFFFFF, _A_SET)
+        value = (table.lookup(set_.to_bytes(4, "little")) if table else None) or b""
+        data = value[slot * entry.size : (slot + 1) * entry.size]
+        number = int.from_bytes(data[:8], "little")
+        if words.used(number) and wanted(words.read(number)):
+            yield _entry(set_, slot, number, words.read(number), entry.unpack(data))
+
+
+def _wanted(
+    view: View, words: Words, wanted: Callable[[Word], bool], holds: bytes
+) -> Iterator[tuple[int, int, bytes]]:
+    """Place in the table, word and bytes of each entry in use that is wanted."""
+    size = view.layout.struct("flow").size
     verdicts: dict[int, bool] = {}  # what `wanted` said, by word without time and generation
+    lasting_bits = words.lasting
     for first, stride, _, part in view.blocks("flows"):
-        a_set = stride // entry.size
-        numbers = memoryview(part).cast("Q")[:: entry.size // 8].tolist()
+        assert stride == size * _A_SET
+        numbers = memoryview(part).cast("Q")[:: size // 8].tolist()
         for index, number in enumerate(numbers):
-            if not number or not words.used(number):
+            if not number:
                 continue
-            lasting = number & words.lasting
+            lasting = number & lasting_bits
             verdict = verdicts.get(lasting)
             if verdict is None:
-                verdict = verdicts[lasting] = wanted(words.read(number))
-            data = part[index * entry.size : (index + 1) * entry.size] if verdict else b""
-            if verdict and holds in data:
-                set_, slot = first + index // a_set, index % a_set
-                yield _entry(set_, slot, number, words.read(number), entry.unpack(data))
+                verdict = words.used(number) and wanted(words.read(number))
+                verdicts[lasting] = verdict
+            if verdict:
+                data = part[index * size : (index + 1) * size]
+                if holds in data:
+                    yield first * _A_SET + index, number, data
 
 
 def _entry(set_: int, slot: int, raw: int, word: Word, one: Any) -> Entry:
