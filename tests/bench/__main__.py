@@ -41,7 +41,7 @@ from ebpf_lb.datapath.libbpf import Program
 from ebpf_lb.datapath.loader import ensure_loaded
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
-from tests.bench import dump, many_services, profile, report, rivals, startup, writer
+from tests.bench import dump, many_services, monitor, profile, report, rivals, startup, writer
 from tests.bench.paths import PORTS, Path, World
 from tests.datapath.kernel import Kernel
 from tests.datapath.node import entered_node
@@ -245,13 +245,21 @@ def main(arguments: list[str]) -> int:
     for ratio in many_services.ratios(families):
         print(ratio, flush=True)
         ratios.append(ratio.row())
+    listening = []
+    for listened in monitor.ratios(families):
+        print(listened, flush=True)
+        listening.append(listened.row())
     others = []
-    for each in itertools.chain(writer.lines(), rivals.lines(), dump.lines(), startup.lines()):
+    for each in itertools.chain(
+        writer.lines(), rivals.lines(), dump.lines(), startup.lines(), monitor.lines()
+    ):
         print(each, flush=True)
         others.append(each)
     if not options.quick:
         rows = [row_of(family, figure) for family, figure in found]
-        report.save("packets", {"rows": rows, "services": ratios, "others": others})
+        report.save(
+            "packets", {"rows": rows, "services": ratios, "monitor": listening, "others": others}
+        )
     return 0
 
 

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
-from tests.bench import dump, many_services, rivals, startup, writer
+from tests.bench import dump, many_services, monitor, rivals, startup, writer
 from tests.bench.__main__ import QUICK, run
 from tests.capabilities import DATAPATH, LAB, needs
 
@@ -47,6 +48,19 @@ def test_few_services_and_many() -> None:
         for way in ("there", "back")
     ]
     assert all(len(each.rounds) == 2 and 0 < each.median < 100 for each in found)
+
+
+def test_a_monitor_that_listens() -> None:
+    small = Settings(flows=1 << 14, affinity=1024, sockets=1024)
+    found = list(monitor.ratios([Family.IPV4], rounds=2, packets=500, settings=small))
+    assert [(one.path.partition(",")[0], one.kind) for one in found] == [
+        (path, kind)
+        for path in ("established", "established", "new flow")
+        for kind in monitor.KINDS
+    ]
+    assert all(len(one.rounds) == 2 and 0 < one.median < 100 for one in found)
+    # whoever listens to new connections hears of those of its own turns, and of no others
+    assert [one.told for one in found] == [0, 0, 0, 0, 0, 3 * 500]
 
 
 @needs(*LAB)
