@@ -6,6 +6,7 @@
     ROOT/builds/BUILD/ipv4/programs/NAME  programs of one family
     ROOT/builds/BUILD/ipv4/UNIT/calls     xdp's and l3's own slow paths; see loader/programs.py
     ROOT/builds/BUILD/node/maps/NAME      maps that both families share
+    ROOT/builds/BUILD/settings -> NAME=…  what the build was made with (settings.py)
     ROOT/links/NAME                       cgroup links, which outlive builds
     ROOT/tcx/IFINDEX-DIRECTION-FAMILY     interfaces' links, likewise
     ROOT/accept_local -> 0                what the setting was before us (accept_local.py)
@@ -37,6 +38,11 @@ class Build:
 
     def programs(self, family: Family) -> Path:
         return self.path / family.directory / "programs"
+
+    @property
+    def settings(self) -> Path:
+        """A link that leads nowhere: bpffs holds no files, and this is their text."""
+        return self.path / "settings"
 
 
 @dataclass(frozen=True, slots=True)

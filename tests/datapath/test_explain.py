@@ -3,13 +3,17 @@
 import json
 import os
 import random
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from ebpf_lb.cli.beyond import Route
 from ebpf_lb.cli.main import main
+from ebpf_lb.datapath.dry_run import Sandbox
 from ebpf_lb.datapath.question import Client, Decision, Question
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.model.values import Family, Network, Protocol, parse_address
@@ -29,6 +33,7 @@ BACKENDS = {
     Family.IPV4: ("10.1.0.1", "10.1.0.2", "10.2.0.1"),
     Family.IPV6: ("fd00:1::1", "fd00:1::2", "fd00:2::1"),
 }
+LOOPBACK_ROUTE = Route("lo", 1, None, 65536, False, None, "")
 RANGES = {Family.IPV4: ("198.51.100.0", 24), Family.IPV6: ("2001:db8::", 48)}
 
 
@@ -122,6 +127,36 @@ def test_asking_changes_nothing(kernel: Kernel) -> None:
     assert contents(kernel) == before
 
 
+@pytest.fixture(scope="module")
+def _sandboxes(_kernels: Mapping[Family, Kernel]) -> Iterator[dict[Family, Sandbox]]:
+    with ExitStack() as opened:
+        yield {
+            family: opened.enter_context(Sandbox(View(one.build, family)))
+            for family, one in _kernels.items()
+        }
+
+
+@pytest.fixture(autouse=True)
+def _hooks(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    _sandboxes: Mapping[Family, Sandbox],
+) -> None:
+    """As if everybody were behind one interface with an uplink's programs, which are verified once
+    for all tests but one."""
+    monkeypatch.setattr("ebpf_lb.cli.explain.way.route_to", lambda address: LOOPBACK_ROUTE)
+    monkeypatch.setattr(
+        "ebpf_lb.cli.explain.decided.roles_of", lambda view: lambda ifindex: "uplink"
+    )
+
+    def again(view: View) -> Any:
+        _sandboxes[view.family].view = view
+        return nullcontext(_sandboxes[view.family])
+
+    if request.node.originalname != test_the_text.__name__:
+        monkeypatch.setattr("ebpf_lb.datapath.dry_run.Sandbox", again)
+
+
 @pytest.fixture
 def explain(kernel: Kernel, loaded_root: Path) -> Any:
     services(kernel)
@@ -171,6 +206,32 @@ def test_steps_there_and_back_and_all_shares(kernel: Kernel, explain: Any) -> No
     assert found["back"][0]["says"] == f"{backend} answers {found['source']}."
     assert found["back"][-1]["says"].startswith(f"The source {backend} becomes {frontend} again")
     assert {rule for step in found["steps"] for rule in step["rules"]} == {"VE-2", "VE-13"}
+
+
+def test_where_no_program_is_nothing_is_translated(
+    kernel: Kernel, explain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ebpf_lb.cli.explain.decided.roles_of", lambda view: lambda ifindex: "")
+    found = explain(CLIENTS[kernel.family][0], "test/all")
+    assert (found["verdict"], found["backend"]) == ("pass", None)
+    assert found["troubles"][:1] == [
+        "None of our programs is at lo, where this client's packets pass: nothing is translated "
+        "there. `ebpf-lb status` shows the hooks."
+    ]
+
+
+def test_where_the_programs_cannot_be_run_they_are_asked(
+    kernel: Kernel, explain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another version than the agent's, say."""
+    monkeypatch.setattr("ebpf_lb.datapath.loader.source.build_id", lambda *_: "another")
+    monkeypatch.setattr("ebpf_lb.datapath.dry_run.Sandbox", Sandbox)
+    found = explain(CLIENTS[kernel.family][0], "test/all")
+    assert found["verdict"] == "forward"
+    assert found["beyond"][0] == (
+        "The programs were not run on a made packet, only asked for the verdict: the agent on this "
+        "node has another version than this command."
+    )
 
 
 def test_an_existing_connection(kernel: Kernel, explain: Any, loaded_root: Path) -> None:

@@ -1,7 +1,7 @@
 """`ebpf-lb explain`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,13 +10,14 @@ from ebpf_lb.cli.beyond import route_to
 from ebpf_lb.cli.cluster import Cluster, api_options
 from ebpf_lb.cli.explain.explanation import Explanation, say_reason
 from ebpf_lb.cli.options import address_option, bpffs_option
-from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Family, Protocol, family_of, format_endpoint, parse_address
 
 if TYPE_CHECKING:
+    from ebpf_lb.cli.explain.decided import Decided
     from ebpf_lb.cli.explain.ends import Asker
+    from ebpf_lb.cli.explain.way import Roles
     from ebpf_lb.cli.node_status import Ways
-    from ebpf_lb.datapath.question import Decision
+    from ebpf_lb.datapath.dry_run import Sandbox
     from ebpf_lb.datapath.reader import View
     from ebpf_lb.datapath.reader.services import Frontend
 
@@ -132,15 +133,20 @@ def explain_asker(
     whole: bool = False,
     with_echo: bool = False,
     ways: "Ways | None" = None,
+    sandbox: "Sandbox | None" = None,
+    roles: "Roles | None" = None,
 ) -> Explanation:
-    """Of whom it is known who asks."""
+    """Of whom it is known who asks. sandbox, roles: default: as on this node, for this question."""
     from ebpf_lb.cli.explain.beyond import say_node
+    from ebpf_lb.cli.explain.decided import decide
     from ebpf_lb.cli.explain.ends import whom
     from ebpf_lb.cli.explain.near import say_near
 
     destination, frontend = whom(view, _loopback(target), protocol, asker, cluster)
     _at_localhost(asker, destination[0])
-    decision = _decide(view, asker, destination, protocol)
+    service_id = frontend.service_id if frontend is not None else 0
+    decided = decide(view, asker, destination, protocol, service_id, sandbox, roles)
+    decision = decided.decision
     found = Explanation(
         asker.text,
         asker.kind,
@@ -152,7 +158,11 @@ def explain_asker(
     if frontend is None:
         say_near(view, found, destination, protocol, cluster)
     else:
-        _say_service(view, found, frontend, decision, asker, cluster, with_echo, ways)
+        _say_service(view, found, frontend, decided, asker, cluster, with_echo, ways)
+    if decided.trouble:
+        found.trouble(decided.trouble)
+    if decided.remark:
+        found.beyond.insert(0, decided.remark)
     say_reason(found)
     say_node(view, found)
     if asker.remark:
@@ -179,43 +189,24 @@ def _at_localhost(asker: "Asker", destination: bytes) -> None:
         asker.address = destination
 
 
-def _decide(
-    view: "View", asker: "Asker", destination: tuple[bytes, int], protocol: Protocol
-) -> "Decision":
-    from ebpf_lb.datapath.question import Question
-
-    try:
-        program: Any = Question(view)
-    except FileNotFoundError:
-        raise UserError(
-            "The programs on this node are of a version that explains nothing: restart the agent "
-            "with this version."
-        ) from None
-    with program as question:
-        decision: Decision = question.ask(
-            asker.client, (asker.address, asker.port), destination, protocol
-        )
-    return decision
-
-
 def _say_service(
     view: "View",
     found: Explanation,
     frontend: "Frontend",
-    decision: "Decision",
+    decided: "Decided",
     asker: "Asker",
     cluster: Cluster,
     with_echo: bool,
     ways: "Ways | None",
 ) -> None:
-    from ebpf_lb.cli.explain import steps
+    from ebpf_lb.cli.explain import rewrites, steps
     from ebpf_lb.cli.explain.beyond import say_beyond
     from ebpf_lb.cli.explain.endpoints import say_connections, say_endpoints
     from ebpf_lb.cli.explain.explanation import Step
     from ebpf_lb.cli.node_status import Ways
     from ebpf_lb.datapath.reader.services import service_ports
 
-    ways = ways or Ways()
+    ways, decision = ways or Ways(), decided.decision
     steps.say_frontend(found, frontend)
     if decision.backend is not None:
         found.backend = format_endpoint(decision.backend, decision.backend_port)
@@ -231,5 +222,8 @@ def _say_service(
     if not found.candidates:
         found.there.append(Step("endpoints", "No endpoint may be chosen.", ("VE-1",)))
     if decision.backend is not None:
-        route = route_to(decision.backend)
-        steps.say_rewrites(view, found, decision, asker, route, frontend)
+        if decided.journey is not None:
+            rewrites.say_journey(found, decided.journey, decision, asker, frontend)
+        else:
+            route = route_to(decision.backend)
+            rewrites.say_rewrites(view, found, decision, asker, route, frontend)

@@ -39,7 +39,8 @@ _AF_BRIDGE = 7
 @dataclass(slots=True)
 class Asker:
     """`interface`: by which its packets come to this node; "" for a process of the node's own.
-    `remark`: what should be known of it."""
+    `remark`: what should be known of it. `unbound`: the kernel chooses its source by the way to
+    whom it is connected with in the end."""
 
     client: "Client"
     address: bytes
@@ -47,6 +48,7 @@ class Asker:
     interface: str = ""
     pod: str = ""
     remark: str = ""
+    unbound: bool = False
 
     @property
     def kind(self) -> str:
@@ -68,9 +70,14 @@ def address_and_port(text: str) -> tuple[bytes, int | None] | None:
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     try:
-        return parse_address(host), int(port) if port else None
+        address = parse_address(host)
     except ValueError:
         return None
+    if not port:
+        return address, None
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise UserError(f"{text}: {port!r} is not a port: these are 1 to 65535.")
+    return address, int(port)
 
 
 def who_asks(view: "View", origin: str | None, port: int, cluster: Cluster) -> Asker:
@@ -83,7 +90,8 @@ def who_asks(view: "View", origin: str | None, port: int, cluster: Cluster) -> A
     if origin == "node":
         number = view.layout.defines["NODE_SOURCE_ID"]
         known = {one.id: one.address for one in sources(view)}
-        return Asker(Client.NODE, known.get(number, bytes(view.family.address_bytes)), port)
+        own = known.get(number, bytes(view.family.address_bytes))
+        return Asker(Client.NODE, own, port, unbound=True)
     given = address_and_port(origin)
     if given is None:
         return _pod_asks(view, origin, port, cluster)
@@ -101,7 +109,7 @@ def _address_asks(view: "View", address: bytes, port: int) -> Asker:
         return Asker(Client.NODE, address, port)
     bridges = {one.bridge for one in interfaces(view)}
     if not route.gateway and (route.ifindex in bridges or _is_pods(view, route)):
-        return Asker(Client.POD, address, port, _port_of(route, address))
+        return Asker(Client.POD, address, port, port_of(route, address))
     asker = Asker(Client.REMOTE, address, port, route.interface)
     networks = (Network(*one) for one in pod_networks(view))
     if any(address in network for network in networks):
@@ -157,7 +165,7 @@ def _is_pods(view: "View", route: Route) -> bool:
         return any(name.startswith("pod_") for name in listing.programs(route.ifindex))
 
 
-def _port_of(route: Route, address: bytes) -> str:
+def port_of(route: Route, address: bytes) -> str:
     """The bridge's port behind which an address is, where the bridge has learnt it."""
     from pyroute2 import IPRoute
 

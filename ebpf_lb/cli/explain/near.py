@@ -90,7 +90,8 @@ def unknown_service(view: "View", target: str, protocol: Protocol, cluster: Clus
     asked = [cluster.service(namespace, bare)] if namespace else cluster.services(bare) or []
     for one in asked:
         if one:
-            return f"{sentence} {_skipped(one, view.family)}"
+            served = bool(others)
+            return f"{sentence} {_skipped(one, view.family, served=served)}"
     if not cluster.problem:
         return f"{sentence} The API server has no Service of that name either."
     return (
@@ -99,7 +100,7 @@ def unknown_service(view: "View", target: str, protocol: Protocol, cluster: Clus
     )
 
 
-def _skipped(service: Any, family: int) -> str:
+def _skipped(service: Any, family: int, *, served: bool) -> str:
     """Why a Service that exists is not served."""
     metadata, spec = service.get("metadata") or {}, service.get("spec") or {}
     name = f"{metadata.get('namespace')}/{metadata.get('name')}"
@@ -119,6 +120,8 @@ def _skipped(service: Any, family: int) -> str:
         f"{one.get('name') or ''}:{one.get('port')}/{one.get('protocol', 'TCP')}".lstrip(":")
         for one in spec.get("ports") or []
     )
+    if served:
+        return f"{name} has {ports or 'no port'}, no other."
     return (
         f"{name} exists, with {ports or 'no port'}, but is not in this node's maps: "
         "`ebpf-lb status` says why."

@@ -1,11 +1,10 @@
-"""The way there and back, step by step, each with its reason and the rule that asks for it.
+"""How it is decided, step by step, each with its reason and the rule that asks for it.
 
 What is decided is the kernel's own program's; what is said here is by which entries of the maps.
 """
 
 from typing import TYPE_CHECKING
 
-from ebpf_lb.cli.beyond import Route
 from ebpf_lb.cli.explain.ends import Asker
 from ebpf_lb.cli.explain.explanation import Explanation, Step
 from ebpf_lb.model.values import format_address, format_endpoint
@@ -40,7 +39,7 @@ def takes_local_set(frontend: "Frontend", client: str) -> bool:
 def say_policy(view: "View", found: Explanation, frontend: "Frontend", asker: Asker) -> None:
     """Which frontend is asked, from where, and what its policy means for this client."""
     client, kind = asker.client.value, _KINDS[frontend.kind]
-    at = _entry(view, asker, frontend.protocol or "")
+    at = entry_of(view, asker, frontend.protocol or "")
     found.there.append(Step(at, f"{found.frontend} is the {kind} of {frontend.service}."))
     external = frontend.kind != "CLUSTER_IP"
     if "LOCAL" not in frontend.flags:
@@ -116,80 +115,19 @@ def say_choice(
     found.there.append(Step("choice", f"By {by}: {found.backend}{share}."))
 
 
-def say_rewrites(
-    view: "View",
-    found: Explanation,
-    decision: "Decision",
-    asker: Asker,
-    route: Route,
-    frontend: "Frontend",
-) -> None:
-    """What changes in the packet, and where, and how the reply comes back."""
-    from ebpf_lb.datapath.reader.node import interfaces
-
-    assert decision.backend is not None
-    entry = _entry(view, asker, frontend.protocol or "")
-    found.there.append(
-        Step(entry, f"DNAT: the destination {found.frontend} becomes {found.backend}.")
-    )
-    found.source = asker.text
-    leaves = "loopback" if route.local else f"{route.interface}, egress"
-    masqueraded = decision.masquerade and not route.local
-    if masqueraded:
-        by_interface = {one.ifindex: one.source for one in interfaces(view)}
-        own = by_interface.get(route.ifindex) or route.source
-        found.source = format_address(own) if own else "an address of this node"
-        why, rule = _why_masqueraded(decision, asker, frontend)
-        found.there.append(
-            Step(
-                leaves,
-                f"SNAT: the source {asker.text} becomes {found.source}: {why}.",
-                (rule,),
-            )
-        )
-    else:
-        rules = ("VE-13",) if asker.client.value == "REMOTE" else ()
-        if decision.masquerade:  # as kube-proxy's rules see only what leaves the node
-            rules = ("KI-8",)
-        found.there.append(
-            Step(leaves, f"The backend sees its client as it is, {found.source}.", rules)
-        )
-    found.back.append(
-        Step(
-            f"from {route.interface}" if not route.local else "from this node",
-            f"{found.backend} answers {found.source}"
-            + (", which is the client again from here on." if masqueraded else "."),
-        )
-    )
-    to = asker.interface or "the socket"
-    found.back.append(
-        Step(
-            f"towards {to}",
-            f"The source {found.backend} becomes {found.frontend} again: the client hears from "
-            "whom it asked.",
-        )
-    )
-
-
-def _why_masqueraded(decision: "Decision", asker: Asker, frontend: "Frontend") -> tuple[str, str]:
-    if decision.backend == asker.address:
-        return "the client is the backend, and would answer itself", "VE-14"
-    if asker.client.value == "REMOTE" and not decision.on_node and frontend.kind != "CLUSTER_IP":
-        return "the backend is on another node, and its answer must come back by this one", "VE-3"
-    if frontend.kind == "CLUSTER_IP" and not (
-        asker.client.value == "REMOTE" and not decision.on_node
-    ):
-        return "masqueradeAll, or a client outside the pods' networks", "VE-15"
-    return "its answer must come back by this node", "VE-16"
-
-
-def _entry(view: "View", asker: Asker, protocol: str) -> str:
+def entry_of(view: "View", asker: Asker, protocol: str) -> str:
     """Where the decision is made."""
     if asker.client.value in ("NODE", "LOCALHOST"):
-        if protocol in _AT_SOCKETS and _socket_hooks(view):
+        if decided_at_socket(view, asker, protocol):
             return "the node's own socket, connect or sendmsg"
         return "egress of the node's interface"
     return f"{asker.interface or 'its interface'}, ingress"
+
+
+def decided_at_socket(view: "View", asker: Asker, protocol: str) -> bool:
+    """Whether a program at the client's socket translates, and no packet is touched."""
+    own = asker.client.value in ("NODE", "LOCALHOST")
+    return own and protocol in _AT_SOCKETS and _socket_hooks(view)
 
 
 def _socket_hooks(view: "View") -> bool:

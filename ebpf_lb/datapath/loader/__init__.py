@@ -9,10 +9,11 @@ agent attaches the new programs; only then `retire_old_builds` lets go of the ol
 """
 
 import functools
+import json
 import logging
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ebpf_lb.datapath import layout
@@ -30,11 +31,13 @@ from ebpf_lb.model.values import Family
 __all__ = [
     "Loaded",
     "LoaderError",
+    "compiled",
     "ensure_layer_3",
     "ensure_loaded",
     "lacking",
     "program_arrays",
     "retire_old_builds",
+    "settings_of",
 ]
 
 _LOG_LINES = 20
@@ -171,6 +174,26 @@ def program_arrays(build: Build) -> list[Path]:
     return sorted(build.path.glob("*/*/calls"))
 
 
+def _as_path(settings: Settings) -> Path:
+    """NAME=VALUE/NAME=VALUE…, since whoever follows a link takes offence at long names."""
+    return Path(*(f"{name}={json.dumps(value)}" for name, value in asdict(settings).items()))
+
+
+def compiled(unit: Unit, sources: Path) -> Images | None:
+    """A unit's images, shipped or cached; None where they would have to be compiled."""
+    return objects.find(unit, sources) or cache.find(source.cache_key(unit, sources))
+
+
+def settings_of(build: Build) -> Settings:
+    """Those that a build was made with. LoaderError: it does not say so, or says what this version
+    does not know."""
+    try:
+        told = (part.partition("=") for part in build.settings.readlink().parts)
+        return Settings(**{name: json.loads(value) for name, _, value in told})
+    except (OSError, ValueError, TypeError) as error:
+        raise LoaderError(f"{build.path} was made by another version: {error}") from error
+
+
 def _current(pins: Pins) -> str | None:
     try:
         target = pins.current.path.readlink()
@@ -236,6 +259,7 @@ def _make(
         for family in Family:
             maps.provide(family, settings, pins.current, new, sources, move)
         _load(images, settings, new, sources)
+        new.settings.symlink_to(_as_path(settings))
         final = pins.build(name).path
         if final.exists():
             # not whole, and perhaps still run by the hooks: to be retired with the others

@@ -40,6 +40,12 @@ def images(key: str, compile_: Callable[[], Images]) -> tuple[Images, bool]:
         return made, True
 
 
+def find(key: str) -> Images | None:
+    """The images of that key, where they are here."""
+    folder = _folder()
+    return None if folder is None else _read(folder / key)
+
+
 def clear() -> int:
     """Removes the cache and says how many builds it held; the next loader compiles again."""
     folder = _folder()

@@ -8,7 +8,7 @@ the GIL.
 import ctypes
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -85,19 +85,7 @@ def load(
             for family in Family
         }
 
-        def verified(job: _Job) -> Program:
-            descriptors = {name: one.fd for name, one in maps[job.unit, job.family].items()}
-            return _load(job, job.image.fill_in(descriptors, constants[job.family], functions))
-
-        loaded: dict[tuple[Unit, Family, str], Program] = {}
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            waiting = [(job, threads.submit(verified, job)) for job in jobs]
-            try:
-                for job, future in waiting:
-                    loaded[job.unit, job.family, job.name] = opened.enter_context(future.result())
-            except BaseException:
-                threads.shutdown(cancel_futures=True)
-                raise
+        loaded = _verify(jobs, maps, constants, functions, opened)
         for (unit, family), those in maps.items():
             for index, (whose, name) in unit.calls(family).items():
                 descriptor = loaded[unit, whose, name].fd
@@ -107,6 +95,59 @@ def load(
             path = new.programs(family) / name
             path.unlink(missing_ok=True)  # of an attempt that was interrupted
             program.pin(path)
+
+
+def load_apart(
+    unit: Unit,
+    family: Family,
+    images: Mapping[str, ProgramImage],
+    maps: Mapping[str, Map],
+    constants: Mapping[str, int],
+    functions: Mapping[str, int],
+) -> dict[str, Program]:
+    """Loads programs on these very maps, `calls` among them, and pins nothing: they are gone when
+    they are closed. RefusedError, OSError."""
+    jobs = [_Job(unit, family, name, image) for name, image in images.items()]
+    jobs.sort(key=lambda job: -len(job.image.code))
+    with ExitStack() as opened:
+        found = {
+            name: program
+            for (_, _, name), program in _verify(
+                jobs, {(unit, family): maps}, {family: constants}, functions, opened
+            ).items()
+        }
+        for index, (whose, name) in unit.calls(family).items():
+            if whose is family and name in found:
+                maps["calls"].update(
+                    index.to_bytes(4, "little"), found[name].fd.to_bytes(4, "little")
+                )
+        opened.pop_all()
+    return found
+
+
+def _verify(
+    jobs: Sequence[_Job],
+    maps: Mapping[tuple[Unit, Family], Mapping[str, Map]],
+    constants: Mapping[Family, Mapping[str, int]],
+    functions: Mapping[str, int],
+    opened: ExitStack,
+) -> dict[tuple[Unit, Family, str], Program]:
+    """Side by side; what is loaded is closed with `opened`."""
+
+    def verified(job: _Job) -> Program:
+        descriptors = {name: one.fd for name, one in maps[job.unit, job.family].items()}
+        return _load(job, job.image.fill_in(descriptors, constants[job.family], functions))
+
+    loaded: dict[tuple[Unit, Family, str], Program] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        waiting = [(job, threads.submit(verified, job)) for job in jobs]
+        try:
+            for job, future in waiting:
+                loaded[job.unit, job.family, job.name] = opened.enter_context(future.result())
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
+    return loaded
 
 
 class _LoadOptions(ctypes.Structure):

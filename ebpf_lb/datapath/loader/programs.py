@@ -31,6 +31,10 @@ class Kind:
     attach_type: int = 0
     flags: int = 0
 
+    @property
+    def at_tc(self) -> bool:
+        return self.program_type == _SCHED_CLS
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:

@@ -15,7 +15,9 @@ from ebpf_lb.datapath.loader import (
     compilation,
     ensure_layer_3,
     ensure_loaded,
+    program_arrays,
     retire_old_builds,
+    settings_of,
 )
 from ebpf_lb.datapath.loader.image import Image
 from ebpf_lb.datapath.loader.programs import LAYER_3, STACK, XDP, Unit
@@ -61,6 +63,8 @@ def test_a_build_is_whole_and_current(root: Path, sources: Path) -> None:
             with Map.open(loaded.build.maps(scope) / name) as table:
                 assert (table.key_size, table.value_size) == (spec.key_size, spec.value_size)
         calls_lead_to(STACK, family, loaded.build)
+    assert settings_of(loaded.build) == SETTINGS
+    assert program_arrays(loaded.build)  # that link leads nowhere, and is in nobody's way
 
 
 def test_unchanged_nothing_is_compiled_or_loaded(root: Path, sources: Path) -> None:
