@@ -4,6 +4,7 @@ from ebpf_lb.lab.names import PODS
 from ebpf_lb.lessons.demo import manifest
 from ebpf_lb.lessons.tutorial import iptables
 from ebpf_lb.lessons.tutorial.stage import Stage
+from ebpf_lb.lessons.tutorial.steps import algorithms
 
 TITLE = "ClusterIP: an address that no machine has"
 TEXT = (
@@ -12,7 +13,6 @@ TEXT = (
     "rules for this, which a packet goes through one after the other; here it is three look-ups in "
     "hash tables, however many Services there are."
 )
-_ALGORITHM = "ebpf-lb.io/algorithm"
 _TIMES = 60
 
 
@@ -38,7 +38,7 @@ def act(stage: Stage) -> None:
     stage.check(" 0 received" in ping, "somebody answers the ping")
 
     _compare(stage, address, pods)
-    _algorithms(stage, url, pods)
+    algorithms.act(stage, url, pods)
 
 
 def _compare(stage: Stage, address: str, pods: list[str]) -> None:
@@ -66,17 +66,3 @@ def _compare(stage: Stage, address: str, pods: list[str]) -> None:
     stage.show("\n".join(lines))
     for each in wanted:
         stage.check(any(each in line for line in lines), f"{each} is not in node1's maps")
-
-
-def _algorithms(stage: Stage, url: str, pods: list[str]) -> None:
-    stage.say(
-        "\nIPVS brought kube-proxy a hash table instead of a list, and schedulers to choose from. "
-        "Here a\nService chooses by the annotation " + _ALGORITHM + ":"
-    )
-    for algorithm in ("random", "maglev"):
-        change = {"metadata": {"annotations": {_ALGORITHM: algorithm}}}
-        stage.lab.client.patch(f"/api/v1/namespaces/{stage.namespace}/services/hostnames", change)
-        stage.say(f"  {_ALGORITHM}: {algorithm}")
-        stage.served_by(pods[0], url, pods)
-        counts = stage.count(pods[0], url, _TIMES)
-        stage.check(set(counts) == set(pods), f"not every pod answered with {algorithm}")
