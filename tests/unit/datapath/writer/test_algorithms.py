@@ -111,3 +111,18 @@ def test_a_new_backend_begins_with_none() -> None:
     for one in (1, 2):
         key = struct.pack("=I", held(fake)[one][0])
         assert fake.tables["connections"].content[key] == bytes(4)
+
+
+def test_who_leaves_without_connections_is_nobodys_at_once() -> None:
+    """Also before its number is given out again: an agent that starts then takes it for a stray."""
+    fake = FakeMaps(Family.IPV4)
+    writer = writer_of(fake)
+    writer.set(forwarding(cluster=(1, 2), algorithm=LC))
+    writer.set(forwarding(cluster=(1,)))
+    assert held(fake)[2][1].flags == 0
+    back = forwarding(cluster=(1, 2))
+    writer.set(back)
+    heir = writer_of(fake)
+    fake.hooks.writes = 0
+    heir.set(back)
+    assert fake.hooks.writes == 0
