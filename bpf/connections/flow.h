@@ -29,6 +29,7 @@
 #pragma once
 
 #include "connections/counted.h"
+#include "connections/outcome.h"
 #include "connections/flow_state.h"
 #include "ground/hash.h"
 
@@ -344,7 +345,7 @@ INLINE void flow_mirror(const struct flow_ref *signpost, __u32 state, __u32 now)
 }
 
 /* Frees an entry, if it is still as it was; returns 1 then. */
-INLINE int flow_end(struct flow *flow, __u64 word, __u32 set, __u32 slot)
+INLINE int flow_free(struct flow *flow, __u64 word, __u32 set, __u32 slot)
 {
 	if (__sync_val_compare_and_swap(&flow->word, word, flow_freed(word)) != word)
 		return 0;
@@ -357,8 +358,20 @@ INLINE int flow_end(struct flow *flow, __u64 word, __u32 set, __u32 slot)
 	return 1;
 }
 
-/* Ends a flow at once: its tuple is used again, or what was begun for it cannot be finished. */
+/* The same, and what became of the connection is counted. */
+INLINE int flow_end(struct flow *flow, __u64 word, __u32 set, __u32 slot)
+{
+	struct way *way = way_of(set, slot);
+	struct outcome *outcome = way ? outcome_place(flow, word, way->backend_id) : 0;
+
+	if (!flow_free(flow, word, set, slot))
+		return 0;
+	count_outcome(outcome, word);
+	return 1;
+}
+
+/* Gives a flow up at once: what was begun for it cannot be finished. */
 INLINE void flow_close(const struct flow_ref *ref)
 {
-	flow_end(ref->flow, ref->word, ref->set, ref->slot);
+	flow_free(ref->flow, ref->word, ref->set, ref->slot);
 }

@@ -330,14 +330,18 @@ INLINE int flow_create(const struct new_flow *new, int homes, __u32 now, struct 
 
 	flow_note_replier(new->backend, new->backend_port);
 
+	struct way *way = way_of(set, slot);
+	struct outcome *outcome = 0;
+
+	if (UNLIKELY(flow_state(old) >= FLOW_LIVE) && way)
+		outcome = outcome_place(flow, old, way->backend_id);
+
 	__u64 tentative = flow_publish(flow, old, new, now);
 	__u32 place = flow_place(set, slot);
 
 	if (!tentative)
 		return FLOW_CONTENDED;
-
-	struct way *way = way_of(set, slot);
-
+	count_outcome(outcome, old);
 	if (way) {
 		if (UNLIKELY(old & FLOW_COUNTED))
 			count_connection(way->backend_id, old, -flow_is_open(old));

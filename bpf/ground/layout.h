@@ -97,6 +97,22 @@ struct backend {
 	__u8 pad[2];
 };
 
+/* What became of a backend's connections that have ended. Whose they are stands here too: a backend that
+ * gets the number of another begins anew. See outcome.h. */
+struct outcome {
+	addr address;
+	__be16 port;
+	__u16 service_id;
+	__u32 counts[4]; /* by enum outcome_kind */
+};
+
+enum outcome_kind {
+	OUTCOME_ANSWERED = 0,
+	OUTCOME_REFUSED = 1, /* given up by an end before both had shown that they talk */
+	OUTCOME_UNANSWERED = 2,
+	OUTCOME_KINDS = 4,
+};
+
 /* Whose turn it is in the sets of a Service port: each is counted up by programs, and never back. */
 struct turn {
 	__u64 cluster;

@@ -44,6 +44,8 @@ BPF_F_TABLE("array:" PIN "/turns", u32, struct turn, turns, SERVICES_MAX, 0);
 /* How many connections a backend has, by its number. Programs count them, where the Service goes by that;
  * agent clears the number of one that is new. */
 BPF_F_TABLE("array:" PIN "/connections", u32, u32, connections, BACKENDS_MAX, 0);
+/* What became of connections, by their backend's number. Programs write when one ends, agent and CLI read. */
+BPF_F_TABLE("array:" PIN "/outcomes", u32, struct outcome, outcomes, BACKENDS_MAX, ARRAY_MAPPED);
 /* The connection table: programs write, agent reads and sweeps. Full: see flow.h. */
 BPF_F_TABLE("array:" PIN "/flows", u32, struct flow_set, flows, FLOW_SETS_MAX, ARRAY_MAPPED);
 /* When flows of a client's tuple were last seen beyond its own sets, by a hash of it: ticks, 0 never.
@@ -138,6 +140,11 @@ INLINE __u32 slot_get(__u32 index)
 INLINE struct turn *turn_get(__u32 service_id)
 {
 	return turns.lookup(&service_id);
+}
+
+INLINE struct outcome *outcome_get(__u32 backend_id)
+{
+	return outcomes.lookup(&backend_id);
 }
 
 INLINE __u32 *connections_get(__u32 backend_id)

@@ -186,7 +186,7 @@ INLINE int goes_directly(context *ctx, int hook)
 	turn_round(&packet, &reply);
 	if (flow_lookup(&reply, FLOW_ANSWERS, now, &ref) && !(ref.word & FLOW_KIND_MASK) &&
 	    flow_over(ref.word))
-		flow_close(&ref); /* that one is over */
+		flow_end(ref.flow, ref.word, ref.set, ref.slot); /* that one is over */
 	if (create_untranslated(&packet, &packet.destination, packet.destination_port, FLOW_PASS,
 				now, &ref) != FLOW_CLASH ||
 	    !opens(&packet))

@@ -197,7 +197,7 @@ INLINE int new_flow(context *ctx, int hook)
 		if (!flow_reused(&ref, packet))
 			/* another CPU was faster */
 			return translate_by(ctx, scratch, &ref, hook);
-		flow_close(&ref);
+		flow_end(ref.flow, ref.word, ref.set, ref.slot);
 	}
 	if (may_not_open(packet, hook == HOOK_FROM_NODE))
 		return NEXT;

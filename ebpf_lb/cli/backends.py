@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 def backends(
     service: str | None, backend: Place | None, unanswered: bool, listing: Listing
 ) -> None:
-    """List the endpoints that connections are sent to, with their live connections.
+    """List the endpoints that connections are sent to, and what became of these.
 
-    UNANSWERED counts those that have not heard from the pod yet, REFUSED those that one end gave up
-    before both had talked: one endpoint that has many, among others that have none, is dead, or has
-    the wrong port. Connections that have ended are forgotten after a while.
+    TRIED counts all connections since the agent's maps were made, those that live included.
+    UNANSWERED are those that have not heard from the pod, REFUSED those that one end gave up before
+    both had talked: one endpoint that has many, among others that have none, is dead, or has the
+    wrong port.
     """
     from ebpf_lb.datapath.reader.summary import backend_summaries
 
@@ -59,12 +60,12 @@ def backends(
     listing.repeat(show)
 
 
-COUNTED = ["ANSWERED", "UNANSWERED", "REFUSED"]
+COUNTED = ["TRIED", "ANSWERED", "UNANSWERED", "REFUSED"]
 
 
 def counted(one: "BackendSummary") -> list[str]:
-    """Live connections of a backend, as COUNTED has them."""
-    return [f"{number:,}" for number in (one.answered, one.unanswered, one.refused)]
+    """A backend's connections, as COUNTED has them."""
+    return [f"{number:,}" for number in (one.tried, one.answered, one.unanswered, one.refused)]
 
 
 def _row(one: "BackendSummary") -> dict[str, Any]:
@@ -75,6 +76,7 @@ def _row(one: "BackendSummary") -> dict[str, Any]:
         "onThisNode": "ON_NODE" in one.backend.flags,
         "inClusterSet": "IN_CLUSTER_SET" in one.backend.flags,
         "inLocalSet": "IN_LOCAL_SET" in one.backend.flags,
+        "tried": one.tried,
         "answered": one.answered,
         "unanswered": one.unanswered,
         "refused": one.refused,

@@ -133,7 +133,7 @@ class Kernel:
         self.writer.housekeeping(time.monotonic() + 2)  # what was freed is free at once
         self.forget_flows()
         self._empty(
-            ("counters", "service_counters", "flow_events", "census", "reject_bucket"),
+            ("counters", "service_counters", "flow_events", "census", "reject_bucket", "outcomes"),
             ("sockets", "interfaces", "frontends", "service_drops"),
         )
         self._empty(("listening", "events"), ())

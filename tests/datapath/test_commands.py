@@ -63,7 +63,7 @@ def test_services(node: Pins) -> None:
     assert "default/web:http  TCP       10.96.0.10:80 +1       2      1" in table
     whole = run(node, "services", "web").output
     assert "192.0.2.1:80   Load Balancer  Local, source ranges" in whole
-    assert "10.1.0.7:8080  here       Cluster, Local         1           0" in whole
+    assert "10.1.0.7:8080  here       Cluster, Local      1         1           0" in whole
 
 
 def test_an_unknown_service_is_one_sentence(node: Pins) -> None:
@@ -136,11 +136,11 @@ def test_a_flow_is_not_the_services_that_got_its_number() -> None:
 
 
 def test_backends_in_metrics_as_many_as_are_wanted(node: Pins) -> None:
-    def told(most: int) -> dict[tuple[str, ...], float]:
+    def told(most: int, name: str = "connections") -> dict[tuple[str, ...], float]:
         [metric] = [
             one
             for one in MapCollector(node.current, list, most).collect()
-            if one.name == "ebpf_lb_backend_connections"
+            if one.name == f"ebpf_lb_backend_{name}"
         ]
         return {tuple(one.labels.values()): one.value for one in metric.samples}
 
@@ -150,8 +150,9 @@ def test_backends_in_metrics_as_many_as_are_wanted(node: Pins) -> None:
         (*place, "unanswered"): 0,
         (*place, "refused"): 0,
     }
+    assert told(5, "ended_connections").keys() == told(5).keys()
     assert not any(
-        one.name == "ebpf_lb_backend_connections"
+        one.name.startswith("ebpf_lb_backend_")
         for one in MapCollector(node.current, list).collect()
     )
 

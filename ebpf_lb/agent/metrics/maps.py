@@ -38,7 +38,7 @@ class MapCollector(Collector):
         yield from _counted(views)
         yield from _flows(views)
         if self._backends:
-            yield _backends(views, self._backends)
+            yield from _backends(views, self._backends)
         entries = GaugeMetricFamily(
             "ebpf_lb_map_entries", "Elements in a map.", labels=["family", "map"]
         )
@@ -134,26 +134,33 @@ def _flows(views: list[View]) -> Iterator[Metric]:
     yield from (entries, evictions, *others.values())
 
 
-def _backends(views: list[View], most: int) -> Metric:
+def _backends(views: list[View], most: int) -> Iterator[Metric]:
     """What became of the connections to those of whom most wait or were refused."""
     connections = GaugeMetricFamily(
         "ebpf_lb_backend_connections",
         "Live connections of a backend by what it has done: answered, unanswered or refused.",
         labels=["family", "service", "protocol", "backend", "state"],
     )
+    ended = CounterMetricFamily(
+        "ebpf_lb_backend_ended_connections",
+        "Connections of a backend that have ended, by what it had done: answered, unanswered or "
+        "refused.",
+        labels=["family", "service", "protocol", "backend", "outcome"],
+    )
     found = [
         (view.family.directory, one)
         for view in views
         for one in backend_summaries(view)
-        if one.backend.service and one.connections
+        if one.backend.service and one.tried
     ]
     found.sort(key=lambda one: (-one[1].unanswered - one[1].refused, -one[1].answered))
     for family, one in found[:most]:
         address = format_endpoint(one.backend.address, one.backend.port)
         labels = [family, one.backend.service or "", one.backend.protocol or "", address]
         for state in ("answered", "unanswered", "refused"):
-            connections.add_metric([*labels, state], getattr(one, state))
-    return connections
+            connections.add_metric([*labels, state], getattr(one.live, state))
+            ended.add_metric([*labels, state], getattr(one.ended, state))
+    yield from (connections, ended)
 
 
 def _fill_levels(view: View, written: Mapping[str, int]) -> dict[str, tuple[int, int]]:

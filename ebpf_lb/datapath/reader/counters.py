@@ -41,6 +41,18 @@ class ServiceDrops(NamedTuple):
     packets: int
 
 
+class Outcome(NamedTuple):
+    """What became of a backend's connections that have ended, since the maps were made or its
+    number was another's."""
+
+    answered: int
+    refused: int
+    unanswered: int
+
+
+NO_OUTCOME = Outcome(0, 0, 0)
+
+
 class FlowEvent(NamedTuple):
     """`evicted`: the state of connections that gave their place to a new one; "" for all else."""
 
@@ -108,6 +120,20 @@ def service_drops(view: View) -> Iterator[ServiceDrops]:
                 )
             )
     yield from sorted(found, key=lambda one: (one.service or "", one.service_id, one.reason.number))
+
+
+def outcomes(view: View) -> dict[int, tuple[int, bytes, int, Outcome]]:
+    """By the backend's number: its Service, address and port then, and what was counted."""
+    if view.map("outcomes") is None:
+        return {}
+    unpack, kinds = view.layout.struct("outcome").unpack, view.short("outcome_kind")
+    places = (kinds["ANSWERED"], kinds["REFUSED"], kinds["UNANSWERED"])
+    found = {}
+    for number, data in view.used_elements("outcomes"):
+        value = unpack(data)
+        counts = Outcome(*(value.counts[place] for place in places))
+        found[number] = (value.service_id, value.address, value.port, counts)
+    return found
 
 
 def flow_events(view: View) -> Iterator[FlowEvent]:

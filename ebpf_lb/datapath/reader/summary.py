@@ -16,22 +16,38 @@ REFUSED = frozenset({"ABORTED"})
 
 @dataclass(frozen=True, slots=True)
 class BackendSummary:
-    """`connections`: live ones, by state."""
+    """`connections`: live ones, by state. `ended`: what became of the others."""
 
     backend: services.Backend
     connections: dict[str, int]
+    ended: counters.Outcome = counters.NO_OUTCOME
 
     @property
-    def unanswered(self) -> int:
-        return sum(number for state, number in self.connections.items() if state in UNANSWERED)
+    def live(self) -> counters.Outcome:
+        """The live ones, by what has become of them so far."""
+        states = self.connections.items()
+        unanswered = sum(number for state, number in states if state in UNANSWERED)
+        refused = sum(number for state, number in states if state in REFUSED)
+        answered = sum(self.connections.values()) - unanswered - refused
+        return counters.Outcome(answered, refused, unanswered)
 
     @property
-    def refused(self) -> int:
-        return sum(number for state, number in self.connections.items() if state in REFUSED)
+    def tried(self) -> int:
+        """All connections that were sent there."""
+        return sum(self.live) + sum(self.ended)
 
     @property
     def answered(self) -> int:
-        return sum(self.connections.values()) - self.unanswered - self.refused
+        """Of these, those that the backend has answered; refused, unanswered: likewise."""
+        return self.live.answered + self.ended.answered
+
+    @property
+    def refused(self) -> int:
+        return self.live.refused + self.ended.refused
+
+    @property
+    def unanswered(self) -> int:
+        return self.live.unanswered + self.ended.unanswered
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +99,13 @@ def backend_summaries(view: View) -> list[BackendSummary]:
     for one in flows.tally(view):
         place = (one.service_id, one.backend, one.backend_port)
         live[place][one.state] = one.connections
-    found = [
-        BackendSummary(one, live.get((one.service_id, one.address, one.port), {}))
-        for one in services.backends(view)
-    ]
+    ended = counters.outcomes(view)
+    found = []
+    for backend in services.backends(view):
+        place = (backend.service_id, backend.address, backend.port)
+        *whose, outcome = ended.get(backend.id, (*place, counters.NO_OUTCOME))
+        counted = outcome if tuple(whose) == place else counters.NO_OUTCOME
+        found.append(BackendSummary(backend, live.get(place, {}), counted))
     return sorted(
         found,
         key=lambda one: (one.backend.service or "", one.backend.address, one.backend.port),
