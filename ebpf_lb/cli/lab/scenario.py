@@ -38,13 +38,13 @@ def show(name: str) -> None:
 
 
 @scenario.command()
-@click.argument("name")
+@click.argument("name", metavar="NAME|FOLDER")
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
     metavar="FILE.svg",
-    help="Also write the drawing to this file.",
+    help="Also write the drawing to this file; `-`: write nothing else to standard output.",
 )
 @click.option("--family", type=click.Choice(FAMILIES[:2]), help="[default: the lab's first]")
 @click.option("--keep", is_flag=True, help="Leave the namespace with the scenario's objects.")
@@ -52,13 +52,16 @@ def show(name: str) -> None:
 def run(lab: Lab, name: str, output: Path | None, family: str | None, keep: bool) -> None:
     """Apply a scenario's manifests, connect, and draw the way that was captured.
 
-    The exit status is 1 if the connection ended otherwise than the lesson says.
+    FOLDER is one of your own: manifests.yaml with its objects, and scenario.yaml with title,
+    lesson, client, service, address and outcome. The exit status is 1 if the connection ended
+    otherwise than the lesson says.
     """
     from ebpf_lb.lessons.scenarios import catalog, svg, text, way
     from ebpf_lb.lessons.scenarios import run as running
 
     found = catalog.load(name)
-    if output is not None and not os.access(output.parent, os.W_OK):
+    alone = output == Path("-")
+    if output is not None and not alone and not os.access(output.parent, os.W_OK):
         raise click.BadParameter(f"nothing can be written into {output.parent}", param_hint="-o")
     version = int(family.removeprefix("ipv")) if family else int(lab.options.families[0])
 
@@ -67,8 +70,11 @@ def run(lab: Lab, name: str, output: Path | None, family: str | None, keep: bool
 
     with running.prepared(lab, found, keep, progress):
         stories = [way.tell(recording) for recording in running.record(lab, found, version)]
-    click.echo(text.render(found, stories, colour=sys.stdout.isatty()))
-    if output is not None:
+    if alone:
+        click.echo(svg.render(found, stories[0]), nl=False)
+    else:
+        click.echo(text.render(found, stories, colour=sys.stdout.isatty()))
+    if output is not None and not alone:
         output.write_text(svg.render(found, stories[0]))
         click.echo(f"\nDrawn in {output}.")
     ended = stories[0].connection.outcome

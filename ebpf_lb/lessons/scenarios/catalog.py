@@ -1,6 +1,7 @@
-"""The scenarios: each a folder in catalog/, with `manifests.yaml` and `scenario.yaml`."""
+"""The scenarios: folders with `manifests.yaml` and `scenario.yaml`, in catalog/ or one's own."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ OUTCOMES = ("answered", "refused", "silent")
 
 class NoSuchScenarioError(UserError):
     """There is no scenario of this name."""
+
+
+class BadScenarioError(UserError):
+    """A folder that does not hold one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +44,11 @@ class Scenario:
     request: str = "clientip"
     connections: int = 1
     nodes: int = 1
+    folder: Path = _FOLDER
 
     @property
     def manifests(self) -> Path:
-        return _FOLDER / self.name / "manifests.yaml"
+        return self.folder / self.name / "manifests.yaml"
 
     @property
     def namespace(self) -> str:
@@ -64,10 +70,51 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Scenario:
-    """Raises NoSuchScenarioError."""
-    if name not in names():
+    """One of the catalog's, by its name; or one's own, by its folder. NoSuchScenarioError,
+    BadScenarioError."""
+    folder = Path(name)
+    if name in names():
+        folder = _FOLDER / name
+    elif not folder.is_dir():
         raise NoSuchScenarioError(
-            f"there is no scenario {name!r}: `ebpf-lb lab scenario list` names {', '.join(names())}"
+            f"there is no scenario {name!r}: `ebpf-lb lab scenario list` names "
+            f"{', '.join(names())}; one of your own is named by its folder"
         )
-    stored: dict[str, Any] = yaml.safe_load((_FOLDER / name / "scenario.yaml").read_text())
-    return Scenario(name=name, **stored)
+    return _read(folder.resolve())
+
+
+def _read(folder: Path) -> Scenario:
+    if not re.fullmatch("[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?", folder.name):
+        raise BadScenarioError(
+            f"{folder.name!r} cannot be a namespace's name: give the scenario's folder one of "
+            "lower-case letters, digits and hyphens"
+        )
+    file = folder / "scenario.yaml"
+    if not (folder / "manifests.yaml").is_file():
+        raise BadScenarioError(f"{folder} has no manifests.yaml with the scenario's objects")
+    try:
+        stored = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise BadScenarioError(f"{folder} has no scenario.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadScenarioError(f"{file} cannot be read: {error}") from error
+    return Scenario(name=folder.name, folder=folder.parent, **_checked(file, stored))
+
+
+def _checked(file: Path, stored: Any) -> dict[str, Any]:
+    known = {one.name: one for one in fields(Scenario) if one.name not in ("name", "folder")}
+    if not isinstance(stored, dict):
+        raise BadScenarioError(f"{file} is not a mapping with {', '.join(known)}")
+    for key, value in stored.items():
+        if key not in known:
+            raise BadScenarioError(f"{file}: {key!r} is not known; known are {', '.join(known)}")
+        if type(value) is not known[key].type:
+            wanted = "a number" if known[key].type is int else "a text"
+            raise BadScenarioError(f"{file}: {key} must be {wanted}")
+    for key, one in known.items():
+        if key not in stored and one.default is MISSING:
+            raise BadScenarioError(f"{file}: {key} is missing")
+    for key, words in (("address", ADDRESSES), ("outcome", OUTCOMES)):
+        if stored[key] not in words:
+            raise BadScenarioError(f"{file}: {key} must be one of {', '.join(words)}")
+    return stored
