@@ -37,7 +37,9 @@ def namespace() -> Iterator[None]:
     try:
         with namespaces.entered(path):
             for words in (
-                "link add eth0 type bridge",
+                # (a bridge without ports loses its carrier in the middle of it, and IPv6 its route)
+                "link add eth0 type veth peer name other",
+                "link set other up",
                 f"addr add {NODE4}/24 dev eth0",
                 f"addr add {NODE6}/64 dev eth0 nodad",
                 "link set eth0 up",
