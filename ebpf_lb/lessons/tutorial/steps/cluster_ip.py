@@ -58,11 +58,13 @@ def _compare(stage: Stage, address: str, pods: list[str]) -> None:
         "What the kernel's maps hold for it on node1 instead, found by hash: the Service by its "
         "address, and its pods:"
     )
-    dump = stage.run("node1", "ebpf-lb", "maps", "dump", "frontends", "backends", quiet=True)
+    whose = f"{stage.namespace}/hostnames"
+    words = ["ebpf-lb", "maps", "dump", "frontends", "backends", "--service", whose]
+    dump = stage.run("node1", *words, quiet=True)
     wanted = [address, *addresses]
     lines = [line for line in dump.splitlines() if any(each in line.split() or each in line
                                                        for each in wanted)]  # fmt: skip
-    stage.say("  $ ebpf-lb lab exec node1 -- ebpf-lb maps dump frontends backends")
+    stage.say(f"  $ ebpf-lb lab exec node1 -- {' '.join(words)}")
     stage.show("\n".join(lines))
     for each in wanted:
         stage.check(any(each in line for line in lines), f"{each} is not in node1's maps")
