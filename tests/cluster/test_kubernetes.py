@@ -6,18 +6,15 @@ layout only, `PROXY=kube-proxy:nftables make cluster` shows what another proxy m
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.capabilities import LAB, Capability, needs
+from tests.cluster.rig_control import PROGRAMS, agnhost, rig
 
 ROOT = Path(__file__).parents[2]
-RIG = Path(__file__).parent / "rig" / "rig.py"
-PROGRAMS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kube-rig" / "bin"
 EBPF_LB = ROOT / ".venv" / "bin" / "ebpf-lb"
 AGENT = (
     f"exec:{EBPF_LB} agent --kubeconfig {{kubeconfig}} --node-name {{node}} --cgroup {{cgroup}}"
@@ -50,16 +47,6 @@ LAYOUTS = [layout for layout in ("bridge", "ptp") if os.environ.get("CNI", layou
 pytestmark = [needs(*LAB, THE_PROGRAMS), pytest.mark.timeout(900)]
 
 
-def rig(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(RIG), *words],
-        text=True,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-
-
 @pytest.fixture(scope="module", params=LAYOUTS)
 def cluster(request: pytest.FixtureRequest) -> Iterator[str]:
     """Three nodes, cluster DNS ready (its pods reach the API server by its ClusterIP)."""
@@ -72,15 +59,6 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[str]:
     finally:
         down = rig("down")
     assert down.returncode == 0, down.stdout
-
-
-def agnhost() -> str:
-    """The name of the test image that the rig's nodes have."""
-    done = subprocess.run(
-        [PROGRAMS / "e2e.test", "--list-images"], text=True, check=True, capture_output=True
-    )
-    [*_, image] = sorted(line for line in done.stdout.split() if "e2e-test-images/agnhost:" in line)
-    return image
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from ebpf_lb.datapath.libbpf import Map, Program
 from ebpf_lb.datapath.loader import ensure_loaded
 from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.datapath.sweep import FlowSweep
 from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
 from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Family, Network, Protocol, parse_address
@@ -272,6 +273,10 @@ class Kernel:
         """Whatever packets have left behind, but for the counters."""
         self._empty(("flows", "ways", "overflows", "repliers"), ("affinity", "fragments"))
         self._empty(("connections", "turns"), ())
+
+    def sweep(self) -> None:
+        """The whole table at once; the agent does so slice by slice."""
+        FlowSweep(self.build, self.family).step(1)
 
     def age(self, seconds: float) -> None:
         """As if whatever programs remember had been seen last so much longer ago. So a test says

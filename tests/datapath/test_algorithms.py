@@ -7,7 +7,6 @@ import pytest
 from ebpf_lb.datapath.dump import dump
 from ebpf_lb.datapath.question import Client, Question
 from ebpf_lb.datapath.reader import View
-from ebpf_lb.datapath.sweep import FlowSweep
 from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Family, Protocol, parse_address
 from ebpf_lb.plan.forwarding import FrontendKind, Spread, Table
@@ -213,7 +212,7 @@ def test_every_end_is_counted(kernel: Kernel) -> None:
     several[1].go_on()
     assert sum(held(kernel).values()) == 4
     kernel.age(7200 * 2)
-    FlowSweep(kernel.build, kernel.family).step(1)
+    kernel.sweep()
     assert not any(held(kernel).values())
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import pytest
 
 from ebpf_lb.datapath.settings import Settings
-from ebpf_lb.datapath.sweep import FlowSweep
 from ebpf_lb.model.values import Family, Protocol, parse_network
 from tests.bench.feeder import Feeder, Traffic
 from tests.capabilities import DATAPATH, needs
@@ -121,7 +120,7 @@ class TestWhatMakesItLast:
             connection.there(**segment)
         assert tcp.state == (ANSWERED if answers else NEW)
         tcp.kernel.age(SETTINGS.tcp_syn_s + 1)
-        FlowSweep(tcp.kernel.build, tcp.kernel.family).step(1)
+        tcp.kernel.sweep()
         assert not tcp.kernel.flows()
 
     @pytest.mark.parametrize(
@@ -166,7 +165,7 @@ class TestWhatMakesItLast:
             connection.there() if sender == "c" else connection.back()
         assert udp.state == state
         udp.kernel.age(SETTINGS.udp_new_s + 1)
-        FlowSweep(udp.kernel.build, udp.kernel.family).step(1)
+        udp.kernel.sweep()
         assert bool(udp.kernel.flows()) == (state == ESTABLISHED)
 
     def test_an_sctp_association(self, sctp: Service) -> None:

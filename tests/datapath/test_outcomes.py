@@ -6,11 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ebpf_lb.agent.upkeep.sweeper import PASS_S
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.reader.summary import BackendSummary, backend_summaries
 from ebpf_lb.datapath.settings import Settings
-from ebpf_lb.datapath.sweep import FlowSweep
 from ebpf_lb.model.values import Family, Protocol, format_address
 from ebpf_lb.plan.forwarding import FrontendKind
 from tests.capabilities import DATAPATH, needs
@@ -34,12 +32,6 @@ def _kernels() -> Iterator[dict[Family, Kernel]]:
 @pytest.fixture
 def world(kernel: Kernel) -> World:
     return WORLDS[kernel.family]
-
-
-def sweep(kernel: Kernel) -> None:
-    flows = FlowSweep(kernel.build, kernel.family)
-    for _ in range(PASS_S):
-        flows.step(1 / PASS_S)
 
 
 def told(kernel: Kernel) -> dict[tuple[str, int], BackendSummary]:
@@ -67,7 +59,7 @@ def test_by_what_it_had_come_to(kernel: Kernel, world: World) -> None:
     before = of(kernel, world)
     assert before == (6, 3, 1, 2)
     kernel.age(LONG_S)
-    sweep(kernel)
+    kernel.sweep()
     assert not kernel.flows()
     assert of(kernel, world) == before
     ended = told(kernel)[world.backend, 80].ended
@@ -81,7 +73,7 @@ def test_of_udp_as_well(kernel: Kernel, world: World) -> None:
     kernel.run("pod_ingress", asked.but(source_port=1))
     kernel.run("pod_egress", asked.but(destination=world.backend).reply())
     kernel.age(LONG_S)
-    sweep(kernel)
+    kernel.sweep()
     assert of(kernel, world) == (2, 1, 0, 1)
 
 
@@ -113,7 +105,7 @@ def test_masqueraded_ones_count_once(kernel: Kernel, world: World, xdp: bool) ->
     tried = of(kernel, world)[0]
     assert tried == 10
     kernel.age(LONG_S)
-    sweep(kernel)
+    kernel.sweep()
     assert of(kernel, world) == (10, 0, 0, 10)
 
 
@@ -123,7 +115,7 @@ def test_a_number_that_is_given_to_another_counts_from_nothing(
     kernel.service(world.vip, 80, [(world.backend, 80)])
     kernel.run("pod_ingress", first(world, source_port=1000))
     kernel.age(LONG_S)
-    sweep(kernel)
+    kernel.sweep()
     assert of(kernel, world) == (1, 0, 0, 1)
     kernel.run("pod_ingress", first(world, source_port=1001))  # lives on while its backend leaves
     number = told(kernel)[world.backend, 80].backend.id
@@ -134,7 +126,7 @@ def test_a_number_that_is_given_to_another_counts_from_nothing(
     assert other.backend.id == number
     assert other.tried == 0
     kernel.age(LONG_S)
-    sweep(kernel)  # the old one ends: it is not the new backend's
+    kernel.sweep()  # the old one ends: it is not the new backend's
     assert of(kernel, world, 81) == (0, 0, 0, 0)
     kernel.run("pod_ingress", first(world, TCP, source_port=1002))
     assert of(kernel, world, 81) == (1, 0, 0, 1)
