@@ -32,6 +32,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.lab.options import Options
 from tests.bench import goals, profile, report
 from tests.bench.places import (
@@ -51,8 +52,6 @@ from tests.support.manifests import cluster_ip
 MODES = ("rr", "newflow", "connect", "crr", "flood", "stream")
 FAMILIES = ("ipv4", "ipv6")
 CPU = (os.cpu_count() or 1) - 1
-FLOWS = 1_048_576
-"""A node's default: "newflow" fills the smaller table that a lab's nodes have."""
 
 
 @dataclass
@@ -185,7 +184,8 @@ def main() -> None:
     options = parser.parse_args()
     modes = options.modes.split(",")
     families = [options.family] if options.family else FAMILIES
-    os.environ.setdefault("EBPF_LB_FLOWS", str(FLOWS))
+    # "newflow" fills the smaller table that a lab's nodes have
+    os.environ.setdefault("EBPF_LB_FLOWS", str(Settings().flows))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         program = folder / "netpath"
