@@ -261,7 +261,8 @@ INLINE __u32 segment_evidence(context *ctx, const struct packet *packet, __u32 *
 	__u32 found = SEGMENT_GOES_ON;
 
 	if (transport + 16 > data_end)
-		return 0;
+		/* joined DATA, which stands elsewhere */
+		return packet->protocol == IPPROTO_SCTP ? SEGMENT_GOES_ON : 0;
 	if (packet->protocol == IPPROTO_SCTP)
 		/* not INIT, INIT-ACK, ABORT and SHUTDOWN COMPLETE (RFC 9260) */
 		return bytes[12] == 1 || bytes[12] == 2 || bytes[12] == 6 || bytes[12] == 14 ?

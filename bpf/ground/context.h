@@ -12,6 +12,12 @@
 #include "ground/maps.h"
 #include "packet/parse.h"
 
+/*
+ * The size of SCTP's pieces where offloads have joined some (GSO_BY_FRAGS): that of each is its own. Such a
+ * packet's headers stand alone, and are DATA's; pieces follow as they are to be cut.
+ */
+#define CUT_AS_IT_CAME 0xffff
+
 #ifdef XDP
 
 #define AT_XDP 1
@@ -115,19 +121,23 @@ INLINE int ctx_read(context *ctx, void *bytes, __u32 count)
 	return bpf_skb_load_bytes(ctx, 0, bytes, count);
 }
 
-/* Makes the first `bytes` readable: some drivers deliver headers in a page fragment. */
-INLINE void ctx_pull(context *ctx, __u32 bytes)
-{
-	__u32 linear = ctx->data_end - ctx->data;
-
-	if (UNLIKELY(linear < ctx->len && linear < bytes))
-		bpf_skb_pull_data(ctx, ctx->len < bytes ? ctx->len : bytes);
-}
-
 /* Payload of each of the packets that offloads have joined into this one; 0: it is just one. */
 INLINE __u32 ctx_segment_bytes(context *ctx)
 {
 	return ctx->gso_size;
+}
+
+/*
+ * Makes the first `bytes` readable: some drivers deliver headers in a page fragment. What would be pulled
+ * out of SCTP's pieces would be missing from them when they are cut.
+ */
+INLINE void ctx_pull(context *ctx, __u32 bytes)
+{
+	__u32 linear = ctx->data_end - ctx->data;
+
+	if (UNLIKELY(linear < ctx->len && linear < bytes) &&
+	    ctx_segment_bytes(ctx) != CUT_AS_IT_CAME)
+		bpf_skb_pull_data(ctx, ctx->len < bytes ? ctx->len : bytes);
 }
 
 #endif

@@ -68,7 +68,14 @@ INLINE __u32 calls_of(int hook)
 INLINE int read_packet(context *ctx, struct packet *packet)
 {
 	ctx_pull(ctx, PULL_BYTES);
-	return parse((void *)(long)ctx->data, (void *)(long)ctx->data_end, packet);
+
+	int result = parse((void *)(long)ctx->data, (void *)(long)ctx->data_end, packet);
+
+	/* ports, and no chunk behind them */
+	if (UNLIKELY(result == PARSE_TRUNCATED) && packet->source_port &&
+	    ctx_segment_bytes(ctx) == CUT_AS_IT_CAME)
+		return PARSE_OK;
+	return result;
 }
 
 /* The packet ends here. `service_id`: on its way to which Service port; 0 where that is not known. */

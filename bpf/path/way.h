@@ -189,6 +189,8 @@ INLINE __u32 datagram_bytes(context *ctx, const struct packet *packet)
 
 	if (!segment)
 		return ctx_bytes(ctx);
+	if (segment == CUT_AS_IT_CAME)
+		return ANY_SIZE; /* the largest is not known here; its sender knows the path */
 	if (packet->protocol == IPPROTO_TCP) {
 		__u8 *tcp = packet_at((void *)(long)ctx->data, l4);
 

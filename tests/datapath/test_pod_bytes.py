@@ -5,17 +5,26 @@ import pytest
 from ebpf_lb.model.values import Family, Protocol
 from tests.datapath.judge import FOLLOWED
 from tests.datapath.kernel import Kernel
-from tests.datapath.pod_world import WORLDS, World, first
+from tests.datapath.pod_world import INIT_CHUNK, WORLDS, World, first
+from tests.datapath.words import ESTABLISHED, state_of
 from tests.support.packets import (
     SCTP,
     UDP,
     Packet,
 )
 
+INIT_ACK = b"\x02" + INIT_CHUNK[1:]
+JOINED = 0xFFFF  # GSO_BY_FRAGS: as large as its pieces are
+
 
 @pytest.fixture
 def world(kernel: Kernel) -> World:
     return WORLDS[kernel.family]
+
+
+def answer(world: World, payload: bytes) -> Packet:
+    """The backend's, to what first() is."""
+    return Packet(world.backend, world.client, 9376, 40000, SCTP, payload=payload)
 
 
 @pytest.mark.rule("CO-23")
@@ -87,3 +96,22 @@ def test_an_unwritten_sctp_checksum_stays_unwritten(kernel: Kernel, world: World
     result = kernel.run("pod_ingress", frame[:place] + bytes(4) + frame[place + 4 :])
     assert result.packet.destination_port == 9376
     assert result.frame[place : place + 4] == bytes(4)
+
+
+def test_joined_sctp_is_translated_by_its_header_alone(kernel: Kernel, world: World) -> None:
+    """Its chunks follow in pieces, each as it is to be cut: there is nothing to be read of them."""
+    kernel.service(world.vip, 80, [(world.backend, 9376)], protocol=Protocol.SCTP)
+    opening = first(world, SCTP)
+    for sent, end in ((opening, "pod_ingress"), (answer(world, INIT_ACK), "pod_egress")):
+        assert kernel.run(end, sent).passed
+    data, reply = opening.but(payload=b""), answer(world, b"")
+    there = kernel.run("pod_ingress", data, segment=JOINED)
+    assert there.passed and not kernel.count("TRUNCATED")
+    assert (there.packet.destination, there.packet.destination_port) == (world.backend, 9376)
+    back = kernel.run("pod_egress", reply, segment=JOINED)
+    assert back.passed and (back.packet.source, back.packet.source_port) == (world.vip, 80)
+    # the backend goes on, so both have been heard
+    assert [state_of(word) for word, _ in kernel.flows()] == [ESTABLISHED]
+    # by itself such a packet is broken
+    assert kernel.run("pod_ingress", data).frame == data.frame()
+    assert kernel.count("TRUNCATED") == 1

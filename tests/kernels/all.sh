@@ -18,6 +18,7 @@ check() { # KERNEL NAME COMMAND...
 "$here/build.sh" "$@"
 for kernel; do
     check "$kernel" programs python -m tests.kernels.checks.load
+    check "$kernel" SCTP python -m tests.kernels.checks.sctp
     check "$kernel" labs bash tests/kernels/checks/labs.sh "${labs[@]}"
 done
 echo "== logs: $out"
