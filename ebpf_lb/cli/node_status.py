@@ -212,9 +212,9 @@ def _entries(folder: Path) -> list[Path]:
 def _judge(found: NodeStatus) -> None:
     agent, problems = found.agent, found.problems
     if not agent.runs:
-        since = "" if agent.silent_s is None else f" since {duration(agent.silent_s)}"
+        long = "" if agent.silent_s is None else f" for {duration(agent.silent_s)}"
         problems.append(
-            f"No agent has run{since}: what is loaded goes on, but follows no change. Start it."
+            f"No agent has run{long}: what is loaded goes on, but follows no change. Start it."
         )
     elif agent.status is None:
         problems.append(

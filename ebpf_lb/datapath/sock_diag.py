@@ -1,4 +1,5 @@
-"""UDP sockets of this network namespace: which are connected to whom, and closing one.
+"""Sockets of this network namespace: UDP's that are connected, to whom, and closing one; and
+whether one waits at an address.
 
 The kernel's sock_diag interface (man 7 sock_diag, linux/inet_diag.h). pyroute2 has its listing, but
 not its errors nor SOCK_DESTROY, which needs CONFIG_INET_DIAG_DESTROY.
@@ -16,6 +17,7 @@ _SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 1, 4, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _ESTABLISHED = 1  # the state of a UDP socket that is connected
+_WAITING = {socket.IPPROTO_TCP: 10, socket.IPPROTO_UDP: 7}  # TCP_LISTEN, TCP_CLOSE: not connected
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _REQUEST = struct.Struct("=BBBxI48s")  # family, protocol, extensions, states, id
@@ -53,6 +55,18 @@ class SockDiag:
     def connected_udp(self) -> list[UdpSocket]:
         """All of both families. OSError ENOENT where the kernel cannot list them."""
         return [*self._listed(socket.AF_INET), *self._listed(socket.AF_INET6)]
+
+    def waits(self, protocol: int, address: bytes, port: int) -> bool:
+        """Whether one of TCP or UDP waits for whoever asks this very address and port. OSError
+        likewise."""
+        family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+        request = _REQUEST.pack(family, protocol, 0, 1 << _WAITING[protocol], bytes(48))
+        self._send(_SOCK_DIAG_BY_FAMILY, _NLM_F_DUMP, request)
+        found = False
+        for body in self._answers():  # to the last: they are not to be taken for the next ones
+            local_port, _, local, *_ = _ID.unpack(_ANSWER.unpack_from(body)[-1])
+            found = found or (local_port, local[: len(address)]) == (port, address)
+        return found
 
     def destroy(self, found: UdpSocket) -> bool:
         """Closes it under its owner, who hears ECONNABORTED; False if it is gone or has another

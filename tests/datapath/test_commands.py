@@ -191,7 +191,7 @@ def test_status_without_an_agent(node: Pins) -> None:
     result = run(node, "status")
     assert result.exit_code == 1
     assert result.output.startswith("This node is unwell.")
-    assert "No agent has run since" in result.output
+    assert "No agent has run for" in result.output
     assert all(len(line) <= 80 for line in result.output.splitlines())
     shown = json.loads(run(node, "status", "-o", "json").output)
     assert shown["well"] is False

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from ebpf_lb.cli.beyond import Route
+from ebpf_lb.cli.explain.way import Hooks
 from ebpf_lb.cli.main import main
 from ebpf_lb.datapath.dry_run import Sandbox
 from ebpf_lb.datapath.question import Client, Decision, Question
@@ -145,9 +146,8 @@ def _hooks(
     """As if everybody were behind one interface with an uplink's programs, which are verified once
     for all tests but one."""
     monkeypatch.setattr("ebpf_lb.cli.explain.way.route_to", lambda address: LOOPBACK_ROUTE)
-    monkeypatch.setattr(
-        "ebpf_lb.cli.explain.decided.roles_of", lambda view: lambda ifindex: "uplink"
-    )
+    hooks = Hooks(lambda ifindex: "uplink", lambda ifindex: False, False)
+    monkeypatch.setattr("ebpf_lb.cli.explain.decided.hooks_of", lambda view: hooks)
 
     def again(view: View) -> Any:
         _sandboxes[view.family].view = view
@@ -211,7 +211,8 @@ def test_steps_there_and_back_and_all_shares(kernel: Kernel, explain: Any) -> No
 def test_where_no_program_is_nothing_is_translated(
     kernel: Kernel, explain: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ebpf_lb.cli.explain.decided.roles_of", lambda view: lambda ifindex: "")
+    hooks = Hooks(lambda ifindex: "", lambda ifindex: False, False)
+    monkeypatch.setattr("ebpf_lb.cli.explain.decided.hooks_of", lambda view: hooks)
     found = explain(CLIENTS[kernel.family][0], "test/all")
     assert (found["verdict"], found["backend"]) == ("pass", None)
     assert found["troubles"][:1] == [

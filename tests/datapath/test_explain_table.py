@@ -1,9 +1,13 @@
 """What `explain` says is what every cell of tests/scenarios/verdicts.yaml says, and what the oracle
 says of clusters made by chance, and what the same packet then gets; and it changes nothing."""
 
+import errno
+import itertools
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +15,21 @@ from ebpf_lb.cli.cluster import Cluster
 from ebpf_lb.cli.explain.command import explain_asker
 from ebpf_lb.cli.explain.ends import Asker
 from ebpf_lb.cli.explain.explanation import Explanation
+from ebpf_lb.cli.explain.way import Hooks
 from ebpf_lb.datapath import question
+from ebpf_lb.datapath.attach.cgroup import attach_cgroup, remove_link
 from ebpf_lb.datapath.dry_run import Sandbox
 from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.reader import View
-from ebpf_lb.model.values import Family, Protocol, format_endpoint, parse_address
+from ebpf_lb.lab import cgroups
+from ebpf_lb.model.values import (
+    Family,
+    Protocol,
+    format_address,
+    format_endpoint,
+    parse_address,
+)
+from tests.datapath import wires
 from tests.datapath.chain import Answer, Chain
 from tests.datapath.kernel import Kernel
 from tests.datapath.mutation import seeded
@@ -35,6 +49,7 @@ WHO = {
 }
 
 
+SO_COOKIE, SO_NETNS_COOKIE = 57, 71
 PODS_SIDE, UPLINK = "cni0", "up0"  # of chain.node_network()
 
 
@@ -44,16 +59,27 @@ def roles(ifindex: int) -> str:
     return names.get(socket.if_indextoname(ifindex), "") if ifindex else ""
 
 
+AT_TC = Hooks(roles, lambda ifindex: False, False)
+ALSO_XDP = AT_TC._replace(xdp=lambda ifindex: True)
+ALSO_SOCKETS = AT_TC._replace(sockets=True)
+
+
 def asker_of(client: question.Client, address: str, port: int) -> Asker:
     interfaces = {question.Client.POD: PODS_SIDE, question.Client.REMOTE: UPLINK}
     return Asker(client, parse_address(address), port, interfaces.get(client, ""))
 
 
-def ask(sandbox: Sandbox, asker: Asker, place: tuple[str, int], protocol: Protocol) -> Explanation:
+def ask(
+    sandbox: Sandbox,
+    asker: Asker,
+    place: tuple[str, int],
+    protocol: Protocol,
+    hooks: Hooks = AT_TC,
+) -> Explanation:
     target = format_endpoint(parse_address(place[0]), place[1])
     nobody = Cluster(None, wanted=False)
     return explain_asker(
-        sandbox.view, asker, target, protocol, nobody, sandbox=sandbox, roles=roles
+        sandbox.view, asker, target, protocol, nobody, sandbox=sandbox, hooks=hooks
     )
 
 
@@ -86,11 +112,11 @@ def fresh(sandboxes: Mapping[Family, Sandbox]) -> None:
         sandbox.view = View(sandbox.view.build, family)
 
 
-def difference(sandbox: Sandbox, cell: Cell, port: int) -> str:
+def difference(sandbox: Sandbox, cell: Cell, port: int, hooks: Hooks) -> str:
     """Between a cell and what is said of it; "" if there is none."""
     expected, version = cells()[cell], int(sandbox.view.family)
     asker = asker_of(WHO[cell.client], verdicts.client(cell, version), port)
-    found = ask(sandbox, asker, verdicts.destination(cell, version), Protocol.TCP)
+    found = ask(sandbox, asker, verdicts.destination(cell, version), Protocol.TCP, hooks)
     if WORDS.get(found.verdict) != expected.kind:
         return f"{found.verdict} {found.reason} instead of {expected}"
     pods = {address_of_pod(name, version): name for name in ("near", "far")}
@@ -119,9 +145,11 @@ def test_every_cell(
             before = {family: written(kernel) for family, kernel in _kernels.items()}
             for sandbox in sandboxes.values():
                 for cell in some:
-                    port += 1
-                    if said := difference(sandbox, cell, port):
-                        wrong["-".join((*cell, sandbox.view.family.directory))] = said
+                    # where others' programs come first, and where there are none but TC's
+                    for hooks in (AT_TC, ALSO_SOCKETS if cell.client == "node" else ALSO_XDP):
+                        port += 1
+                        if said := difference(sandbox, cell, port, hooks):
+                            wrong["-".join((*cell, sandbox.view.family.directory))] = said
             assert {family: written(kernel) for family, kernel in _kernels.items()} == before
     assert not wrong
 
@@ -169,6 +197,95 @@ def disagreement(
     return ""
 
 
+class OwnSockets:
+    """The node's own, real ones, in its network and in a cgroup with the real programs; what those
+    leave to TC is sent as a packet."""
+
+    def __init__(self, chain: Chain, links: Path, group: Path) -> None:
+        self._chain = chain
+        attach_cgroup(next(iter(chain.kernels.values())).build, links, group)
+        self._sockets: dict[tuple[int, int], list[socket.socket]] = {}
+        self._group = group
+        self.cookie = socket_number(socket.socket(), SO_NETNS_COOKIE)
+
+    def are_the_nodes(self, situation: Situation) -> None:
+        for writer in self._chain.writers.values():
+            writer.set_config(self.cookie, situation.masquerade_all, 0)
+
+    def send(self, client: Client, place: Destination, port: int) -> Answer:
+        family = Family(6 if ":" in place.address else 4)
+        with self._socket(family, place.protocol) as one:
+            one.setblocking(False)
+            try:
+                one.connect((place.address, place.port))
+            except ConnectionRefusedError:
+                return Answer(Kind.REJECT)
+            except OSError as error:  # on its way, or without one
+                assert error.errno in (errno.EINPROGRESS, errno.ENETUNREACH, errno.EHOSTUNREACH)
+            backend = self._backend(family, socket_number(one, SO_COOKIE))
+        if backend is None:
+            return self._chain.send(client, place, port, xdp=False)
+        return Answer(Kind.BACKENDS, backend)
+
+    def _backend(self, family: Family, cookie: int) -> tuple[str, int] | None:
+        kernel = self._chain.kernels[family]
+        unpack = kernel.layout.map("sockets").key.unpack
+        hears = kernel.layout.enum("socket_entry")["SOCKET_HEARS"]
+        with kernel.open("sockets") as table:
+            for key in map(unpack, table.keys()):
+                if (key.cookie, key.entry) == (cookie, hears):
+                    return format_address(bytes(key.address)), key.port
+        return None
+
+    def _socket(self, family: Family, protocol: str) -> socket.socket:
+        """Made in the cgroup by a child, many at once."""
+        kind = (
+            socket.AF_INET if family is Family.IPV4 else socket.AF_INET6,
+            socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM,
+        )
+        if not self._sockets.get(kind):
+            self._sockets[kind] = sockets_in(self._group, *kind)
+        return self._sockets[kind].pop()
+
+    def close(self) -> None:
+        for one in itertools.chain.from_iterable(self._sockets.values()):
+            one.close()
+
+
+def socket_number(one: socket.socket, option: int) -> int:
+    return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, option, 8), "little")
+
+
+def sockets_in(group: Path, family: int, kind: int, number: int = 32) -> list[socket.socket]:
+    """A socket stays in the cgroup that it was made in."""
+    mine, theirs = socket.socketpair()
+    child = os.fork()
+    if not child:
+        cgroups.join(group)
+        made = [socket.socket(family, kind) for _ in range(number)]
+        socket.send_fds(theirs, [b"!"], [one.fileno() for one in made])
+        os._exit(0)
+    theirs.close()
+    with mine:
+        _, found, _, _ = socket.recv_fds(mine, 1, number)
+    os.waitpid(child, 0)
+    return [socket.socket(fileno=one) for one in found]
+
+
+@pytest.fixture
+def own(chain: Chain, tmp_path: Path, loaded_root: Path) -> Iterator[OwnSockets]:
+    links = loaded_root / "links-of-explain"
+    with wires.cgroup("explain") as group:
+        made = OwnSockets(chain, links, group)
+        try:
+            yield made
+        finally:
+            made.close()
+            for pin in links.iterdir():
+                remove_link(pin)
+            links.rmdir()
+
+
 def deviation(found: Explanation, got: Answer) -> str:
     """Of what was said from what the same packet then gets; "" if there is none."""
     if got.fault:
@@ -177,6 +294,8 @@ def deviation(found: Explanation, got: Answer) -> str:
         return f"{found.verdict} ({found.reason}), but the packet got {got}"
     if found.verdict != "forward":
         return ""
+    if got.source == "":  # by a socket, which chooses by its own number
+        return "" if got.backend in {_place(one.address) for one in found.candidates} else str(got)
     backend, (source, port) = _place(found.backend or ""), _place(found.source or "")
     own = _place(found.client)[1]
     # another port than the client's is drawn by lot
@@ -190,11 +309,14 @@ def _place(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def test_clusters_by_chance(chain: Chain, sandboxes: Mapping[Family, Sandbox]) -> None:
-    (seed, rng), situation, seen = seeded("explain"), NOTHING, set()
+def test_clusters_by_chance(
+    chain: Chain, sandboxes: Mapping[Family, Sandbox], own: OwnSockets
+) -> None:
+    (seed, rng), situation, seen, at_sockets, by_xdp = seeded("explain"), NOTHING, set(), 0, 0
     for number in range(CLUSTERS):
         situation = after(situation, rng)
         chain.become(situation)
+        own.are_the_nodes(situation)
         fresh(sandboxes)
         places = destinations(situation)
         for _ in range(QUESTIONS):
@@ -203,9 +325,18 @@ def test_clusters_by_chance(chain: Chain, sandboxes: Mapping[Family, Sandbox]) -
             sandbox = sandboxes[Family(6 if ":" in place.address else 4)]
             port = rng.randrange(1024, 65536)
             asker = asker_of(ASKERS[client.kind], client.address, port)
-            found = ask(sandbox, asker, (place.address, place.port), Protocol[place.protocol])
-            got = chain.send(client, place, port, xdp=False)
+            protocol, whom = Protocol[place.protocol], (place.address, place.port)
+            if client.kind is ClientKind.NODE and protocol is not Protocol.SCTP:
+                found = ask(sandbox, asker, whom, protocol, ALSO_SOCKETS)
+                got = own.send(client, place, port)
+                at_sockets += got.kind is Kind.BACKENDS
+            else:
+                xdp = rng.random() < 0.5
+                found = ask(sandbox, asker, whom, protocol, ALSO_XDP if xdp else AT_TC)
+                got = chain.send(client, place, port, xdp=xdp)
+                by_xdp += any(step.at.endswith("XDP") for step in found.back)
             said = disagreement(situation, client, place, found) or deviation(found, got)
             assert not said, (seed, number, client, place, port, said, got)
             seen.add(client.kind)
     assert seen == set(ClientKind)
+    assert at_sockets and by_xdp

@@ -141,7 +141,7 @@ def say_node(view: "View", found: Explanation) -> None:
     silent_s = silence_s(view.build.path.parent)
     if silent_s is not None:
         found.trouble(
-            f"No agent has run on this node since {duration(silent_s)}: what is said here is as it "
+            f"No agent has run on this node for {duration(silent_s)}: what is said here is as it "
             "was then. Start it."
         )
     for level in levels(view):

@@ -15,7 +15,7 @@ from ebpf_lb.model.values import Family, Protocol, family_of, format_endpoint, p
 if TYPE_CHECKING:
     from ebpf_lb.cli.explain.decided import Decided
     from ebpf_lb.cli.explain.ends import Asker
-    from ebpf_lb.cli.explain.way import Roles
+    from ebpf_lb.cli.explain.way import Hooks
     from ebpf_lb.cli.node_status import Ways
     from ebpf_lb.datapath.dry_run import Sandbox
     from ebpf_lb.datapath.reader import View
@@ -40,7 +40,7 @@ _LOOPBACK = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address
     "-o",
     "--output",
     "form",
-    metavar="table|json|FILE.svg",
+    metavar="table|json|FILE.svg|FILE.png",
     default="table",
     show_default=True,
     help="For people, for scripts, or as a drawing.",
@@ -76,8 +76,10 @@ def explain(
 
     if len(ends) > 2:
         raise click.UsageError("Say at most two ends: [FROM] TO.")
-    if form not in ("table", "json") and not form.endswith(".svg"):
-        raise click.UsageError("-o is table, json, or the name of a file that ends in .svg.")
+    if form not in ("table", "json") and not form.endswith((".svg", ".png")):
+        raise click.UsageError(
+            "-o is table, json, or the name of a file that ends in .svg or .png."
+        )
     origin, target = (None, ends[0]) if len(ends) == 1 else (ends[0], ends[1])
     text, protocol = _protocol(target)
     wanted = Family.IPV6 if family == "ipv6" else Family.IPV4
@@ -110,9 +112,9 @@ def explain(
     elif form == "table":
         output.say(found.text())
     else:
-        from ebpf_lb.cli.explain.drawing import draw
+        from ebpf_lb.cli.explain.drawing import draw_into
 
-        Path(form).write_text(draw(found, cluster.node))
+        draw_into(Path(form), found, cluster.node)
         output.say(f"Drew {form}.")
 
 
@@ -134,9 +136,9 @@ def explain_asker(
     with_echo: bool = False,
     ways: "Ways | None" = None,
     sandbox: "Sandbox | None" = None,
-    roles: "Roles | None" = None,
+    hooks: "Hooks | None" = None,
 ) -> Explanation:
-    """Of whom it is known who asks. sandbox, roles: default: as on this node, for this question."""
+    """Of whom it is known who asks. sandbox, hooks: default: as on this node, for this question."""
     from ebpf_lb.cli.explain.beyond import say_node
     from ebpf_lb.cli.explain.decided import decide
     from ebpf_lb.cli.explain.ends import whom
@@ -145,7 +147,7 @@ def explain_asker(
     destination, frontend = whom(view, _loopback(target), protocol, asker, cluster)
     _at_localhost(asker, destination[0])
     service_id = frontend.service_id if frontend is not None else 0
-    decided = decide(view, asker, destination, protocol, service_id, sandbox, roles)
+    decided = decide(view, asker, destination, protocol, service_id, sandbox, hooks)
     decision = decided.decision
     found = Explanation(
         asker.text,

@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ebpf_lb.cli.explain.ends import Asker
-from ebpf_lb.cli.explain.steps import decided_at_socket
-from ebpf_lb.cli.explain.way import NoPrograms, Roles, roles_of, travel
+from ebpf_lb.cli.explain.way import Hooks, hooks_of, taken, travel
 from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Protocol
 
@@ -34,25 +33,23 @@ def decide(
     protocol: Protocol,
     service_id: int = 0,
     sandbox: "Sandbox | None" = None,
-    roles: Roles | None = None,
+    hooks: Hooks | None = None,
 ) -> Decided:
-    """By the programs at the hooks that the packet passes; at a socket, where there is no packet,
-    by what they ask as well: decide(). service_id: of whom is asked, where that is a Service."""
-    from ebpf_lb.datapath.dry_run import Sandbox, Unavailable
+    """By the programs at the hooks that the packet passes; where they cannot be run, by what they
+    ask as well: decide(). service_id: of whom is asked, where that is a Service."""
+    from ebpf_lb.datapath.dry_run import NoPrograms, Sandbox, Unavailable
 
-    if decided_at_socket(view, asker, protocol.name):
-        return Decided(_ask(view, asker, destination, protocol))
     try:
-        roles = roles or roles_of(view)
+        hooks = hooks or hooks_of(view)
         if sandbox is not None:
-            journey = travel(sandbox, asker, destination, protocol, roles)
+            journey = travel(sandbox, asker, destination, protocol, hooks)
         else:
             with Sandbox(view) as own:
-                journey = travel(own, asker, destination, protocol, roles)
+                journey = travel(own, asker, destination, protocol, hooks)
     except NoPrograms as missing:
         decision = _ask(view, asker, destination, protocol)
         if not missing.args[0]:
-            return Decided(decision, remark="This node has no way to the client.")
+            return Decided(decision, remark=f"This node has no way to {_other_end(asker)}.")
         trouble = (
             f"None of our programs is at {missing.args[0]}, where this client's packets pass: "
             "nothing is translated there. `ebpf-lb status` shows the hooks."
@@ -66,7 +63,15 @@ def decide(
             f"The programs were not run on a made packet, only asked for the verdict: {reason}."
         )
         return Decided(_ask(view, asker, destination, protocol), remark=remark)
-    return Decided(_decision(view, journey, asker, service_id), journey)
+    remark = ""
+    if journey.verdict == "pass" and taken(asker, destination, protocol):
+        remark = "A process of this node listens on that very address and port, and goes first."
+    return Decided(_decision(view, journey, service_id), journey, remark=remark)
+
+
+def _other_end(asker: Asker) -> str:
+    own = asker.client.value in ("NODE", "LOCALHOST")
+    return "that address" if own else "the client"
 
 
 def _ask(
@@ -88,7 +93,7 @@ def _ask(
     return decision
 
 
-def _decision(view: "View", journey: "Journey", asker: Asker, service_id: int) -> "Decision":
+def _decision(view: "View", journey: "Journey", service_id: int) -> "Decision":
     """In the terms of decide(), read off what became of the packet."""
     from ebpf_lb.datapath.question import Decision
     from ebpf_lb.datapath.reader.services import backends
@@ -113,6 +118,6 @@ def _decision(view: "View", journey: "Journey", asker: Asker, service_id: int) -
         chosen.id if chosen else 0,
         address,
         port,
-        journey.seen.source != (asker.address, asker.port),
+        journey.seen.source != journey.there[0].before.source,
         chosen is not None and "ON_NODE" in chosen.flags,
     )

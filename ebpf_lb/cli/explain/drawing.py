@@ -1,6 +1,7 @@
 """The way of a connection's first packet and of its answer, drawn as lessons are."""
 
 import ipaddress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ebpf_lb.cli.explain.explanation import Explanation
@@ -34,6 +35,18 @@ def draw(found: Explanation, node: str) -> str:
         "clusterIP", outcome,
     )  # fmt: skip
     return render(scenario, _story(found, node), source=_SOURCE)
+
+
+def draw_into(file: Path, found: Explanation, node: str) -> None:
+    """As SVG, or as PNG if its name ends so. UserError likewise, and where nothing can be written
+    there."""
+    drawing = draw(found, node)
+    from ebpf_lb.lessons.scenarios import png
+
+    try:
+        png.write(drawing, file)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}.") from error
 
 
 def _story(found: Explanation, node: str) -> "Story":

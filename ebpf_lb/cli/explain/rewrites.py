@@ -1,7 +1,7 @@
 """What changes in the packets, and where, on their way there and back.
 
-Where the programs were run on a made packet, this tells what they did to it, hop by hop. Where none
-could be (the node's own sockets are translated when they connect), it follows from the verdict.
+Where the programs were run, on a made packet or by a socket of nobody's, this tells what they did,
+hop by hop. Where they could not be (they are of another version), it follows from the verdict.
 """
 
 from typing import TYPE_CHECKING
@@ -36,13 +36,15 @@ def say_journey(
         says = f"The backend sees its client as it is, {found.source}."
         found.there.append(Step(last.at, says, rules))
     if not last.goes_on and asker.client.value not in ("NODE", "LOCALHOST"):
-        says = "It goes on from here, past the host's stack (hostRouting: bpf)."
-        found.there.append(Step(last.at, says))
+        by = "XDP sends it on" if last.kind == "XDP" else "hostRouting: bpf"
+        found.there.append(Step(last.at, f"It goes on from here, past the host's stack ({by})."))
     _say_answer(found, journey)
 
 
 def _say_hop(found: Explanation, hop: "Hop", masqueraded: tuple[str, str], asker: Asker) -> None:
     before, after = hop.before, hop.after
+    if hop.kind == "XDP" and hop.goes_on:
+        found.there.append(Step(hop.at, "XDP leaves it, as it came, to the program at TC."))
     if before.destination != after.destination:
         says = (
             f"DNAT: the destination {format_endpoint(*before.destination)} becomes "

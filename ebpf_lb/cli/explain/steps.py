@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ebpf_lb.cli.explain.ends import Asker
 from ebpf_lb.cli.explain.explanation import Explanation, Step
+from ebpf_lb.cli.explain.way import at_socket, socket_hooks
 from ebpf_lb.model.values import format_address, format_endpoint
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ _KINDS = {
     "EXTERNAL_IP": "external IP",
     "NODE_PORT": "nodePort",
 }
-_AT_SOCKETS = ("TCP", "UDP")
 _BY = {
     "random": "client, port and destination",
     "rr": "turn, as long as no other connection comes before (algorithm rr)",
@@ -118,23 +118,10 @@ def say_choice(
 def entry_of(view: "View", asker: Asker, protocol: str) -> str:
     """Where the decision is made."""
     if asker.client.value in ("NODE", "LOCALHOST"):
-        if decided_at_socket(view, asker, protocol):
+        if at_socket(asker, protocol, socket_hooks(view)):
             return "the node's own socket, connect or sendmsg"
         return "egress of the node's interface"
     return f"{asker.interface or 'its interface'}, ingress"
-
-
-def decided_at_socket(view: "View", asker: Asker, protocol: str) -> bool:
-    """Whether a program at the client's socket translates, and no packet is touched."""
-    own = asker.client.value in ("NODE", "LOCALHOST")
-    return own and protocol in _AT_SOCKETS and _socket_hooks(view)
-
-
-def _socket_hooks(view: "View") -> bool:
-    from ebpf_lb.datapath.pins import Pins
-
-    links = Pins(view.build.path.parent).links
-    return links.exists() and any(links.iterdir())
 
 
 def say_frontend(found: Explanation, frontend: "Frontend") -> None:

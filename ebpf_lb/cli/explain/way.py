@@ -3,26 +3,32 @@
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ebpf_lb.cli.beyond import route_to
 from ebpf_lb.cli.explain.ends import Asker, port_of
 
 if TYPE_CHECKING:
     from ebpf_lb.datapath.dry_run import Journey, Place, Sandbox
+    from ebpf_lb.datapath.dry_run.packet import Ends
     from ebpf_lb.datapath.reader import View
     from ebpf_lb.model.values import Protocol
 
-Roles = Callable[[int], str]
-"""Whose our programs at an interface are: "pod", "uplink", "loopback"; "": there are none."""
+_AT_SOCKETS = ("TCP", "UDP")
 
 
-class NoPrograms(Exception):
-    """There are none of ours where the client's packets come in, or nobody knows where that is."""
+class Hooks(NamedTuple):
+    """Where our programs are. `role`: whose those at an interface are, by its number: "pod",
+    "uplink", "loopback"; "": there are none. `xdp`: whether ours is at its XDP hook. `sockets`:
+    whether ours are at the node's own sockets."""
+
+    role: Callable[[int], str]
+    xdp: Callable[[int], bool]
+    sockets: bool
 
 
-def roles_of(view: "View") -> Roles:
-    """As the hooks of this node have them."""
+def hooks_of(view: "View") -> Hooks:
+    """As this node has them."""
     from ebpf_lb.datapath.attach.listing import Listing
 
     def role(ifindex: int) -> str:
@@ -34,7 +40,23 @@ def roles_of(view: "View") -> Roles:
         names = [{"l3": "uplink"}.get(one, one) for one in found]
         return max(names, default="")
 
-    return role
+    def xdp(ifindex: int) -> bool:
+        with Listing(view.build) as listing:
+            return listing.at_xdp(ifindex)
+
+    return Hooks(role, xdp, socket_hooks(view))
+
+
+def socket_hooks(view: "View") -> bool:
+    from ebpf_lb.datapath.pins import Pins
+
+    links = Pins(view.build.path.parent).links
+    return links.exists() and any(links.iterdir())
+
+
+def at_socket(asker: Asker, protocol: str, hooks: bool) -> bool:
+    """Whether programs at the client's socket come first."""
+    return hooks and asker.client.value in ("NODE", "LOCALHOST") and protocol in _AT_SOCKETS
 
 
 def travel(
@@ -42,23 +64,23 @@ def travel(
     asker: Asker,
     destination: tuple[bytes, int],
     protocol: "Protocol",
-    roles: Roles,
+    hooks: Hooks,
 ) -> "Journey":
     """What the programs themselves make of a new connection. NoPrograms; Unavailable."""
     from ebpf_lb.datapath import dry_run
     from ebpf_lb.datapath.dry_run.packet import Ends
 
     own = asker.client.value in ("NODE", "LOCALHOST")
-    find = _Finder(sandbox.view, roles)
+    find = _Finder(sandbox.view, hooks)
+    ends = Ends((asker.address, asker.port), destination)
+    if at_socket(asker, protocol.name, hooks.sockets):
+        return _from_socket(sandbox, asker, ends, protocol, find)
     if own:
         entry = find.where_node_sends(destination[0])
     elif asker.client.value == "REMOTE":
         entry = find.where_it_leaves(asker.address)
     else:
         entry = find.behind(find.named(asker.interface), asker.address)
-    if entry is None or not entry.role:
-        raise NoPrograms(entry.interface if entry else "")
-    ends = Ends((asker.address, asker.port), destination)
 
     def route(address: bytes) -> "Place | None":
         if not own and address == asker.address:
@@ -68,27 +90,53 @@ def travel(
     return dry_run.travel(sandbox, protocol, ends, entry, route, own=own)
 
 
+def _from_socket(
+    sandbox: "Sandbox", asker: Asker, ends: "Ends", protocol: "Protocol", find: "_Finder"
+) -> "Journey":
+    from ebpf_lb.datapath import dry_run
+
+    def source(address: bytes) -> bytes:
+        named = not asker.unbound and asker.client.value != "LOCALHOST"
+        return asker.address if named else route_to(address).source or asker.address
+
+    socket = dry_run.Socket(find.where_node_sends, source, taken(asker, ends.destination, protocol))
+    return dry_run.travel_from_socket(sandbox, protocol, ends, socket, find.where_it_leaves)
+
+
+def taken(asker: Asker, destination: tuple[bytes, int], protocol: "Protocol") -> bool:
+    """Whether a process of the node listens on that very loopback address, and so goes first."""
+    from ebpf_lb.datapath.sock_diag import SockDiag
+
+    if asker.client.value != "LOCALHOST":
+        return False
+    with suppress(OSError), SockDiag() as sockets:  # not every kernel can list them
+        return sockets.waits(protocol, *destination)
+    return False
+
+
 class _Finder:
     """Of interfaces with programs of ours, by addresses."""
 
-    def __init__(self, view: "View", roles: Roles) -> None:
+    def __init__(self, view: "View", hooks: Hooks) -> None:
         self._view = view
-        self._roles = roles
+        self._hooks = hooks
 
-    def named(self, interface: str) -> "Place | None":
+    def _place(self, interface: str, ifindex: int) -> "Place":
         from ebpf_lb.datapath.dry_run import Place
 
+        role = self._hooks.role(ifindex)
+        return Place(interface, ifindex, role, role == "uplink" and self._hooks.xdp(ifindex))
+
+    def named(self, interface: str) -> "Place | None":
         with suppress(OSError):
             ifindex = socket.if_nametoindex(interface)
-            return Place(interface, ifindex, self._roles(ifindex))
+            return self._place(interface, ifindex)
         return None
 
     def where_node_sends(self, destination: bytes) -> "Place | None":
         """What is for the node itself leaves by loopback."""
         route = route_to(destination)
-        if route.problem:
-            return None
-        return self.named("lo" if route.local else route.interface)
+        return self.named("lo") if route.local else self.where_it_leaves(destination)
 
     def where_it_leaves(self, address: bytes) -> "Place | None":
         route = route_to(address)
@@ -107,6 +155,8 @@ class _Finder:
         if port is not None and port.role:
             return port
         for one in interfaces(self._view):
-            if one.bridge == place.ifindex and (role := self._roles(one.ifindex)):
-                return place._replace(ifindex=one.ifindex, role=role)
+            if one.bridge == place.ifindex:
+                port = self._place(place.interface, one.ifindex)
+                if port.role:
+                    return port
         return place

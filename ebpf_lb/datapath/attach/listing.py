@@ -3,7 +3,12 @@
 from contextlib import suppress
 from typing import Self
 
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
 from ebpf_lb.datapath.attach.tc import TrafficControl
+from ebpf_lb.datapath.attach.xdp import PROGRAM as XDP_PROGRAM
+from ebpf_lb.datapath.attach.xdp import attached_programs
 from ebpf_lb.datapath.libbpf import InterfaceHook, Program, programs_at
 from ebpf_lb.datapath.pins import Build
 from ebpf_lb.model.values import Family
@@ -15,6 +20,7 @@ class Listing:
     """Of the current build, for `with`; reads only."""
 
     def __init__(self, build: Build) -> None:
+        self._build = build
         self._filters = TrafficControl()
         self._ids = {}
         for family in Family:
@@ -35,6 +41,14 @@ class Listing:
                 there = programs_at(ifindex, hook)
                 found |= {self._ids[number] for number in there if number in self._ids}
         return sorted(found)
+
+    def at_xdp(self, ifindex: int) -> bool:
+        """Whether ours is at the interface's XDP hook, in whatever mode."""
+        path = self._build.programs(Family.IPV4) / XDP_PROGRAM
+        with suppress(OSError, NetlinkError), IPRoute() as ip, Program.open(path) as program:
+            (link,) = ip.get_links(ifindex)
+            return program.info().id in attached_programs(link).values()
+        return False
 
     def __enter__(self) -> Self:
         return self
