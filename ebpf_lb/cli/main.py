@@ -99,5 +99,8 @@ class LazyGroup(click.Group):
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ebpf-lb", prog_name="ebpf-lb")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Kubernetes Service load balancing in eBPF, in kube-proxy's place beside any CNI."""
+    if os.environ.get("NO_COLOR"):  # https://no-color.org
+        ctx.color = False

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -162,14 +163,30 @@ def _show(event: "Event", since_ns: int, form: str) -> None:
         return
     moment = datetime.fromtimestamp((event.time_ns + since_ns) / 1e9)
     reason = event.reason
-    head = click.style(f"{reason.verdict:<7} {reason.name}", fg=_COLOURS[reason.verdict])
+    stamp, head = f"{moment:%H:%M:%S.%f}"[:-3], f"{reason.verdict:<7} {reason.name}"
     backend = f" -> {format_endpoint(event.backend, event.backend_port)}" if event.backend else ""
-    output.say(
-        f"{moment:%H:%M:%S.%f}"[:-3] + f" {head}  {_talk(event)}{backend}",
-        click.style(f"             {_where(event)}", dim=True),
-    )
+    talk = f"{_talk(event)}{backend}"
+    painted = f"{stamp} {click.style(head, fg=_COLOURS[reason.verdict])}"
+    if len(stamp) + len(head) + len(talk) + 3 <= output.columns():
+        output.say(f"{painted}  {talk}")
+    else:
+        output.say(painted, _below(talk))
+    output.say(click.style(_below(_where(event)), dim=True))
     if reason.verdict is not Verdict.FORWARD:
-        output.say(click.style(f"             {reason.sentence}", dim=True))
+        output.say(click.style(_below(reason.sentence), dim=True))
+
+
+def _below(text: str) -> str:
+    """Under the first line of an event; broken between words, of which addresses are some."""
+    indent = " " * 13
+    return textwrap.fill(
+        text,
+        output.columns(),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _talk(event: "Event") -> str:

@@ -89,3 +89,19 @@ def reasons(
         for one in known
         if one.name.startswith(incomplete.upper())
     ]
+
+
+def scenarios(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem | str]:
+    """Those of the catalog, and folders."""
+    try:
+        from ebpf_lb.lessons.scenarios import catalog
+    except ImportError:
+        return []
+    known: list[CompletionItem | str] = [
+        CompletionItem(name, help=catalog.load(name).title)
+        for name in catalog.names()
+        if name.startswith(incomplete)
+    ]
+    return known or [CompletionItem(incomplete, type="dir")]

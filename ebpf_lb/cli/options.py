@@ -23,8 +23,8 @@ class _Address(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         host, _, port = str(value).rpartition(":")
-        if not port.isdigit():
-            self.fail(f"{value!r} is not ADDRESS:PORT.")
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+            self.fail(f"{value!r} is not ADDRESS:PORT, with a port from 1 to 65535.")
         return host.strip("[]"), int(port)
 
 

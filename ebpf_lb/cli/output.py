@@ -1,6 +1,7 @@
 """How commands print: tables that fit the terminal, JSON for scripts, colours for eyes alone."""
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -156,6 +157,11 @@ def say(*paragraphs: str) -> None:
     for text in paragraphs:
         if text:
             click.echo(text)
+
+
+def has_colours() -> bool:
+    """Where click does not see to it: whether standard output is to have any."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def repeat(show: Callable[[], None], watch: bool) -> None:

@@ -124,7 +124,7 @@ def test_a_node_without_an_agent_says_since_when(web: Room) -> None:
         assert shown["well"] is False
         assert run(web, "status").returncode == 1
         assert shown["agent"]["lastSignOfLifeSecondsAgo"] < 60
-        assert any(text.startswith("No agent has run since") for text in shown["problems"])
+        assert any(text.startswith("No agent has run for") for text in shown["problems"])
     finally:
         web.lab.start_agent(NODE)
 

@@ -34,7 +34,7 @@ def rewritings(shown: str) -> list[str]:
     """`node2 source destination`, from the lines of one rewriting."""
     found: list[str] = []
     for line in shown.splitlines():
-        if match := re.match(r" +└ (\S+) rewrites(?: at the socket)? +(\w+)", line):
+        if match := re.match(r" +└ (\S+) rewrites(?: at the socket| at XDP)? +(\w+)", line):
             found.append(f"{match[1]} {match[2]}")
         elif match := re.match(r" {12,}(source|destination) ", line):
             found[-1] += f" {match[1]}"
@@ -53,6 +53,17 @@ def test_a_lesson(lab: Lab, cli: Cli, tmp_path: Path, name: str, family: str) ->
     namespaces = lab.client.get("/api/v1/namespaces")["items"]
     left = [n for n in namespaces if n["metadata"]["name"] == f"scenario-{name}"]
     assert all("deletionTimestamp" in n["metadata"] for n in left)
+
+
+def test_two_lessons_in_one_picture(cli: Cli, tmp_path: Path) -> None:
+    """The client's address that is kept beside the one that is not."""
+    drawing = tmp_path / "both.svg"
+    done = cli("scenario", "run", "cross-node-snat", "etp-local", "-o", str(drawing))
+    assert done.returncode == 0, done.stdout + done.stderr
+    both = REWRITINGS["cross-node-snat"] + REWRITINGS["etp-local"]
+    assert rewritings(done.stdout) == both
+    said = {one.text for one in ElementTree.parse(drawing).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"cross-node-snat beside etp-local", "DNAT + SNAT", "DNAT", "DNAT undone"} <= said
 
 
 def test_a_tunnel_without_ethernet_frames_is_drawn(tmp_path: Path) -> None:

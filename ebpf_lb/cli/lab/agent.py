@@ -2,13 +2,14 @@
 
 import click
 
+from ebpf_lb.cli.lab import names
 from ebpf_lb.cli.lab.common import with_lab
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.options import XDP_MODES
 
 
 @click.command()
-@click.argument("node")
+@click.argument("node", shell_complete=names.nodes)
 @click.option("--stop", "action", flag_value="stop", help="Ask it to end (SIGTERM), and wait.")
 @click.option("--kill", "action", flag_value="kill", help="End it as a crash would (SIGKILL).")
 @click.option("--start", "action", flag_value="start", help="Start it, and wait until it serves.")

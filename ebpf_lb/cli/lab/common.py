@@ -6,6 +6,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import click
 
+from ebpf_lb.cli.lab import names
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.options import DEFAULT_NAME
 
@@ -23,6 +24,7 @@ def with_lab(command: Callable[Concatenate[Lab, P], R]) -> Callable[P, R]:
         envvar="EBPF_LB_LAB",
         show_default=True,
         show_envvar=True,
+        shell_complete=names.labs,
         help="Which lab.",
     )
     @functools.wraps(command)

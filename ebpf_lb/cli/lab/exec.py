@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from ebpf_lb.cli.lab import names
 from ebpf_lb.cli.lab.common import with_lab
 from ebpf_lb.lab.cluster import Lab
 
@@ -13,7 +14,7 @@ from ebpf_lb.lab.cluster import Lab
     "exec",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
-@click.argument("host")
+@click.argument("host", shell_complete=names.hosts)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @with_lab
 def exec_(lab: Lab, host: str, command: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ import ipaddress
 
 import click
 
+from ebpf_lb.cli.lab import names
 from ebpf_lb.cli.lab.common import with_lab
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.objects.text import align
@@ -11,7 +12,7 @@ from ebpf_lb.lab.objects.text import align
 
 @click.command()
 @click.argument("address", required=False)
-@click.argument("node", metavar="[nodeN|auto]", required=False)
+@click.argument("node", metavar="[nodeN|auto]", required=False, shell_complete=names.nodes)
 @with_lab
 def route(lab: Lab, address: str | None, node: str | None) -> None:
     """Show or pin the router's ways to LoadBalancers' addresses and externalIPs.

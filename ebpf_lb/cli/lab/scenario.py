@@ -1,15 +1,17 @@
 """`ebpf-lb lab scenario list | show | run`."""
 
 import os
-import sys
 from pathlib import Path
 
 import click
 
+from ebpf_lb.cli import names, output
 from ebpf_lb.cli.lab.common import with_lab
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.objects.text import align
 from ebpf_lb.lab.options import FAMILIES
+
+_ALONE = Path("-")
 
 
 @click.group()
@@ -27,7 +29,7 @@ def list_() -> None:
 
 
 @scenario.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names.scenarios)
 def show(name: str) -> None:
     """Print a scenario's lesson and its manifests."""
     from ebpf_lb.lessons.scenarios import catalog, text
@@ -38,47 +40,66 @@ def show(name: str) -> None:
 
 
 @scenario.command()
-@click.argument("name", metavar="NAME|FOLDER")
+@click.argument(
+    "wanted", metavar="NAME|FOLDER...", nargs=-1, required=True, shell_complete=names.scenarios
+)
 @click.option(
     "-o",
     "--output",
+    "file",
     type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
-    metavar="FILE.svg",
+    metavar="FILE.svg|FILE.png",
     help="Also write the drawing to this file; `-`: write nothing else to standard output.",
 )
 @click.option("--family", type=click.Choice(FAMILIES[:2]), help="[default: the lab's first]")
 @click.option("--keep", is_flag=True, help="Leave the namespace with the scenario's objects.")
 @with_lab
-def run(lab: Lab, name: str, output: Path | None, family: str | None, keep: bool) -> None:
+def run(
+    lab: Lab, wanted: tuple[str, ...], file: Path | None, family: str | None, keep: bool
+) -> None:
     """Apply a scenario's manifests, connect, and draw the way that was captured.
 
     FOLDER is one of your own: manifests.yaml with its objects, and scenario.yaml with title,
-    lesson, client, service, address and outcome. The exit status is 1 if the connection ended
-    otherwise than the lesson says.
+    lesson, client, service, address and outcome. Several are drawn beside each other in one
+    picture, such as cross-node-snat and etp-local. The exit status is 1 if a connection ended
+    otherwise than its lesson says.
     """
-    from ebpf_lb.lessons.scenarios import catalog, svg, text, way
+    from ebpf_lb.lessons.scenarios import catalog, png, svg, text, way
     from ebpf_lb.lessons.scenarios import run as running
 
-    found = catalog.load(name)
-    alone = output == Path("-")
-    if output is not None and not alone and not os.access(output.parent, os.W_OK):
-        raise click.BadParameter(f"nothing can be written into {output.parent}", param_hint="-o")
+    chosen = [catalog.load(name) for name in wanted]
+    if file is not None and file != _ALONE:
+        if not os.access(file.parent, os.W_OK):
+            raise click.BadParameter(f"nothing can be written into {file.parent}", param_hint="-o")
+        if png.is_png(file):
+            png.check()
     version = int(family.removeprefix("ipv")) if family else int(lab.options.families[0])
 
     def progress(sentence: str) -> None:
         click.echo(sentence, err=True)
 
-    with running.prepared(lab, found, keep, progress):
-        stories = [way.tell(recording) for recording in running.record(lab, found, version)]
-    if alone:
-        click.echo(svg.render(found, stories[0]), nl=False)
-    else:
-        click.echo(text.render(found, stories, colour=sys.stdout.isatty()))
-    if output is not None and not alone:
-        output.write_text(svg.render(found, stories[0]))
-        click.echo(f"\nDrawn in {output}.")
-    ended = stories[0].connection.outcome
-    if ended != found.outcome:
-        raise click.ClickException(
-            f"the connection was {ended}, but this lesson's should be {found.outcome}"
-        )
+    told: list[tuple[catalog.Scenario, list[way.Story]]] = []
+    for found in chosen:
+        with running.prepared(lab, found, keep, progress):
+            stories = [way.tell(recording) for recording in running.record(lab, found, version)]
+        told.append((found, stories))
+        if file != _ALONE:
+            click.echo("\n" if len(told) > 1 else "", nl=False)
+            click.echo(text.render(found, stories, colour=output.has_colours()))
+    if file is not None:
+        if len(told) == 1:
+            drawing = svg.render(told[0][0], *told[0][1])
+        else:
+            drawing = svg.render_beside([(found, stories[0]) for found, stories in told])
+        if file == _ALONE:
+            click.echo(drawing, nl=False)
+        else:
+            png.write(drawing, file)
+            click.echo(f"\nDrawn in {file}.")
+    for found, stories in told:
+        ended = stories[0].connection.outcome
+        if ended != found.outcome:
+            raise click.ClickException(
+                f"{found.name}: the connection was {ended}, but this lesson's should be "
+                f"{found.outcome}"
+            )

@@ -9,6 +9,7 @@ MONO = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
 INK, GREY, FAINT, PAPER = "#212529", "#868e96", "#dee2e6", "#ffffff"
 _CHARACTER = 0.602  # a monospaced character's width, of its size
 _LETTER = 0.6  # about that of other letters in running text
+_SHOWN_WIDTH = 1600  # of the whole, where nobody says how large it is to be
 
 Layer = Literal["ground", "behind", "front"]
 Anchor = Literal["start", "middle", "end"]
@@ -38,7 +39,8 @@ class Canvas:
                 "xmlns": "http://www.w3.org/2000/svg",
                 "viewBox": f"0 0 {size['width']} {size['height']}",
                 "font-family": SANS,
-                **size,
+                "width": f"{_SHOWN_WIDTH}",
+                "height": f"{_SHOWN_WIDTH * height / width:.0f}",
             },
         )
         ElementTree.SubElement(root, "title").text = title
@@ -67,24 +69,25 @@ class Canvas:
     ) -> None:  # fmt: skip
         self._add(layer, "line", {"x1": x1, "y1": y1, "x2": x2, "y2": y2, **attributes})
 
-    def arrow(self, x1: float, x2: float, y: float, colour: str) -> None:
+    def arrow(self, x1: float, x2: float, y: float, colour: str, width: float = 2.0) -> None:
         """A horizontal one; its head ends at x2."""
         way = 1 if x2 > x1 else -1
-        self.line(x1, y, x2 - way * 7, y, stroke=colour, stroke_width=2)
-        head = f"M {x2:.1f} {y:.1f} l {-way * 10} -5 v 10 z"
+        self.line(x1, y, x2 - way * 3.5 * width, y, stroke=colour, stroke_width=width)
+        head = f"M {x2:.1f} {y:.1f} l {-way * 5 * width:.1f} {-2.5 * width:.1f} v {5 * width:.1f} z"
         self._add("front", "path", {"d": head, "fill": colour})
 
-    def cross(self, x: float, y: float, colour: str) -> None:
-        for turn in (-8.0, 8.0):
+    def cross(self, x: float, y: float, colour: str, size: float = 8.0) -> None:
+        for turn in (-size, size):
             self.line(
-                x - 8, y - turn, x + 8, y + turn, stroke=colour, stroke_width=4,
+                x - size, y - turn, x + size, y + turn, stroke=colour, stroke_width=size / 2,
                 stroke_linecap="round",
             )  # fmt: skip
 
     def circle(self, x: float, y: float, radius: float, colour: str, text: str) -> None:
         place: dict[str, object] = {"cx": x, "cy": y, "r": radius, "fill": colour}
         self._add("front", "circle", {**place, "stroke": PAPER, "stroke_width": 2})
-        self.text(x, y + 3.6, text, size=10.0, fill=PAPER, anchor="middle", bold=True)
+        size = 1.2 * radius
+        self.text(x, y + 0.36 * size, text, size=size, fill=PAPER, anchor="middle", bold=True)
 
     def text(
         self,
@@ -114,7 +117,7 @@ class Canvas:
         anchor: Anchor = "middle", bold: bool = False,
     ) -> None:  # fmt: skip
         """Text on lines and colours: with a white edge around its letters."""
-        edge = {"stroke": PAPER, "stroke_width": 4, "stroke_linejoin": "round"}
+        edge = {"stroke": PAPER, "stroke_width": 0.35 * size, "stroke_linejoin": "round"}
         for attributes in (edge, {}):
             colour = PAPER if attributes else fill
             self.text(

@@ -76,7 +76,7 @@ class _Painter:
         for number, (tap, place) in enumerate(zip(way.taps, places, strict=True)):
             changes = words.rewritings(story, way, number)
             if changes:
-                yield from self._rewriting(words.rewriter(tap, number), changes)
+                yield from self._rewriting(words.rewriter(story, way, number), way, changes)
             changed = {change.field for change in changes}
             source = self._endpoint("source", str(tap.packet.source), changed, sources)
             target = self._endpoint("destination", str(tap.packet.destination), changed)
@@ -94,14 +94,14 @@ class _Painter:
         painted = self._paint(_CHANGED[field], text) if field in changed else text
         return painted + padding
 
-    def _rewriting(self, who: str, changes: tuple[Change, ...]) -> Iterator[str]:
+    def _rewriting(self, who: str, way: Way, changes: tuple[Change, ...]) -> Iterator[str]:
         before = max(len(str(change.before)) for change in changes)
         for number, change in enumerate(changes):
             left = f"└ {who}" if number == 0 else ""
             after = self._paint(_CHANGED[change.field], str(change.after))
             yield (
                 f"       {left:{len(who) + 2}}  {change.field:11}  "
-                f"{change.before!s:{before}} → {after}"
+                f"{change.before!s:{before}} → {after}  {words.translation(way, change)}"
             )
 
     def _table(self, stories: list[Story]) -> Iterator[str]:

@@ -22,6 +22,11 @@ def heading(way: Way) -> str:
     return f"{_packet_name(way)}, from {begin} to {end}"
 
 
+def request(way: Way) -> str:
+    """`the SYN`, of what the client sends."""
+    return _packet_name(way)
+
+
 def _packet_name(way: Way) -> str:
     name = way.name
     return f"the {name}" if way.towards_service else f"the answer, {_article(name)} {name}"
@@ -38,9 +43,21 @@ def rewritings(story: Story, way: Way, number: int) -> tuple[Change, ...]:
     return way.changes(number)
 
 
-def rewriter(tap: Tap, number: int) -> str:
-    """Who did it."""
-    return f"{tap.machine} rewrites" + (" at the socket" if number == 0 else "")
+def rewriter(story: Story, way: Way, number: int) -> str:
+    """Who did it, and where that is not one of TC's hooks."""
+    tap = way.taps[number]
+    if number == 0:
+        return f"{tap.machine} rewrites at the socket"
+    if tap.on_wire or way.taps[number - 1].on_wire:
+        return f"{tap.machine} rewrites at XDP"
+    return f"{tap.machine} rewrites"
+
+
+def translation(way: Way, change: Change) -> str:
+    """DNAT, SNAT, or which of them an answer undoes: its source is what the request's destination
+    was, and the other way round."""
+    name = "DNAT" if (change.field == "destination") == way.towards_service else "SNAT"
+    return name if way.towards_service else f"{name} undone"
 
 
 def end(story: Story, way: Way) -> str:

@@ -103,10 +103,8 @@ def _way(story: Story, told: Way) -> Json:
 
 
 def _rewriting(told: Way, change: Change) -> Json:
-    """The answer's source is what the request's destination was, and the other way round."""
-    name = "DNAT" if (change.field == "destination") == told.towards_service else "SNAT"
     return {
-        "name": name if told.towards_service else f"{name} undone",
+        "name": words.translation(told, change),
         "field": change.field,
         "before": str(change.before),
         "after": str(change.after),

@@ -1,5 +1,6 @@
 """Text and SVG of recorded connections."""
 
+import itertools
 import json
 import re
 from xml.etree import ElementTree
@@ -50,10 +51,114 @@ def test_every_tap_stands_in_both(name: str) -> None:
     assert len(list(root.iter(f"{SVG}circle"))) == sum(taps)
 
 
-@pytest.mark.parametrize("name", RECORDED)
-def test_the_svg_stays_within_its_borders(name: str) -> None:
-    _, root = drawn(name)
+def all_drawn() -> dict[str, ElementTree.Element]:
+    """Of one connection, of several, and of two lessons beside each other."""
+    stories = {name: tell(recorded(name)) for name in RECORDED}
+    found = {name: svg.render(scenario(name), story) for name, story in stories.items()}
+    found["several"] = svg.render(catalog.load("session-affinity"), *[stories["hostnames"]] * 6)
+    pairs = [(scenario(name), stories[name]) for name in ("cross-node-snat-ipv4", "etp-local-drop")]
+    found["beside"] = svg.render_beside(pairs)
+    return {name: ElementTree.fromstring(text) for name, text in found.items()}
+
+
+@pytest.mark.parametrize(("name", "root"), all_drawn().items())
+def test_a_drawing_is_a_slide(name: str, root: ElementTree.Element) -> None:
+    """In the shape of a screen, within its borders, letters for the back row, none on others."""
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    assert abs(width / height - 16 / 9) < 0.02
     stays_within_its_borders(root)
+    sizes = {float(one.attrib["font-size"]) for one in root.iter(f"{SVG}text")}
+    assert min(sizes) / height >= 1 / 60 and max(sizes) / height >= 1 / 30
+    addresses = [
+        one for one in root.iter(f"{SVG}text") if re.search(r"[\d\]]:\d{2,}$", one.text or "")
+    ]
+    assert min(float(one.attrib["font-size"]) for one in addresses) / height >= 1 / 45
+    assert overlapping(root) == []
+
+
+def overlapping(root: ElementTree.Element) -> list[tuple[str, str]]:
+    """Texts of which one is written upon another."""
+    boxes = {}
+    for one in root.iter(f"{SVG}text"):
+        text, size = (one.text or "").rstrip(), float(one.attrib["font-size"])
+        mono = "Mono" in one.get("font-family", "")
+        # other letters are narrower than those of one width, on average
+        width = len(text) * size * (0.602 if mono else 0.55)
+        x, y = float(one.attrib["x"]), float(one.attrib["y"])
+        x -= {"start": 0.0, "middle": width / 2, "end": width}[one.get("text-anchor", "start")]
+        # edges are drawn twice
+        boxes[text, x, y] = (x, y - 0.75 * size, x + width, y + 0.2 * size)
+    found = []
+    for (one, box), (other, beside) in itertools.combinations(boxes.items(), 2):
+        apart = box[2] <= beside[0] or beside[2] <= box[0] or box[3] <= beside[1]
+        if not (apart or beside[3] <= box[1]):
+            found.append((one[0], other[0]))
+    return found
+
+
+def test_what_is_written_upon_another_is_found() -> None:
+    root = all_drawn()["hairpin"]
+    one, other = [each for each in root.iter(f"{SVG}text") if each.text][:2]
+    other.attrib.update(x=one.attrib["x"], y=one.attrib["y"])
+    assert (one.text, other.text) in overlapping(root)
+
+
+def test_rewritings_are_called_by_their_names() -> None:
+    for name, root in all_drawn().items():
+        said = " ".join(texts(root))
+        assert ("DNAT" in said) == (name != "etp-local-drop"), name
+        assert ("SNAT" in said) == (name in ("cross-node-snat-ipv4", "cross-node-snat-ipv6",
+                                             "hairpin", "beside")), name  # fmt: skip
+    told = text.render(catalog.load("cross-node-snat"), [tell(recorded("cross-node-snat-ipv4"))])
+    found = re.findall(r"(source|destination) .*  ([SD]NAT(?: undone)?)$", told, re.MULTILINE)
+    assert found == [
+        ("source", "SNAT"), ("destination", "DNAT"),
+        ("source", "DNAT undone"), ("destination", "SNAT undone"),
+    ]  # fmt: skip
+
+
+def test_request_and_answer_are_apart() -> None:
+    """All that is written of the answer stands below all of the request."""
+    for name in ("hairpin", "cross-node-snat-ipv4"):
+        story, root = drawn(name)
+        assert story.first and story.answer
+        headings = [f"The {way}" for way in ("SYN, from", "answer, a SYN-ACK, from")]
+        places = [
+            float(one.attrib["y"])
+            for heading in headings
+            for one in root.iter(f"{SVG}text")
+            if (one.text or "").startswith(heading)
+        ]
+        assert len(places) == 2 and places[0] < places[1]
+        circles = [float(one.attrib["cy"]) for one in root.iter(f"{SVG}circle")]
+        assert sum(y < places[1] for y in circles) == len(story.first.taps)
+
+
+def test_several_connections_are_drawn_each() -> None:
+    root = all_drawn()["several"]
+    numbered = [one for one in texts(root) if re.fullmatch(r"Connection \d", one)]
+    assert numbered == [f"Connection {number}" for number in range(1, 7)]
+    assert any("All 6 connections were served by" in one for one in texts(root))
+
+
+def test_lessons_beside_each_other() -> None:
+    said = texts(all_drawn()["beside"])
+    assert "cross-node-snat beside etp-local-drop" in said
+    for name in ("cross-node-snat", "etp-local-drop"):
+        assert f"{name}: the SYN" in said
+
+
+def test_xdp_is_named() -> None:
+    """Where a frame left without having been seen on its way in, only XDP can have sent it."""
+    made = Made("172.30.0.12:30000")
+    for place in ("client eth0 out", "router client in", "router node2 out", "router node2 in"):
+        came_back = place == "router node2 in"
+        ends = ("172.30.0.12:40000", "10.244.1.2:9376")
+        sent = ("172.31.0.2:40000", "172.30.0.12:30000")
+        made.at(place, syn(*(ends if came_back else sent)))
+    story = tell(made.recording())
+    assert "node2 rewrites at XDP" in svg.render(catalog.load("cross-node-snat"), story)
+    assert "node2 rewrites at XDP" in text.render(catalog.load("cross-node-snat"), [story])
 
 
 def test_names_that_a_deployment_gives_have_room() -> None:
