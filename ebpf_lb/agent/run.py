@@ -34,6 +34,7 @@ from ebpf_lb.agent.metrics.requests import RequestCollector
 from ebpf_lb.agent.network import build as network_room
 from ebpf_lb.agent.network import hook_changes, reserved
 from ebpf_lb.agent.programming import build as programming_room
+from ebpf_lb.agent.programming.node_tables import NodeTables
 from ebpf_lb.agent.programming.verifier import Verifier
 from ebpf_lb.agent.servers import pages, zpages
 from ebpf_lb.agent.servers.health_checks import HealthCheckServers
@@ -107,6 +108,12 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pa
         report("NotProgrammed"),
         report("AddressConflict", everywhere=True),
     )
+    programming.verifier.mend_node = NodeTables(
+        writers,
+        lambda: programming_room.set_up(writers, config),
+        interfaces.attachments.write_again,
+        programming.service_networks.write_again,
+    ).mend
     health_checks = HealthCheckServers(
         probes.health.prompt, log, report("FailedToStartServiceHealthcheck")
     )

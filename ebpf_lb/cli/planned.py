@@ -2,6 +2,7 @@
 
 import queue
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,15 @@ from ebpf_lb.agent.config import Config
 from ebpf_lb.agent.network import here, reserved
 from ebpf_lb.agent.network.interfaces import NodeNetwork
 from ebpf_lb.agent.network.roles import NetworkView
+from ebpf_lb.agent.programming.service_networks import clashing
 from ebpf_lb.errors import UserError
 from ebpf_lb.kube import resources
 from ebpf_lb.kube.client import ApiClient, connect
 from ebpf_lb.kube.watch import Interrupted, Listed, Watcher
 from ebpf_lb.model.node import Node
 from ebpf_lb.model.service import Algorithm
+from ebpf_lb.model.service_cidr import ServiceCIDR
+from ebpf_lb.model.values import Network
 from ebpf_lb.plan.cluster import Cluster
 from ebpf_lb.plan.forwarding import Forwarding
 from ebpf_lb.plan.node import NodeView
@@ -29,10 +33,12 @@ _ENDPOINTS = {
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """`problems`: what the plan leaves out of a Service, and why."""
+    """`service_networks`: what is dropped if no Service has it. `problems`: what the plan leaves
+    out of a Service, and why."""
 
     forwardings: tuple[Forwarding, ...]
     network: NetworkView
+    service_networks: tuple[Network, ...]
     problems: dict[str, list[str]]
 
 
@@ -62,8 +68,22 @@ def ask(config: Config) -> Planned:
     return Planned(
         tuple(one for key in keys for one in cluster.plan(key)),
         network,
+        _service_networks(
+            found[resources.SERVICE_CIDRS.name],
+            (*network.primary, *cluster.reserved_addresses),
+            network.pod_networks or (),
+        ),
         {str(key): problems for key in keys if (problems := cluster.problems(key))},
     )
+
+
+def _service_networks(
+    cidrs: Iterable[ServiceCIDR], addresses: Iterable[bytes], pods: Iterable[Network]
+) -> tuple[Network, ...]:
+    theirs = [*(Network(address, len(address) * 8) for address in addresses), *pods]
+    wanted = sorted({one for cidr in cidrs for one in cidr.networks})
+    clashes = clashing(wanted, theirs)
+    return tuple(one for one in wanted if one not in clashes)
 
 
 def _lists(config: Config, client: ApiClient) -> dict[str, tuple[Any, ...]]:
@@ -73,6 +93,7 @@ def _lists(config: Config, client: ApiClient) -> dict[str, tuple[Any, ...]]:
         resources.node(config.node_name),
         resources.SERVICES,
         _ENDPOINTS[config.endpoints_source],
+        resources.SERVICE_CIDRS,
     )
     watchers = [Watcher(client, one, heard.put) for one in wanted]
     for one in watchers:

@@ -12,6 +12,9 @@ from ebpf_lb.errors import UserError
 
 if TYPE_CHECKING:
     from ebpf_lb.agent.config import Config
+    from ebpf_lb.cli.planned import Planned
+    from ebpf_lb.datapath.compare_node import WantedNode
+    from ebpf_lb.model.values import Family
 
 SAME, OTHER, CANNOT_TELL = 0, 1, 2
 
@@ -79,8 +82,10 @@ def _wait(config: "Config", found: list[str]) -> list[str]:
 def _differences(config: "Config") -> Iterator[str]:
     """Sentences without their full stop, Services' first."""
     from ebpf_lb.cli.planned import ask
+    from ebpf_lb.datapath.attach.cgroup import wrong_links
     from ebpf_lb.datapath.attach.listing import Listing
     from ebpf_lb.datapath.compare import Comparison
+    from ebpf_lb.datapath.compare_node import differences
     from ebpf_lb.datapath.loader import lacking
     from ebpf_lb.datapath.pins import Pins
     from ebpf_lb.datapath.reader import open_views
@@ -101,10 +106,36 @@ def _differences(config: "Config") -> Iterator[str]:
             what = f"{name} ({name.protocol.name}, {view.family.directory})"
             yield f"{what}: it is in the maps, and nobody asks for it"
         comparison.close()
+        for sentence in differences(view, _wanted(config, planned, view.family)):
+            yield f"{view.family.directory}: {sentence}"
     yield from lacking(pins.current, config.settings)
     with Listing(pins.current) as listing:
         for interface in planned.network.interfaces.values():
-            if interface.role.has_programs and not listing.programs(interface.index):
-                yield f"{interface.name}: none of our programs is there"
-    if config.cgroup is not None and not (pins.links.exists() and any(pins.links.iterdir())):
-        yield f"{config.cgroup}: none of our programs is there, for the node's own sockets"
+            if interface.role.has_programs:
+                for program in listing.missing(interface.index, interface.programs):
+                    yield f"{interface.name}: the program {program} is not there"
+    if config.cgroup is not None:
+        for program in wrong_links(pins.current, pins.links, config.cgroup):
+            yield f"{config.cgroup}: the program {program} is not there, for the node's own sockets"
+
+
+def _wanted(config: "Config", planned: "Planned", family: "Family") -> "WantedNode":
+    """Of the node itself, as an agent would write it."""
+    from ebpf_lb.agent.host.process import netns_cookie
+    from ebpf_lb.datapath.compare_node import WantedInterface, WantedNode
+    from ebpf_lb.model.values import family_of
+
+    network, pods = planned.network, planned.network.pod_networks
+    own = [one for one in planned.service_networks if one.family is family]
+    return WantedNode(
+        {
+            index: WantedInterface(one.name, one.bridge, one.source(family), one.mac, one.peer)
+            for index, one in network.interfaces.items()
+        },
+        next((one for one in network.primary if family_of(one) is family), None),
+        None if pods is None else frozenset(one for one in pods if one.family is family),
+        tuple(own),
+        netns_cookie(),
+        config.masquerade_all,
+        config.reject_per_second,
+    )

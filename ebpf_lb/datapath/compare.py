@@ -7,15 +7,17 @@ set's members are compared and not each slot: which slot is whose follows from t
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from itertools import islice
 from math import gcd
+from typing import NamedTuple
 
 from ebpf_lb.datapath import clock
 from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.writer.filter import filter_bit
+from ebpf_lb.datapath.writer.known_ends import end_bits
 from ebpf_lb.datapath.writer.names import format_name
 from ebpf_lb.errors import UserError
 from ebpf_lb.model.service import Algorithm
@@ -36,6 +38,15 @@ _INDEX = struct.Struct("=I")
 _PLANNED = int(FrontendFlag.LOCAL | FrontendFlag.SOURCE_RANGES)
 _BYTE = 8
 _MAPS = ("frontends", "services", "slots", "backends", "names", "source_ranges", "vip_filter")
+_End = tuple[bytes, int]
+
+
+class _Member(NamedTuple):
+    """A backend as it stands in a set: how many slots it has, and what is said of it."""
+
+    slots: int
+    flags: int
+    weight: int
 
 
 class Comparison:
@@ -60,6 +71,7 @@ class Comparison:
         self._has_any = service_flags["SERVICE_HAS_ANY"]
         self._algorithms = {one: service_flags.get(f"SERVICE_{one.name}", 0) for one in Algorithm}
         flags = layout.enum("backend_flag")
+        self._counted, self._on_node = flags["BACKEND_COUNTED"], flags["BACKEND_ON_NODE"]
         self._in_set = {
             "cluster": flags["BACKEND_IN_CLUSTER_SET"],
             "local": flags["BACKEND_IN_LOCAL_SET"],
@@ -72,8 +84,15 @@ class Comparison:
             if opened is None:
                 raise UserError(f"The map {name} is not pinned: start the agent again.")
             self._maps[name] = opened
+        # the kernel maps only what is open for writing, even for reading
+        ends = view.open("known_ends", read_only=False)
+        if ends is None:
+            raise UserError("The map known_ends is not pinned: start the agent again.")
+        with ends:
+            self._known_ends = ends.mapped(writable=False)
 
     def close(self) -> None:
+        self._known_ends.close()
         for one in self._maps.values():
             one.close()
 
@@ -114,8 +133,12 @@ class Comparison:
             yield "whether it has any endpoint is not as it should be"
         if value.flags & ~self._has_any != self._algorithms[wanted.algorithm]:
             yield "its connections are spread by another algorithm"
-        yield from self._set("cluster", number, value.cluster, wanted.cluster, wanted.cluster_table)
-        yield from self._set("local", number, value.local, wanted.local, wanted.local_table)
+        weights = _counted_weights(wanted)
+        for which, word, backends, table in (
+            ("cluster", value.cluster, wanted.cluster, wanted.cluster_table),
+            ("local", value.local, wanted.local, wanted.local_table),
+        ):
+            yield from self._set(which, number, word, backends, table, weights)
         yield from self._source_ranges(number, wanted)
 
     def _frontends(self, number: int, wanted: Forwarding) -> Iterator[str]:
@@ -136,6 +159,8 @@ class Comparison:
                     yield f"{where} has another kind, or another policy"
             if not self._in_filter(address):
                 yield f"{format_address(address)} is not in the filter of Services' addresses"
+            if value is not None:
+                yield from self._unknown([(address, port)])
             if kind is FrontendKind.CLUSTER_IP and address not in LOOPBACK:
                 others = lookup(self.key(address, 0, 0))
                 if others is None or self._frontend(others)[1] != self._unserved:
@@ -152,41 +177,67 @@ class Comparison:
         word = int.from_bytes(table.lookup(_INDEX.pack(index)) or b"", "little")
         return bool(word >> bit & 1)
 
+    def _unknown(self, ends: Iterable[_End]) -> Iterator[str]:
+        """Of these, what programs would not look up."""
+        ends, words = list(ends), self._known_ends
+        packed = [address + port.to_bytes(2) for address, port in ends]
+        bits = end_bits(packed, words.count)
+        for end, bit in zip(ends, bits, strict=True):
+            if not words.load(bit >> 6) >> (bit & 63) & 1:
+                yield f"{format_endpoint(*end)} is not in the filter of known ends"
+
     def _set(
-        self, which: str, number: int, word: int, wanted: tuple[Backend, ...], table: Table | None
+        self,
+        which: str,
+        number: int,
+        word: int,
+        wanted: tuple[Backend, ...],
+        table: Table | None,
+        counted: dict[_End, int],
     ) -> Iterator[str]:
         held = self._members(number, word, self._in_set[which])
         if held is None:
             yield f"its {which} set names backends that are not its own"
             return
-        planned = {(one.address, one.port) for one in wanted}
-        for sentence, ends in (("is missing in", planned - held.keys()),
-                               ("should not be in", held.keys() - planned)):  # fmt: skip
+        yield from self._unknown(held)
+        planned = {(one.address, one.port): one.local for one in wanted}
+        for sentence, ends in (("is missing in", planned.keys() - held.keys()),
+                               ("should not be in", held.keys() - planned.keys())):  # fmt: skip
             for address, port in islice(sorted(ends), 3):
                 yield f"{format_endpoint(address, port)} {sentence} its {which} set"
-        if planned != held.keys() or (table is not None and table.spread is Spread.MAGLEV):
+        for at in sorted(planned.keys() & held.keys()):
+            member = held[at]
+            if bool(member.flags & self._on_node) != planned[at]:
+                yield f"{format_endpoint(*at)}: whether it runs here is not as it should be"
+            if (bool(member.flags & self._counted), member.weight) != (
+                at in counted,
+                counted.get(at, 0),
+            ):
+                yield f"{format_endpoint(*at)} has another weight for counted connections"
+        if planned.keys() != held.keys() or (table is not None and table.spread is Spread.MAGLEV):
             return
         weights = {} if table is None or table.spread is Spread.ONE_EACH else _turns(wanted, table)
-        if any(held[at] != weights.get(at, 1) for at in planned):
+        if any(held[at].slots != weights.get(at, 1) for at in planned):
             yield f"its {which} set has a backend more often, or less, than it should"
 
-    def _members(self, number: int, word: int, flag: int) -> Counter[tuple[bytes, int]] | None:
-        """The backends of a region of `slots`, and how many slots each has; None if it leads
-        elsewhere."""
+    def _members(self, number: int, word: int, flag: int) -> dict[_End, _Member] | None:
+        """The backends of a region of `slots`; None if it leads elsewhere."""
         slots, base, size = self._maps["slots"], word & 0xFFFFFFFF, word >> 32
         if base + size > slots.max_entries:
             return None
         ids = Counter(_INDEX.iter_unpack(slots.slice(base, size))) if size else Counter()
-        found: Counter[tuple[bytes, int]] = Counter()
+        found: dict[_End, _Member] = {}
         lookup = self._maps["backends"].lookup
         for (one,), times in ids.items():
             value = lookup(_INDEX.pack(one))
             if not one or value is None:
                 return None
-            address, port, owner, flags, _ = self._backend.unpack(value)
+            address, port, owner, flags, weight = self._backend.unpack(value)
             if owner != number or not flags & flag:
                 return None
-            found[address, int.from_bytes(port)] += times
+            at = address, int.from_bytes(port)
+            before = found.get(at)
+            found[at] = _Member(times + (before.slots if before else 0), flags, weight)
         return found
 
     def _source_ranges(self, number: int, wanted: Forwarding) -> Iterator[str]:
@@ -202,7 +253,22 @@ class Comparison:
                 yield f"its source range {network} is missing"
 
 
-def _turns(backends: tuple[Backend, ...], table: Table) -> dict[tuple[bytes, int], int]:
+def _counted_weights(wanted: Forwarding) -> dict[_End, int]:
+    """Where a Service port goes by the number of connections."""
+    if wanted.algorithm is not Algorithm.LEAST_CONNECTIONS:
+        return {}
+    found: dict[_End, int] = {}
+    for backends, table in (
+        (wanted.local, wanted.local_table),
+        (wanted.cluster, wanted.cluster_table),  # it knows more weights
+    ):
+        weights = table.weights if table is not None and table.weights else (1,) * len(backends)
+        for one, weight in zip(backends, weights, strict=True):
+            found[one.address, one.port] = weight
+    return found
+
+
+def _turns(backends: tuple[Backend, ...], table: Table) -> dict[_End, int]:
     """How many slots each has, where they have them in turn."""
     unit = reduce(gcd, table.weights)
     return {

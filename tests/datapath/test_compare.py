@@ -12,6 +12,8 @@ from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.pins import Build
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
+from ebpf_lb.datapath.writer.known_ends import end_bits
+from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Family, Network, Protocol, parse_address
 from ebpf_lb.plan.forwarding import (
     Backend,
@@ -20,6 +22,7 @@ from ebpf_lb.plan.forwarding import (
     FrontendFlag,
     FrontendKind,
     ServicePortName,
+    Spread,
     Table,
 )
 
@@ -65,7 +68,24 @@ EMPTY = replace(
     has_any=False,
     source_ranges=(),
 )
-ALL = (WEB, HASHED, EMPTY)
+COUNTED = replace(
+    WEB,
+    name=ServicePortName("default", "counted", "", Protocol.TCP),
+    frontends=(Frontend(parse_address("10.96.0.12"), 80, FrontendKind.CLUSTER_IP),),
+    local=(),
+    affinity_timeout_s=0,
+    source_ranges=(),
+    cluster_table=Table(3, (1, 2, 3), Spread.ONE_EACH),
+    algorithm=Algorithm.LEAST_CONNECTIONS,
+)
+TURNS = replace(
+    COUNTED,
+    name=ServicePortName("default", "turns", "", Protocol.TCP),
+    frontends=(Frontend(parse_address("10.96.0.13"), 80, FrontendKind.CLUSTER_IP),),
+    cluster_table=Table(6, (1, 2, 3), Spread.IN_TURN),
+    algorithm=Algorithm.ROUND_ROBIN,
+)
+ALL = (WEB, HASHED, EMPTY, COUNTED, TURNS)
 
 
 @pytest.fixture
@@ -109,8 +129,8 @@ def index(number: int) -> bytes:
 def test_what_was_written_is_as_planned(build: Build, writer: FamilyWriter) -> None:
     assert found(build, *ALL) == []
     comparison = Comparison(View(build, Family.IPV4))
-    # two ClusterIPs have an entry for their other ports
-    assert sorted(comparison.frontend_counts().values()) == [1, 1, 2, 3]
+    # of each ClusterIP's other ports there is an entry, too
+    assert sorted(comparison.frontend_counts().values()) == [1, 1, 1, 1, 3, 4]
 
 
 def test_another_plan_is_told_by_its_differences(build: Build, writer: FamilyWriter) -> None:
@@ -202,6 +222,60 @@ def test_what_somebody_changed_is_found(build: Build, writer: FamilyWriter) -> N
         assert found(build, *ALL) == [], says
 
 
+def test_a_wrong_weight_and_a_wrong_algorithm_are_found(build: Build, writer: FamilyWriter) -> None:
+    """By their records: what programs count by, and in whose turn."""
+    view = View(build, Family.IPV4)
+
+    def element(name: str, number: int) -> bytes:
+        table = view.map(name)
+        assert table is not None
+        return table.lookup(index(number)) or b""
+
+    def first_slot(one: Forwarding) -> tuple[int, int]:
+        number = writer.service_id(one.name)
+        assert number is not None
+        service = view.layout.struct("service").unpack(element("services", number))
+        return number, service.cluster & 0xFFFFFFFF
+
+    flags, backends = view.layout.enum("backend_flag"), view.layout.struct("backend")
+    for one, spoilt in (
+        (COUNTED, {"weight": 9}),
+        (COUNTED, {"flags": flags["BACKEND_COUNTED"]}),
+        (TURNS, {"flags": flags["BACKEND_ON_NODE"]}),
+        (TURNS, {"weight": 1}),
+    ):
+        _, base = first_slot(one)
+        number = int.from_bytes(element("slots", base), "little")
+        whole = element("backends", number)
+        fields = backends.unpack(whole)._asdict()
+        fields |= {key: fields[key] ^ bits for key, bits in spoilt.items()}
+        change(build, "backends", index(number), backends.pack(**fields))
+        assert len(found(build, *ALL)) == 1, (one.name, spoilt)
+        change(build, "backends", index(number), whole)
+        assert found(build, *ALL) == []
+    algorithms, services = view.layout.enum("service_flag"), view.layout.struct("service")
+    for one in ALL:
+        number, _ = first_slot(one)
+        whole = element("services", number)
+        held = services.unpack(whole)._asdict()
+        for name in ("MAGLEV", "SOURCE_HASH", "ROUND_ROBIN", "LEAST_CONNECTIONS"):
+            bit = algorithms[f"SERVICE_{name}"]
+            other = services.pack(**held | {"flags": held["flags"] ^ bit})
+            change(build, "services", index(number), other)
+            assert found(build, *ALL) == [
+                f"{one.name}: its connections are spread by another algorithm"
+            ]
+        change(build, "services", index(number), whole)
+    # a share of turns: one slot goes to another backend of the set
+    _, base = first_slot(TURNS)
+    slots = [element("slots", base + number) for number in range(6)]
+    other = next(one for one in slots if one != slots[0])
+    change(build, "slots", index(base), other)
+    assert any("more often, or less" in one for one in found(build, *ALL))
+    change(build, "slots", index(base), slots[0])
+    assert found(build, *ALL) == []
+
+
 def test_maps_without_their_pins_are_compared(build: Build, writer: FamilyWriter) -> None:
     """Whoever removes them must not end an agent."""
     comparison = Comparison(View(build, Family.IPV4))
@@ -222,12 +296,39 @@ def test_an_address_out_of_the_filter_is_found(build: Build, writer: FamilyWrite
     )
 
 
+def test_an_end_that_programs_would_not_look_up_is_found(
+    build: Build, writer: FamilyWriter
+) -> None:
+    """A frontend's address and port, and a backend's."""
+    ends = [PODS[1].address + PODS[1].port.to_bytes(2), VIP + (80).to_bytes(2)]
+    with Map.open(build.maps(Family.IPV4) / "known_ends") as table:
+        for bit in end_bits(ends, table.max_entries):
+            word = int.from_bytes(table.lookup(index(bit >> 6)) or b"", "little")
+            table.update(index(bit >> 6), (word & ~(1 << (bit & 63))).to_bytes(8, "little"))
+    unknown = found(build, WEB)
+    assert unknown == [
+        "default/web:http: 10.96.0.10:80 is not in the filter of known ends",
+        "default/web:http: 10.2.0.1:8080 is not in the filter of known ends",
+    ]
+    writer.adopt_again()
+    assert found(build, *ALL) == []
+
+
 @pytest.mark.rule("CP-2")
 def test_whatever_was_changed_is_put_right(build: Build, writer: FamilyWriter) -> None:
     """Every entry of each map in turn, and all at once: gone, or another one."""
     family = Family.IPV4
-    names = ("frontends", "names", "services", "slots", "backends", "source_ranges", "vip_filter")
-    sizes = {"services": 32, "slots": 512, "backends": 64, "vip_filter": 4096}
+    names = (
+        "frontends",
+        "names",
+        "services",
+        "slots",
+        "backends",
+        "source_ranges",
+        "vip_filter",
+        "known_ends",
+    )
+    sizes = {"services": 32, "slots": 512, "backends": 64, "vip_filter": 4096, "known_ends": 16384}
 
     def repaired() -> list[str]:
         writer.housekeeping(time.monotonic() + 2)

@@ -23,7 +23,10 @@ from typing import Any
 
 import pytest
 
+from ebpf_lb.datapath.dump import dump
+from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Family, Protocol
 from tests.bench.feeder import Feeder, Traffic
 from tests.capabilities import DATAPATH, Capability, needs
@@ -140,6 +143,24 @@ def test_one_new_flow_on_two_processors(race: Race, protocol: Protocol) -> None:
     assert kernel.count("NEW") == kernel.connections(service)[0] == FLOWS
     assert kernel.count("ESTABLISHED") == kernel.connections(service)[1] == translated
     assert race.counted() == {"NEW", "ESTABLISHED"}
+
+
+def test_in_turn_on_two_processors(race: Race) -> None:
+    """Two connections have the same turn only where one has lost the race for it again and again:
+    no processor loses so often, but one that is taken away for a while."""
+    kernel, world = race.kernel, race.world
+    kernel.service(world.vip, 80, backends(world), algorithm=Algorithm.ROUND_ROBIN)
+    lane = race.to(world.vip, TCP)
+    other = replace(lane, client=str(ipaddress.ip_address(world.client) + 64))
+    race.run(("pod_ingress", lane), ("pod_ingress", other))
+    entries = race.entries()
+    assert len(entries) == 2 * FLOWS
+    (row,) = dump(View(kernel.build, kernel.family), "turns")
+    # what found its flow's place taken in the middle has had a turn, and gets another
+    assert abs(row["cluster"] - 2 * FLOWS) <= 2 * TAKEN_AWAY
+    shares = Counter(bytes(entry.backend) for entry in entries)
+    assert len(shares) == len(backends(world))
+    assert max(shares.values()) - min(shares.values()) <= 1 + 2 * TAKEN_AWAY
 
 
 def test_choices_that_change_during_the_race(race: Race) -> None:

@@ -1,6 +1,7 @@
 """The commands that tell how a node is, on a node of the lab with a real agent."""
 
 import json
+import socket
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ebpf_lb.datapath.attach.cgroup import remove_link
 from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.datapath.reader import View
@@ -98,6 +100,14 @@ def test_the_kernel_holds_what_the_api_says_and_what_differs_is_named(web: Room)
                 decoded = view.layout.struct("frontend_key").unpack(key)
                 if decoded.address == gone and decoded.port:
                     table.delete(key)
+        with Map.open(view.build.maps(Family.IPV4) / "interfaces") as table:
+            with web.lab.entered(NODE):
+                uplink = socket.if_nametoindex("eth0")
+            assert table.delete(uplink.to_bytes(4, "little"))
+        with Map.open(view.build.maps(Family.IPV6) / "pod_networks") as table:
+            [(network, _)] = list(table.items())
+            table.delete(network)
+        remove_link(Pins(web.lab.node(NODE).bpffs).links / "ipv4-connect4")
         pin = view.build.programs(Family.IPV6) / "sweep"
         pin.rename(pin.with_name("elsewhere"))
         shown = told(web, "verify", *options)
@@ -105,6 +115,11 @@ def test_the_kernel_holds_what_the_api_says_and_what_differs_is_named(web: Room)
         where = f"{cluster_ip(WEB, 'ipv4')}:80 is missing"
         assert f"{web.namespace}/web:tcp (TCP, ipv4): {where}" in shown["differences"]
         assert "not all of the stack programs and maps are pinned" in shown["differences"]
+        assert "ipv4: eth0: it has no entry among the interfaces" in shown["differences"]
+        assert any("ipv6: the pod network" in one for one in shown["differences"])
+        cgroup = web.lab.node(NODE).cgroup
+        missing = "the program ipv4-connect4 is not there, for the node's own sockets"
+        assert f"{cgroup}: {missing}" in shown["differences"]
         done = run(web, "verify", *options, "--repair")
         assert done.returncode == 2 and "no agent runs" in done.stderr
     finally:

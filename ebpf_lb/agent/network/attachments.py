@@ -116,6 +116,7 @@ class Attachments:
         self._ahead: dict[int, list[str]] = {}
         self.restored = 0
         """How often programs that somebody had removed were attached again."""
+        self._primary: tuple[bytes, ...] = ()
         self._pod_networks: tuple[Network, ...] | None = None
         self._attaching = False
 
@@ -154,10 +155,8 @@ class Attachments:
 
     def apply(self, view: NetworkView) -> None:
         """Does what differs from the last time."""
-        for address in view.primary:
-            writer = self._writers.get(family_of(address))
-            if writer is not None:
-                writer.set_snat_source(NODE_SOURCE_ID, address)
+        self._primary = view.primary
+        self._write_primary()
         self._set_pod_networks(view.pod_networks)
         self._wanted = view.interfaces
         if self._attaching:
@@ -174,6 +173,18 @@ class Attachments:
                 self._set_up(interface)
         for index in self._failed.keys() - self._wanted.keys():
             del self._failed[index]
+
+    def write_again(self) -> None:
+        """All that the maps should say of interfaces, addresses and networks; what they say already
+        is left alone."""
+        for index in list(self._done):
+            self._write_entry(self._done[index])
+        self._write_primary()
+        for family, writer in self._writers.items():
+            for index in writer.interfaces() - self._wanted.keys():
+                writer.delete_interface(index)
+            if self._pod_networks is not None:
+                writer.set_pod_networks(one for one in self._pod_networks if one.family is family)
 
     def suspect(self, interfaces: Iterable[int] | None) -> None:
         """Something changed at the TC hooks of these, of any for None: `restore` shall look."""
@@ -206,16 +217,7 @@ class Attachments:
     def _set_up(self, interface: Interface) -> None:
         before = self._done.get(interface.index)
         try:
-            for family, writer in self._writers.items():
-                source = interface.source(family)
-                number = self._source_id(family, source) if source is not None else 0
-                writer.set_interface(
-                    interface.index,
-                    interface.bridge,
-                    number,
-                    interface.mac or bytes(6),
-                    interface.peer,
-                )
+            self._write_entry(interface)
             if before is None or before.programs != interface.programs:
                 self._change_role(interface, before)
             self._xdp.set_up(interface)
@@ -230,6 +232,18 @@ class Attachments:
             return
         self._failed.pop(interface.index, None)
         self._done[interface.index] = interface
+
+    def _write_entry(self, interface: Interface) -> None:
+        for family, writer in self._writers.items():
+            source = interface.source(family)
+            number = self._source_id(family, source) if source is not None else 0
+            writer.set_interface(
+                interface.index,
+                interface.bridge,
+                number,
+                interface.mac or bytes(6),
+                interface.peer,
+            )
 
     def _change_role(self, interface: Interface, before: Interface | None) -> None:
         index = interface.index
@@ -277,6 +291,12 @@ class Attachments:
         for writer in self._writers.values():
             writer.delete_interface(index)
         self._log.debug("forgotten", interface=interface.name if interface else index)
+
+    def _write_primary(self) -> None:
+        for address in self._primary:
+            writer = self._writers.get(family_of(address))
+            if writer is not None:
+                writer.set_snat_source(NODE_SOURCE_ID, address)
 
     def _set_pod_networks(self, networks: tuple[Network, ...] | None) -> None:
         """Unknown ones stay as they are: at a restart the Node object comes a little later."""

@@ -38,15 +38,22 @@ class Programming:
 def adopt(build: Build, config: Config) -> Writers:
     """Writers of both families, in step with what the kernel holds; the node's settings are
     written."""
-    ticks_per_second, cookie = clock.ticks_per_second(), process.netns_cookie()
+    ticks_per_second = clock.ticks_per_second()
     writers = {}
     for family in Family:
         writer = FamilyWriter(FamilyMaps.open(build, family), time.monotonic, ticks_per_second)
         writer.adopt()
+        writers[family] = writer
+    set_up(writers, config)
+    return writers
+
+
+def set_up(writers: Writers, config: Config) -> None:
+    """Writes settings and constants, as far as the maps do not have them."""
+    cookie = process.netns_cookie()
+    for writer in writers.values():
         writer.set_config(cookie, config.masquerade_all, config.reject_per_second)
         writer.set_crc32c_shifts()
-        writers[family] = writer
-    return writers
 
 
 def build(

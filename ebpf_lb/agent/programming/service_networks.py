@@ -4,7 +4,7 @@ A network that holds addresses of the node's own or of pods would cut these off.
 is a mistake of somebody's; it is reported, and nothing is dropped for it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ebpf_lb.model.key import ObjectKey
@@ -49,25 +49,40 @@ class ServiceNetworks:
             return
         theirs = [*(Network(address, len(address) * 8) for address in addresses), *pods]
         wanted = sorted({one for cidr in self._known.values() for one in cidr.networks})
-        clashes = {mine: other for mine in wanted for other in theirs if _overlap(mine, other)}
+        clashes = clashing(wanted, theirs)
         networks = tuple(network for network in wanted if network not in clashes)
         if networks != self._written:
-            left_over: list[Network] = []
-            for family, writer in self._writers.items():
-                own = [network for network in networks if network.family is family]
-                left_over += writer.set_service_networks(own)
-            self._written, self._left_over = networks, tuple(left_over)
+            self._left_over = self._write(networks)
+            self._written = networks
         self._report(
             *(_sentence(mine, f"it holds {other}, which is not a Service's")
               for mine, other in clashes.items()),
             *(_sentence(network, "there is room for four a family") for network in self._left_over),
         )  # fmt: skip
 
+    def write_again(self) -> None:
+        """What the maps say already is left alone."""
+        if self._written is not None:
+            self._write(self._written)
+
+    def _write(self, networks: tuple[Network, ...]) -> tuple[Network, ...]:
+        """Returns those without room."""
+        left_over: list[Network] = []
+        for family, writer in self._writers.items():
+            own = [network for network in networks if network.family is family]
+            left_over += writer.set_service_networks(own)
+        return tuple(left_over)
+
     def _report(self, *problems: str) -> None:
         for problem in problems:
             if problem not in self.problems:
                 self._log.warning("service network", problem=problem)
         self.problems = problems
+
+
+def clashing(networks: Iterable[Network], theirs: Sequence[Network]) -> dict[Network, Network]:
+    """Those of `networks` that hold addresses of others', or are within them."""
+    return {mine: other for mine in networks for other in theirs if _overlap(mine, other)}
 
 
 def _overlap(one: Network, other: Network) -> bool:

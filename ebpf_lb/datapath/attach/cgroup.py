@@ -60,6 +60,31 @@ def lost_links(links: Path, names: Collection[str]) -> list[str]:
     return [name for name in names if not _runs(links / name)]
 
 
+def wrong_links(build: Build, links: Path, cgroup: Path) -> list[str]:
+    """The names of those that do not run this build's programs at this cgroup."""
+    cgroup_id = cgroup.stat().st_ino
+    return [
+        name
+        for family, programs in PROGRAMS.items()
+        for program in programs
+        if (build.programs(family) / program).exists()
+        and not _runs_at(
+            links / (name := f"{family.directory}-{program}"),
+            build.programs(family) / program,
+            cgroup_id,
+        )
+    ]
+
+
+def _runs_at(pin: Path, program: Path, cgroup_id: int) -> bool:
+    try:
+        with Link.open(pin) as link, Program.open(program) as wanted:
+            info = link.info()
+            return info.cgroup_id == cgroup_id and info.program_id == wanted.info().id
+    except FileNotFoundError:
+        return False
+
+
 def remove_links(links: Path, but: Collection[str] = ()) -> None:
     """Ends all pinned links except those of these names."""
     for pin in sorted(links.iterdir()) if links.exists() else ():

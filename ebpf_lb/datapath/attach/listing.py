@@ -6,7 +6,7 @@ from typing import Self
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ebpf_lb.datapath.attach.tc import TrafficControl
+from ebpf_lb.datapath.attach.tc import NAME_PREFIX, PROTOCOLS, TrafficControl
 from ebpf_lb.datapath.attach.xdp import PROGRAM as XDP_PROGRAM
 from ebpf_lb.datapath.attach.xdp import attached_programs
 from ebpf_lb.datapath.libbpf import InterfaceHook, Program, programs_at
@@ -22,7 +22,8 @@ class Listing:
     def __init__(self, build: Build) -> None:
         self._build = build
         self._filters = TrafficControl()
-        self._ids = {}
+        self._ids: dict[int, str] = {}
+        self._built: dict[tuple[Family, InterfaceHook, str], int] = {}
         for family in Family:
             for role in _ROLES:
                 for hook in InterfaceHook:
@@ -30,6 +31,7 @@ class Listing:
                     path = build.programs(family) / name
                     with suppress(FileNotFoundError), Program.open(path) as program:
                         self._ids[program.info().id] = name
+                        self._built[family, hook, role] = program.info().id
 
     def programs(self, ifindex: int) -> list[str]:
         """Their names, sorted; none if the interface has gone."""
@@ -49,6 +51,23 @@ class Listing:
             (link,) = ip.get_links(ifindex)
             return program.info().id in attached_programs(link).values()
         return False
+
+    def missing(self, ifindex: int, role: str) -> list[str]:
+        """The names of this role's programs of this build that do not run there."""
+        by_filters = {
+            (one.protocol, one.name) for one in self._filters.filters(ifindex) if one.ours
+        }
+        at_hooks: dict[InterfaceHook, list[int]] = {}
+        for hook in InterfaceHook:
+            with suppress(OSError):
+                at_hooks[hook] = programs_at(ifindex, hook)
+        return [
+            f"{family.directory}/{self._ids[number]}"
+            for (family, hook, of), number in self._built.items()
+            if of == role
+            and number not in at_hooks.get(hook, ())
+            and (PROTOCOLS[family], f"{NAME_PREFIX}{self._ids[number]}") not in by_filters
+        ]
 
     def __enter__(self) -> Self:
         return self

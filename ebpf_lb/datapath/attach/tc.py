@@ -21,10 +21,10 @@ from ebpf_lb.model.values import Family
 PREFERENCE = 49000
 """Ours among a hook's filters, IPv6 one more; lower ones run first."""
 
-_NAME_PREFIX = "ebpf-lb/"
+NAME_PREFIX = "ebpf-lb/"
 _HANDLE = 1
 _ALL = 0x0003  # ETH_P_ALL
-_PROTOCOLS = {Family.IPV4: 0x0800, Family.IPV6: 0x86DD}
+PROTOCOLS = {Family.IPV4: 0x0800, Family.IPV6: 0x86DD}
 
 
 class Direction(IntEnum):
@@ -48,7 +48,7 @@ class Filter:
 
     @property
     def ours(self) -> bool:
-        return self.name.startswith(_NAME_PREFIX)
+        return self.name.startswith(NAME_PREFIX)
 
 
 class TrafficControl:
@@ -91,10 +91,10 @@ class TrafficControl:
                     ifindex,
                     _HANDLE,
                     fd=program.fd,
-                    name=_NAME_PREFIX + program.name,
+                    name=NAME_PREFIX + program.name,
                     parent=direction,
                     prio=self._preference_of(family),
-                    protocol=_PROTOCOLS[family],
+                    protocol=PROTOCOLS[family],
                     classid=1,
                     direct_action=True,
                 )
@@ -115,7 +115,7 @@ class TrafficControl:
         lacking = [
             f"{family.directory}/{program.name}"
             for (direction, family), program in self._programs[role].items()
-            if (direction, self._preference_of(family), _NAME_PREFIX + program.name) not in there
+            if (direction, self._preference_of(family), NAME_PREFIX + program.name) not in there
         ]
         return lacking if _exists(ifindex) else []
 
@@ -125,7 +125,7 @@ class TrafficControl:
 
     def ahead_of_us(self, ifindex: int) -> list[Filter]:
         """Other people's filters that run before ours and may end the chain there."""
-        protocols = {_ALL, *_PROTOCOLS.values()}
+        protocols = {_ALL, *PROTOCOLS.values()}
         return [
             found
             for found in self.filters(ifindex)

@@ -119,6 +119,7 @@ class FamilyWriter:
         for record in self._records.values():
             self._services.put_back(record)
         self.adopt()
+        self._maps.note_ends()
         for record in self._records.values():
             self._frontends.put_back(record)
 

@@ -86,10 +86,7 @@ class FamilyMaps:
             size=layout.struct("backend").size,
             end_size=end_size,
         )
-        if not ends.used():
-            frontends.note_all()
-            backends.note_all()
-        return cls(
+        made = cls(
             layout=layout,
             frontends=frontends,
             services=words("services"),
@@ -107,3 +104,12 @@ class FamilyMaps:
             config=table("config"),
             crc32c_shifts=table("crc32c_shifts"),
         )
+        if not ends.used():
+            made.note_ends()
+        return made
+
+    def note_ends(self) -> None:
+        """Of all that the maps hold: `known_ends` may be younger, or may have lost some."""
+        for one in (self.frontends, self.backends):
+            if isinstance(one, NotedTable):
+                one.note_all()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ebpf_lb.datapath.writer.family_maps import KernelMap, Words
 
+_CHUNK = 4096  # elements a read
 _PORT_FACTOR, _FACTOR = 0x85EBCA6B, 0x9E3779B1  # hash_end's and hash_address's
 
 
@@ -80,8 +81,14 @@ class NotedTable:
 
     def note_all(self) -> None:
         """What the map holds already: it may be older than `known_ends`."""
-        for key, value in self._table.items():
-            self._note(key if self._in_keys else value)
+        if self._in_keys:
+            self._note(b"".join([key for key, _ in self._table.items()]))
+            return
+        nothing = bytes(self._size * _CHUNK)
+        for first in range(0, self.max_entries, _CHUNK):
+            chunk = self._table.slice(first, min(_CHUNK, self.max_entries - first))
+            if chunk != nothing[: len(chunk)]:
+                self._note(chunk)
 
     def _note(self, elements: bytes) -> None:
         size, end = self._size, self._end_size

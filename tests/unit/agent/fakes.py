@@ -14,6 +14,7 @@ from ebpf_lb.agent.network.attachments import Attachments, SourceNumbers
 from ebpf_lb.agent.network.roles import Address, Facts, Link
 from ebpf_lb.agent.network.xdp import XdpUplinks
 from ebpf_lb.agent.programming.conflicts import Conflicts
+from ebpf_lb.agent.programming.node_tables import NodeTables
 from ebpf_lb.agent.programming.programmer import Programmer
 from ebpf_lb.agent.programming.service_networks import ServiceNetworks
 from ebpf_lb.agent.programming.verifier import Plan, Verifier
@@ -380,6 +381,10 @@ class Agent:
             self.clock,
             lambda: self.compared.work_s,
         )
+        self.service_networks = ServiceNetworks(writers, self.log)
+        self.verifier.mend_node = NodeTables(
+            writers, self.attachments.write_again, self.service_networks.write_again
+        ).mend
         self.loop = Loop(
             config,
             Parts(
@@ -389,7 +394,7 @@ class Agent:
                 self.attachments,
                 uplinks,
                 self.health_checks,
-                ServiceNetworks(writers, self.log),
+                self.service_networks,
                 self.stale_sockets,
                 Contact("https://192.0.2.1:6443", self.clock, self.log),
                 self.metrics,

@@ -1,18 +1,24 @@
 """The agent compares its maps with the plan, a little at a time, and puts right what differs."""
 
+from collections.abc import Callable
+from typing import Any
+
 from ebpf_lb.agent.programming.verifier import BUDGET_S, surplus
-from ebpf_lb.kube.resources import SERVICES
-from ebpf_lb.kube.watch import Changed
+from ebpf_lb.datapath.writer import NODE_SOURCE_ID
+from ebpf_lb.kube.resources import SERVICE_CIDRS, SERVICES
+from ebpf_lb.kube.watch import Changed, Listed
 from ebpf_lb.model.key import ObjectKey
-from ebpf_lb.model.values import Family
+from ebpf_lb.model.service_cidr import ServiceCIDR
+from ebpf_lb.model.values import Family, parse_network
 from tests.unit.agent.fakes import Agent
 from tests.unit.agent.test_loop import dns, endpoints, lists, web
 from tests.unit.plan.make import addresses, service
 
 PERIOD_S = 30
+SERVICES_NETWORKS = (parse_network("10.96.0.0/12"),)
 
 
-def agent(**configured: int) -> Agent:
+def agent(**configured: Any) -> Agent:
     made = Agent(**configured)
     made.tell(*lists(web(), dns(), slices=(endpoints("10.0.0.1"),)))
     made.calls  # noqa: B018
@@ -65,6 +71,31 @@ def test_what_cannot_be_put_right_is_a_problem_of_the_node() -> None:
     made.compared.lost.clear()
     a_pass(made)
     assert made.loop.problems == []
+
+
+def test_what_the_maps_say_of_the_node_is_put_right_and_told() -> None:
+    made = agent(cluster_cidrs=(parse_network("10.244.0.0/16"),))
+    made.tell(Listed(SERVICE_CIDRS, (ServiceCIDR(ObjectKey("", "a"), SERVICES_NETWORKS),)))
+    writer = made.writer
+    before = (dict(writer.entries), set(writer.pod_networks), writer.service_networks)
+    sources = dict(writer.sources)
+    assert a_pass(made) == [] and made.verifier.differences == 0
+    spoilt: list[tuple[str, Callable[[], object]]] = [
+        ("interfaces", lambda: writer.entries.pop(4)),
+        ("interfaces", lambda: writer.entries.update({77: (0, 0)})),
+        ("interfaces", lambda: writer.entries.update({4: (0, 200)})),
+        ("snat_sources", lambda: writer.sources.pop(NODE_SOURCE_ID)),
+        ("pod_networks", lambda: writer.pod_networks.clear()),
+        ("service_networks", lambda: setattr(writer, "service_networks", ())),
+    ]
+    for number, (name, spoil) in enumerate(spoilt, 1):
+        spoil()
+        assert a_pass(made) == []  # no Service is touched
+        assert (writer.entries, writer.pod_networks, writer.service_networks) == before
+        assert writer.sources == sources and made.verifier.differences == number
+        line = made.log.of("the maps are not as planned: they are written again")[-1]
+        assert line["first"] == [f"1 ipv4 entries of the map {name} were not as they should be"]
+        assert a_pass(made) == [] and made.loop.problems == []
 
 
 def test_entries_of_nobody_are_differences() -> None:
