@@ -29,7 +29,7 @@ endif
 endif
 
 .PHONY: help setup locks packages bpffs build demo demo-down test check docs unit datapath differential lab cluster vagrant bench clean
-.PHONY: list-packages kernels budget test-deep bench-path measure floods image
+.PHONY: list-packages kernels budget test-deep bench-path bench-apiserver measure floods image
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do \
@@ -171,6 +171,9 @@ bench: setup ## ns per packet of each program, against an empty one
 
 bench-path: setup ## from pod to pod: straight, by this data path, by kube-proxy
 	@$(BIN)/python -m tests.bench.end_to_end
+
+bench-apiserver: setup ## what agents cost the real API server (`make -C tests/cluster/rig` builds it), and 5,000 of them would
+	@$(BIN)/python -m tests.bench.apiserver
 
 measure: setup ## both, a quarter of an hour at most: docs/reference/measurements.md
 	@$(BIN)/python -m tests.bench

@@ -4,6 +4,7 @@ It keeps every change, so that a watch can begin at any version, until `forget` 
 Gone. Continue tokens die by `expire_continue`.
 """
 
+import gzip
 import json
 import ssl
 import threading
@@ -43,6 +44,7 @@ class ApiServer:
         self.absent = ""  # what it does not serve: paths that begin so are 404
         self.requests: list[dict[str, str]] = []
         self.agents: list[str] = []
+        self.compressed = 0  # answers
         self._port = 0
         self._listener: _Listener | None = None
         self.start()
@@ -168,6 +170,10 @@ class ApiServer:
     def _json(self, request: BaseHTTPRequestHandler, code: int, body: Any) -> None:
         data = json.dumps(body).encode()
         request.send_response(code)
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            data = gzip.compress(data)
+            self.compressed += 1
+            request.send_header("Content-Encoding", "gzip")
         request.send_header("Content-Length", str(len(data)))
         if code >= 400 and self.retry_after_s:
             request.send_header("Retry-After", str(self.retry_after_s))

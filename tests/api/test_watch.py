@@ -44,6 +44,7 @@ def test_the_list_comes_in_pages_and_as_one_event(server: ApiServer, start: Star
     follower.names(*names)
     assert [query["limit"] for query in server.lists()] == ["3", "3", "3"]
     assert [("continue" in query) for query in server.lists()] == [False, True, True]
+    assert server.compressed == 3  # lists are, as real servers compress them
     assert follower.count(Listed) == 1
 
 
