@@ -81,18 +81,32 @@ def run(
         log.warning("configuration", problem=warning)
     client = connect(config.kubeconfig)
     server = reserved.of_server(client.look_up())
-    prepared = preparation.result()
-    loaded = prepared.loaded
-    with prepared.lock:
-        if prepared.mounted:
-            log.info("mounted a bpffs", path=str(config.bpffs))
-        _raise_conntrack_limits(config, log)
-        _vacate(config, server, log)
-        _run(config, log, client, loaded, probes)
-
-
-def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pages.Probes) -> None:
     inbox = Inbox(time.monotonic)
+    with preparation.alone() as alone:
+        if alone.mounted:
+            log.info("mounted a bpffs", path=str(config.bpffs))
+        _vacate(config, server, log)  # before the first request
+        client.moved = lambda ends: inbox.put(ServerMoved(ends))
+        watchers = _watch(config, client, inbox)  # lists come while programs are verified
+        try:
+            _raise_conntrack_limits(config, log)
+            loaded = preparation.result()
+            _vacate(config, server, log)  # what went into other maps meanwhile
+            _run(config, log, client, loaded, probes, inbox, watchers)
+        finally:
+            for watcher in watchers:
+                watcher.stop(timeout_s=0)
+
+
+def _run(
+    config: Config,
+    log: Any,
+    client: ApiClient,
+    loaded: Loaded,
+    probes: pages.Probes,
+    inbox: Inbox,
+    watchers: list[Watcher],
+) -> None:
     # New maps serve nobody: until they are filled, what runs at the hooks stays. But not what lost
     # its pins, and with them its slow paths: it would drop even our connection to the API server.
     late = loaded.apart
@@ -194,8 +208,6 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pa
     neighbours.keep_asking(lambda: interfaces.attachments.neighbourhoods)
     interfaces.network.follow(lambda facts: inbox.put(NetworkChanged(facts)))
     hook_changes.follow(lambda changed: inbox.put(HooksChanged(changed)))
-    client.moved = lambda ends: inbox.put(ServerMoved(ends))
-    watchers = _watch(config, client, inbox)
     probes.health.state = loop
     statusz = zpages.Statusz(version("ebpf-lb"), _PATHS)
     inquiries = pages.serve_inquiries(
@@ -223,11 +235,7 @@ def _run(config: Config, log: Any, client: ApiClient, loaded: Loaded, probes: pa
         server=client.server,
         addresses=[format_address(one.address) for one in interfaces.network.facts.addresses],
     )
-    try:
-        loop.run()
-    finally:
-        for watcher in watchers:
-            watcher.stop(timeout_s=0)
+    loop.run()
     log.info("stopped", writes=programming.programmer.writes)
 
 

@@ -60,19 +60,19 @@ SUBCOMMANDS = {
 }
 
 
+def _is_installed(name: str) -> bool:
+    return importlib.util.find_spec(SUBCOMMANDS[name].target.partition(":")[0]) is not None
+
+
 class LazyGroup(click.Group):
     """A group whose subcommands are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Those that are installed: the agent's image has no lab."""
-        return [
-            name
-            for name, subcommand in sorted(SUBCOMMANDS.items())
-            if importlib.util.find_spec(subcommand.target.partition(":")[0])
-        ]
+        return [name for name in sorted(SUBCOMMANDS) if _is_installed(name)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in SUBCOMMANDS or not _is_installed(cmd_name):
             return None
         module, attribute = SUBCOMMANDS[cmd_name].target.split(":")
         command = getattr(importlib.import_module(module), attribute)

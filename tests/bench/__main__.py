@@ -41,7 +41,17 @@ from ebpf_lb.datapath.libbpf import Program
 from ebpf_lb.datapath.loader import ensure_loaded
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
-from tests.bench import dump, many_services, monitor, profile, report, rivals, startup, writer
+from tests.bench import (
+    dump,
+    many_services,
+    monitor,
+    profile,
+    report,
+    rivals,
+    startup,
+    startup_many,
+    writer,
+)
 from tests.bench.paths import PORTS, Path, World
 from tests.datapath.kernel import Kernel
 from tests.datapath.node import entered_node
@@ -251,7 +261,12 @@ def main(arguments: list[str]) -> int:
         listening.append(listened.row())
     others = []
     for each in itertools.chain(
-        writer.lines(), rivals.lines(), dump.lines(), startup.lines(), monitor.lines()
+        writer.lines(),
+        rivals.lines(),
+        dump.lines(),
+        startup.lines(),
+        startup_many.lines(),
+        monitor.lines(),
     ):
         print(each, flush=True)
         others.append(each)

@@ -8,7 +8,6 @@ written.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -69,7 +68,7 @@ def _start(lab: Lab, forget: bool) -> tuple[float, float, float]:
     """Milliseconds to the first answer, to readiness, and of processors until then."""
     lab.stop_agent(NODE)
     if forget:
-        _remove_pins(lab.node(NODE).bpffs)
+        clean_up(lab)
     waiting = lab.popen(NODE, [sys.executable, "-I", "-S", "-c", WAIT], stdout=-1)
     with waiting:
         assert waiting.stdout is not None
@@ -77,20 +76,21 @@ def _start(lab: Lab, forget: bool) -> tuple[float, float, float]:
         lab.start_agent(NODE)
         live, ready = (float(waiting.stdout.readline()) for _ in range(2))
     process = state.State.load(lab.names).processes[lab.node(NODE).agent]
-    began, used = _times(process.pid)
+    began, used = times_of(process.pid)
     return 1000 * (live - began), 1000 * (ready - began), 1000 * used
 
 
-def _remove_pins(folder: Path) -> None:
-    """What an agent pinned, and with the pins what it attached by them."""
-    for path in folder.iterdir():
-        if path.is_symlink():
-            path.unlink()
-        else:
-            shutil.rmtree(path)
+def clean_up(lab: Lab) -> None:
+    """As a node is that has just been booted. Removed pins alone would leave programs at the hooks
+    for a moment, without their slow paths: they drop whoever asks for a page then."""
+    words = ["cleanup", "--bpffs", str(lab.node(NODE).bpffs)]
+    with tempfile.TemporaryDirectory() as nothing:  # what others have compiled stays
+        environment = lab.place(NODE).full_environment() | {"EBPF_LB_CACHE": nothing}
+        command = [sys.executable, "-m", "ebpf_lb", *words]
+        lab.exec(NODE, command, check=True, env=environment)
 
 
-def _times(pid: int) -> tuple[float, float]:
+def times_of(pid: int) -> tuple[float, float]:
     """When a process was started, in seconds since the machine's start, and what it and those that
     it has waited for have used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

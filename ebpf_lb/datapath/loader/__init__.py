@@ -12,6 +12,7 @@ import functools
 import json
 import logging
 import shutil
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,12 +70,14 @@ def ensure_loaded(
     *,
     anew: bool = False,
     move: maps.Move | None = None,
+    idle: threading.Event | None = None,
 ) -> Loaded:
     """Makes the build that belongs to the sources and `settings` the current one.
 
     bpffs: the node's folder, on a mounted bpffs; made if missing. sources: the folder of the C
     sources, by default the package's own. anew: what was compiled when ebpf-lb was built is not
-    used. move: how Services come into maps of another size; default: they do not. One caller at a
+    used. move: how Services come into maps of another size; default: they do not. idle: set when
+    this process has nothing else to do; default: it has not, from the beginning. One caller at a
     time for each bpffs folder. LoaderError: the build could not be made; the current one is
     untouched.
     """
@@ -95,7 +98,7 @@ def ensure_loaded(
     compiled = False
     if not whole:
         try:
-            compiled = _make(pins, settings, sources, name, anew, move)
+            compiled = _make(pins, settings, sources, name, anew, move, idle)
         except OSError as error:
             raise LoaderError(f"the programs cannot be loaded: {error}") from error
     following = bpffs / "next"
@@ -245,6 +248,7 @@ def _make(
     name: str,
     anew: bool,
     move: maps.Move | None,
+    idle: threading.Event | None,
 ) -> bool:
     """Makes the build under a temporary name, then gives it its own in one rename. Returns whether
     the compiler ran."""
@@ -258,7 +262,7 @@ def _make(
         new.maps(None).mkdir(parents=True)
         for family in Family:
             maps.provide(family, settings, pins.current, new, sources, move)
-        _load(images, settings, new, sources)
+        _load(images, settings, new, sources, idle)
         new.settings.symlink_to(_as_path(settings))
         final = pins.build(name).path
         if final.exists():
@@ -296,13 +300,19 @@ def _compile(pins: Pins, unit: Unit, sources: Path) -> Images:
     return compile_images(pins, unit, sources)
 
 
-def _load(images: Mapping[Unit, Images], settings: Settings, build: Build, sources: Path) -> None:
+def _load(
+    images: Mapping[Unit, Images],
+    settings: Settings,
+    build: Build,
+    sources: Path,
+    idle: threading.Event | None = None,
+) -> None:
     """Loads units into a build that has its maps; LoaderError says where one is refused."""
     facts, functions = source.kernel_facts()
     everywhere = source.filled_in(settings) | facts
     numbers = {family: everywhere | {SEED: maps.seed(family, build)} for family in Family}
     try:
-        loading.load(images, numbers, functions, build, sources)
+        loading.load(images, numbers, functions, build, sources, idle)
     except loading.RefusedError as refusal:
         family = refusal.family
         where = source_line(refusal.unit, family, sources, numbers[family], build, refusal.program)

@@ -8,6 +8,7 @@ the GIL.
 import ctypes
 import errno
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -62,9 +63,11 @@ def load(
     functions: Mapping[str, int],
     new: Build,
     sources: Path | None = None,
+    idle: threading.Event | None = None,
 ) -> None:
     """Loads and pins all programs of these units in a build, whose maps are pinned already.
-    constants, functions: what images are filled in with besides.
+    constants, functions: what images are filled in with besides. idle: until it is set, this
+    process has other things to do, for which a processor is left.
 
     RefusedError: the verifier's reasons. OSError: something else.
     """
@@ -85,7 +88,7 @@ def load(
             for family in Family
         }
 
-        loaded = _verify(jobs, maps, constants, functions, opened)
+        loaded = _verify(jobs, maps, constants, functions, opened, idle)
         for (unit, family), those in maps.items():
             for index, (whose, name) in unit.calls(family).items():
                 descriptor = loaded[unit, whose, name].fd
@@ -131,15 +134,22 @@ def _verify(
     constants: Mapping[Family, Mapping[str, int]],
     functions: Mapping[str, int],
     opened: ExitStack,
+    idle: threading.Event | None = None,
 ) -> dict[tuple[Unit, Family, str], Program]:
     """Side by side; what is loaded is closed with `opened`."""
+    processors = os.cpu_count() or 1
+    places = threading.Semaphore(processors)
+    if idle is not None and processors > 1:
+        places.acquire()
+        threading.Thread(target=_release, args=(places, idle), daemon=True).start()
 
     def verified(job: _Job) -> Program:
         descriptors = {name: one.fd for name, one in maps[job.unit, job.family].items()}
-        return _load(job, job.image.fill_in(descriptors, constants[job.family], functions))
+        with places:
+            return _load(job, job.image.fill_in(descriptors, constants[job.family], functions))
 
     loaded: dict[tuple[Unit, Family, str], Program] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(processors) as threads:
         waiting = [(job, threads.submit(verified, job)) for job in jobs]
         try:
             for job, future in waiting:
@@ -148,6 +158,11 @@ def _verify(
             threads.shutdown(cancel_futures=True)
             raise
     return loaded
+
+
+def _release(places: threading.Semaphore, idle: threading.Event) -> None:
+    idle.wait()
+    places.release()
 
 
 class _LoadOptions(ctypes.Structure):

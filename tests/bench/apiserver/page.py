@@ -205,8 +205,8 @@ def _conclusions(part: Part) -> Iterator[str]:
         f"- Protobuf, which kube-proxy asks for: {theirs['bytes'] / packed['bytes']:.1f} times the "
         f"bytes and {theirs['cpu_s'] / packed['cpu_s']:.1f} times the processor time in a "
         f"compressed list, {_a_change(part, KUBE_PROXYS) / _a_change(part, OURS):.1f} times the "
-        "bytes of a change. Not taken: a change is encoded once for all watches that ask alike, so that the "
-        "server gains little, and every node would need a decoder."
+        "bytes of a change. Not taken: a change is encoded once for all watches that ask alike, "
+        "so that the server gains little, and every node would need a decoder."
     )
     yield (
         "- Several API servers share all of it, since each node is connected to one of them. Who "
