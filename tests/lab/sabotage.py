@@ -8,13 +8,14 @@ not come; for all else as long as people do. NUMBER tells apart those that run s
 """
 
 import io
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lessons.tutorial.course import find
-from ebpf_lb.lessons.tutorial.stage import Stage, T, UnexpectedError, set_up
+from ebpf_lb.lessons.tutorial.stage import Json, Stage, T, UnexpectedError, set_up
 from ebpf_lb.lessons.tutorial.steps import ingress
 
 _SHORT_S = 4.0
@@ -24,16 +25,21 @@ def broken(expected: str, old: str, new: str) -> type[Stage]:
     class Broken(Stage):
         found = not old
 
-        def apply(self, text: str, namespace: str = "") -> None:
+        def apply(self, text: str, namespace: str = "", *, shown: bool = True) -> None:
             self.__class__.found |= old in text
-            super().apply(text.replace(old, new) if old else text, namespace)
+            super().apply(text.replace(old, new) if old else text, namespace, shown=shown)
+
+        def patch(self, path: str, change: Json) -> None:
+            text = json.dumps(change)
+            self.__class__.found |= old in text
+            super().patch(path, json.loads(text.replace(old, new)) if old else change)
 
         def wait(self, what: str, look: Callable[[], T]) -> T:
             self.within_s = _SHORT_S if expected in what else Stage.within_s
             return super().wait(what, look)
 
         @contextmanager
-        def labs_beside(self, networks: Sequence[str]) -> Iterator[dict[str, Lab]]:
+        def labs_beside(self, networks: Sequence[str]) -> Iterator[dict[str, Callable[[], Lab]]]:
             yield {}
 
     return Broken

@@ -3,7 +3,7 @@
 import io
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ebpf_lb.lessons.tutorial import course
 from ebpf_lb.lessons.tutorial.course import STEPS, Step, find
 from ebpf_lb.lessons.tutorial.stage import Stage
 from ebpf_lb.lessons.tutorial.steps.ingress import DEPLOY
+from tests.lab import spoilt
 from tests.lab.test_outside import until
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,7 @@ SEEN = {
 BROKEN = (
     ("deployment", "  ipFamilyPolicy:", "  publishNotReadyAddresses: true\n  ipFamilyPolicy:",
      "endpoints hostnames"),
+    ("deployment", '"replicas": 5', '"replicas": 4', "5 ready pods"),
     ("clusterip", "port: 80\n", "port: 81\n", "answers of hostnames"),
     ("clusterip", "algorithm: rr", "algorithm: sh", "each pod takes its turn"),
     ("clusterip", "io/weights", "io/shares", "as many turns as it has weight"),
@@ -42,6 +44,9 @@ BROKEN = (
     ("clusterip", "algorithm: sh", "algorithm: rr", "one pod for"),
     ("environment", "spec: {containers", "spec: {enableServiceLinks: false, containers",
      "the address is not there"),
+    ("environment", "{name: before}\nspec: {containers: [{",
+     "{name: before}\nspec: {containers: [{env: [{name: HOSTNAMES_X, value: y}], ",
+     "a pod knows a Service that came later"),
     ("dns", "clusterIP: None", "type: ClusterIP", "nginx leads to"),
     ("dns", "serviceName: nginx", "serviceName: other", "web-1.nginx"),
     ("dns", "hostname: busy", "hostname: idle", "busy.nginx"),
@@ -57,10 +62,11 @@ BROKEN = (
     ("kinds", "kind: Endpoints\nmetadata: {name: database}",
      "kind: Endpoints\nmetadata: {name: another}", "the database answers"),
     ("kinds", '  clusterIP: "', '  # clusterIP: "', "answers of app"),
+    ("kinds", "targetPort: 9376, nodePort: 3", "targetPort: 9376, name: p3", "answers of app"),
     ("kinds", "externalName: chosen", "externalName: nobody", "alias leads to"),
     ("kinds", "clusterIP: None", "type: ClusterIP", "headless leads to"),
     ("kinds", "sessionAffinity: ClientIP", "sessionAffinity: None", "one pod for one client"),
-    ("kinds", "timeoutSeconds: 3", "timeoutSeconds: 3600", "other pods after a pause"),
+    ("kinds", "timeoutSeconds: 2", "timeoutSeconds: 3600", "other pods after a pause"),
     ("ingress", "ingressClassName: nginx", "ingressClassName: other",
      "the Ingress has the controller's address"),
     ("ingress", "secretName: cafe-secret", "secretName: another", "tea at /tea"),
@@ -97,9 +103,9 @@ def test_the_network_between_the_nodes(lab: Lab, vxlan_lab: Lab, udp_lab: Lab) -
 
     class Beside(Stage):
         @contextmanager
-        def labs_beside(self, networks: Sequence[str]) -> Iterator[dict[str, Lab]]:
+        def labs_beside(self, networks: Sequence[str]) -> Iterator[dict[str, Callable[[], Lab]]]:
             assert list(networks) == ["vxlan", "udp"]
-            yield {"vxlan": vxlan_lab, "udp": udp_lab}
+            yield {"vxlan": lambda: vxlan_lab, "udp": lambda: udp_lab}
 
     _take(lab, STEPS[-1], Beside)
 
@@ -165,6 +171,20 @@ def test_names_without_dns_are_noticed(lab: Lab) -> None:
     finally:
         lab.client.patch(COREDNS, {"spec": {"replicas": 2}})
         until(lambda: servers() == 2, "cluster DNS does not come back")
+
+
+def test_each_part_is_tried_on_something_broken(lab: Lab, ingress_nginx: None) -> None:
+    """Parts that share a run, one after the other (spoilt.py); the steps side by side."""
+    words = [sys.executable, "-m", spoilt.__name__, lab.name]
+    running = [
+        subprocess.Popen(
+            [*words, step], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for step in spoilt.STEPS
+    ]
+    said = [process.communicate() for process in running]
+    assert [out.strip() for out, _ in said] == [""] * len(said), said
+    assert [process.returncode for process in running] == [0] * len(said), said
 
 
 def test_a_step_that_is_not_there() -> None:

@@ -7,8 +7,9 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
@@ -87,6 +88,13 @@ def page(server: Server, shared_room: Room) -> Iterator[Page]:
     shared_room.apply(
         deployment("web", node="node1"),
         service("web", type="LoadBalancer"),
+        service("web-sctp", app="web", protocols=("SCTP",), type="NodePort"),
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "elsewhere", "namespace": shared_room.namespace},
+            "spec": {"type": "ExternalName", "externalName": "www.example.org"},
+        },
     )
     with Browser() as browser:
         opened = browser.open(server.url)
@@ -147,6 +155,32 @@ def test_a_cross_node_snat_is_captured_and_drawn(
     drawn = page.wait("document.querySelector('#way:not([hidden]) > svg')?.textContent")
     assert "node2 rewrites" in drawn and address in drawn
     page.click("#show-map")
+
+
+def test_an_association_is_captured_and_drawn(page: Page, shared_room: Room) -> None:
+    """SCTP, where the kernel has it and where it has not."""
+    page.choose("#service", f"{shared_room.namespace}/web-sctp")
+    page.choose("#client", "client")
+    page.choose("#target", "NodePort of node2 172.30.0.12:")
+
+    def answered() -> bool:
+        page.run("document.getElementById('story').replaceChildren()")
+        page.click("#send:not(:disabled)")
+        page.wait("document.querySelector('#story h2, #error:not([hidden])') !== null")
+        return bool(page.run("document.querySelector('#story .good') !== null"))
+
+    until(answered, "there is no answer by SCTP")
+    headings = page.run("[...document.querySelectorAll('#story h3')].map(e => e.textContent)")
+    assert [heading.partition(",")[0] for heading in headings] == ["The INIT", "The answer"]
+    assert rewritings(page, "request") == [["DNAT", "node2"], ["SNAT", "node2"]]
+    assert rewritings(page, "answer") == [["SNAT undone", "node2"], ["DNAT undone", "node2"]]
+    page.choose("#service", f"{shared_room.namespace}/web")
+
+
+def test_a_name_for_something_elsewhere_has_no_endpoints(page: Page, shared_room: Room) -> None:
+    card = f"document.querySelector('[data-service=\"{shared_room.namespace}/elsewhere\"]')"
+    shown = page.wait(f"{card}?.textContent")
+    assert "→ www.example.org" in shown and "ExternalName" in shown and "0/0" not in shown
 
 
 @pytest.mark.parametrize(
@@ -216,6 +250,45 @@ def test_an_agent_is_stopped_and_started(page: Page, lab: Lab) -> None:
     finally:
         lab.start_agent("node3")
         lab.wait_for_agents(only="node3")
+
+
+def test_clicks_twice_and_at_once_do_no_harm(server: Server, lab: Lab, shared_room: Room) -> None:
+    """Each is done once; of those that contradict each other one is the last. What is asked
+    meanwhile is answered, also by a node without an agent: its programs go on."""
+    node = {"node": "node3"}
+    way = {**node, "to": "node1"}
+    deployment = {"namespace": shared_room.namespace, "name": "web"}
+    [address] = lab.node("node3").addresses[:1]
+    web = lab.client.get(f"/api/v1/namespaces/{shared_room.namespace}/services/web")
+    request = {"client": "client", "service": "web", "address": address, "protocol": "TCP",
+               "port": web["spec"]["ports"][0]["nodePort"]}  # fmt: skip
+    with ThreadPoolExecutor(8) as clicks:
+
+        def at_once(*asked: tuple[str, dict[str, Any]]) -> list[tuple[int, str]]:
+            return list(clicks.map(lambda one: server.ask(f"/api/{one[0]}", one[1]), asked))
+
+        try:
+            stop, start = ("agent", node | {"runs": False}), ("agent", node | {"runs": True})
+            scaled = [("scale", deployment | {"replicas": number}) for number in (2, 2, 1)]
+            said = at_once(stop, stop, *scaled, ("request", request), stop)
+            assert {status for status, _ in said} == {200}, said
+            assert json.loads(said[5][1])["answered"] and lab.agent_process("node3") is None
+            said = at_once(start, start, start)
+            assert {status for status, _ in said} == {200}, said
+            assert lab.agent_healthy("node3")
+        finally:
+            lab.start_agent("node3")
+            lab.wait_for_agents(only="node3")
+        broken, mended = ("route", way | {"works": False}), ("route", way | {"works": True})
+        try:
+            said = at_once(broken, broken, broken) + at_once(mended, broken, mended)
+            assert {status for status, _ in said} == {200}, said
+        finally:
+            assert server.ask("/api/route", way | {"works": True})[0] == 200
+    for family in ("-4", "-6"):
+        rules = lab.exec("node3", ["ip", family, "rule", "show"]).stdout
+        assert "blackhole" not in rules
+    server.ask("/api/scale", deployment | {"replicas": 1})
 
 
 def test_a_route_is_broken_and_mended(page: Page, lab: Lab) -> None:

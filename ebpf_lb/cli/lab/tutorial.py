@@ -32,5 +32,9 @@ def tutorial(lab: Lab, steps: tuple[str, ...], only_list: bool, pages: Path | No
         rows = [[str(n), step.name, step.title] for n, step in enumerate(course.STEPS, start=1)]
         click.echo(align(["", "STEP", "WHAT IT SHOWS"], rows))
         return
-    for step in [course.find(name) for name in steps] or course.STEPS:
-        course.run(lab, step, sys.stdout, pages=pages)
+    chosen = [course.find(name) for name in steps] or course.STEPS
+    took = [(step.name, course.run(lab, step, sys.stdout, pages=pages)) for step in chosen]
+    if len(took) > 1:
+        each = ", ".join(f"{name} {seconds:.1f}" for name, seconds in took)
+        total = sum(seconds for _, seconds in took)
+        click.echo(f"{len(took)} steps in {total:.1f} s: {each}")

@@ -24,6 +24,7 @@ _COREFILE = """\
     kubernetes {domain} in-addr.arpa ip6.arpa {{
         kubeconfig {kubeconfig}
         pods insecure
+        fallthrough in-addr.arpa ip6.arpa
         ttl {ttl}
     }}
 {forward}    loadbalance

@@ -81,10 +81,9 @@ class Resolver:
         labels = name.relativize(self._origin).labels
         if not labels and kind == dns.rdatatype.SOA:
             response.answer.append(self._soa())
-        elif labels == (b"dns-version",):
-            if kind == dns.rdatatype.TXT:
-                version = dns.rrset.from_text(name, _VERSION_TTL_S, "IN", kind, f'"{_VERSION}"')
-                response.answer.append(version)
+        elif labels == (b"dns-version",) and kind == dns.rdatatype.TXT:
+            version = dns.rrset.from_text(name, _VERSION_TTL_S, "IN", kind, f'"{_VERSION}"')
+            response.answer.append(version)
         else:
             found = await self._look_up(response, name, kind, _CHAIN)
             if found is None:
@@ -101,9 +100,12 @@ class Resolver:
         chain: int,
     ) -> list[dns.rrset.RRset] | None:
         """The answer's records; None where there is no such name. As with CoreDNS, a CNAME is there
-        only with what it leads to, and for addresses alone."""
+        only with what it leads to, and for addresses alone; and a name that only has others below
+        it is not there for TXT."""
         labels = name.relativize(self._origin).labels
         found = self._zone.find(tuple(label.decode("latin-1").lower() for label in labels))
+        if found == [] and kind == dns.rdatatype.TXT:
+            return None
         if not isinstance(found, Alias):
             return None if found is None else self._records(response, name, kind, found)
         target = dns.name.from_text(found.target)

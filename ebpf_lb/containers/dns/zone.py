@@ -125,17 +125,16 @@ class Zone:
         return None
 
     def reverse(self, address: str) -> list[tuple[str, ...]]:
-        """The names of an address: of a Service, or of endpoints that have a hostname."""
+        """The names of an address: of a Service, or of endpoints."""
         if key := self._by_address.get(address):
             return [_service_labels(key)]
         names = {
-            (endpoint["hostname"], *_service_labels(key))
+            (_endpoint_name(endpoint, address), *_service_labels(key))
             for key, slices in self._slices.items()
             if key in self._services
             for slice_ in slices.values()
             for endpoint in _ready(slice_)
-            if endpoint.get("hostname")
-            and address in (_plain(text) for text in endpoint["addresses"])
+            if address in (_plain(text) for text in endpoint["addresses"])
         }
         return sorted(names)
 
@@ -179,7 +178,7 @@ class Zone:
             ] or [Port("", "", NO_PORT)]
             for endpoint in _ready(slice_):
                 for address in endpoint["addresses"]:
-                    name = endpoint.get("hostname") or _dashed(address)
+                    name = _endpoint_name(endpoint, address)
                     for port in ports:
                         yield Record((name, *_service_labels(key)), address, port)
 
@@ -226,5 +225,8 @@ def _plain(address: str) -> str:
     return str(ipaddress.ip_address(address))
 
 
-def _dashed(address: str) -> str:
+def _endpoint_name(endpoint: Json, address: str) -> str:
+    """Its hostname, or its address with dashes."""
+    if hostname := endpoint.get("hostname"):
+        return str(hostname)
     return address.replace(".", "-").replace(":", "-")

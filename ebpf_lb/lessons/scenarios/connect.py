@@ -1,5 +1,5 @@
 """Makes connections from where it runs and prints what became of each, as JSON: standard library
-only, started in the client's network namespace.
+only, started in the client's network namespace. TCP, UDP, SCTP.
 
     connect.py '{"protocol": "TCP", "address": "10.96.0.9", "port": 80, "request": "hostname"}'
 
@@ -11,6 +11,7 @@ import errno
 import json
 import socket
 import sys
+from pathlib import Path
 
 _REFUSED = (errno.ECONNREFUSED,)
 _UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH)
@@ -20,20 +21,31 @@ def attempt(
     protocol: str, address: str, port: int, request: str, timeout_s: float
 ) -> dict[str, object]:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
-    with socket.socket(family, kind) as connection:
+    with _connection(protocol, family) as connection:
         connection.settimeout(timeout_s)
         connection.bind(("", 0))
         source_port = connection.getsockname()[1]
         try:
             connection.connect((address, port))
-            ask = _ask_http if protocol == "TCP" else _ask_datagram
+            ask = _ask_http if protocol == "TCP" else _ask_message
             outcome, text = "answered", ask(connection, address, request)
         except TimeoutError:
             outcome, text = "silent", ""
         except OSError as error:
             outcome, text = _outcome(error), str(error)
     return {"source_port": source_port, "outcome": outcome, "text": text}
+
+
+def _connection(protocol: str, family: socket.AddressFamily) -> socket.socket:
+    if protocol != "SCTP":
+        return socket.socket(family, socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM)
+    try:
+        return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
+    except OSError:  # no SCTP in this kernel
+        sys.path.insert(0, str(Path(__file__).parents[3]))
+        from ebpf_lb.lessons.scenarios.associate import Association
+
+        return Association(family)
 
 
 def _outcome(error: OSError) -> str:
@@ -52,7 +64,7 @@ def _ask_http(connection: socket.socket, address: str, request: str) -> str:
     return answer.partition(b"\r\n\r\n")[2].decode().strip()
 
 
-def _ask_datagram(connection: socket.socket, _address: str, request: str) -> str:
+def _ask_message(connection: socket.socket, _address: str, request: str) -> str:
     connection.send(request.encode())
     return connection.recv(65536).decode()
 

@@ -2,15 +2,17 @@
 
 import ipaddress
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 from ebpf_lb.lab import udp_tunnel
 
-TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
+TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 _IPV4, _IPV6, _VLAN = 0x0800, 0x86DD, 0x8100
 VXLAN_PORTS = (4789, 8472)
+_CHUNKS = {0: "data", 1: "INIT", 2: "INIT-ACK", 3: "SACK", 6: "ABORT", 7: "SHUTDOWN",
+           8: "SHUTDOWN-ACK", 10: "COOKIE-ECHO", 11: "COOKIE-ACK"}  # fmt: skip
 # ICMP messages that quote the packet they are about (RFC 792, RFC 4443)
 _ERRORS = {
     ICMP: {3: "unreachable", 11: "time exceeded"},
@@ -48,9 +50,10 @@ class Tunnel(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """An IP packet. flags, sequence and acknowledgement are TCP's.
+    """An IP packet. flags, sequence and acknowledgement are TCP's, tag is SCTP's verification tag.
 
-    payload: what the transport protocol carries; an ICMP error's `quoted` packet may be cut short.
+    payload: what the transport protocol carries, of SCTP its chunks; an ICMP error's `quoted`
+    packet may be cut short.
     tunnel: where it travelled in one, VXLAN or the lab's own.
     """
 
@@ -64,6 +67,7 @@ class Packet:
     quoted: "Packet | None" = None
     icmp: str = ""
     tunnel: Tunnel | None = None
+    tag: int = 0
 
     @property
     def endpoints(self) -> tuple[Endpoint, Endpoint]:
@@ -71,7 +75,7 @@ class Packet:
 
     @property
     def name(self) -> str:
-        """As people call it: SYN, SYN-ACK, datagram, ICMP unreachable."""
+        """As people call it: SYN, SYN-ACK, datagram, INIT, ICMP unreachable."""
         if self.protocol == TCP:
             named = (SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (ACK, "ACK")
             parts = [text for flag, text in named if self.flags & flag]
@@ -80,6 +84,8 @@ class Packet:
             if "RST" in parts:
                 return "RST"
             return "-".join(parts)
+        if self.protocol == SCTP and self.payload:
+            return _CHUNKS.get(self.payload[0], "SCTP packet")
         return f"ICMP {self.icmp}" if self.icmp else "datagram"
 
     @classmethod
@@ -119,7 +125,7 @@ class Packet:
                 what = "port unreachable"
             ends = Endpoint(names[0]), Endpoint(names[1])
             return cls(protocol, *ends, quoted=quoted, icmp=what) if quoted else None
-        if protocol not in (TCP, UDP) or len(data) < 8:
+        if protocol not in (TCP, UDP, SCTP) or len(data) < 8:
             return None
         ports = struct.unpack_from("!HH", data)
         ends = Endpoint(names[0], ports[0]), Endpoint(names[1], ports[1])
@@ -130,6 +136,8 @@ class Packet:
                 return inner.in_tunnel(Tunnel(*names, "UDP"))
             return cls(protocol, *ends, payload=data[8:])
         [sequence] = struct.unpack_from("!I", data, 4)
+        if protocol == SCTP:
+            return cls(protocol, *ends, payload=data[12:], tag=sequence)
         if len(data) < 20:  # quoted by an ICMP error
             return cls(protocol, *ends, sequence=sequence)
         acknowledgement, offset, flags = struct.unpack_from("!IBB", data, 8)
@@ -143,15 +151,4 @@ class Packet:
         )
 
     def in_tunnel(self, outer: Tunnel) -> Self:
-        return type(self)(
-            self.protocol,
-            self.source,
-            self.destination,
-            self.flags,
-            self.sequence,
-            self.acknowledgement,
-            self.payload,
-            self.quoted,
-            self.icmp,
-            outer,
-        )
+        return replace(self, tunnel=outer)

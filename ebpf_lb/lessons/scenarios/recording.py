@@ -47,7 +47,7 @@ class Connection:
     """What the client did. outcome: answered, refused, silent (nothing in time), unreachable or
     broken; text: the answer."""
 
-    protocol: str  # TCP or UDP
+    protocol: str  # TCP, UDP or SCTP
     machine: str
     source_port: int
     asked: Endpoint

@@ -25,7 +25,7 @@ _REMOVE = f"add table inet {_TABLE}\ndelete table inet {_TABLE}\n"
 _RULES = f"table inet {_TABLE} {{\n" + "".join(
     f"""chain {hook} {{
 type filter hook {hook} priority {priority}
-meta l4proto {{ tcp, udp, icmp, icmpv6 }} log prefix "{hook}" group {_GROUP} snaplen {_BYTES}
+meta l4proto {{ tcp, udp, sctp, icmp, icmpv6 }} log prefix "{hook}" group {_GROUP} snaplen {_BYTES}
 }}
 """
     for hook, priority in _HOOKS.items()

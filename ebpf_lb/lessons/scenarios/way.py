@@ -1,18 +1,14 @@
 """From captured frames to the way of a connection's packets: pure, and knowing nothing of what
 ought to happen.
 
-Addresses and ports change on the way, so a packet is known again by what does not: TCP's sequence
-and acknowledgement numbers, a datagram's payload, the packet that an ICMP error quotes. The
-client's first SYN is found by its source port on its machine; all else follows from its number.
+Which of the frames show one packet, identity.py finds out.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ebpf_lb.lessons.scenarios.frames import ACK, RST, SYN, TCP, UDP, Endpoint, Packet
+from ebpf_lb.lessons.scenarios import identity
+from ebpf_lb.lessons.scenarios.frames import Endpoint, Packet
 from ebpf_lb.lessons.scenarios.recording import Connection, Drop, Frame, Machine, Recording
-
-_WINDOW = 1 << 24  # sequence numbers of one connection are this close to its first
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,23 +130,23 @@ def tell(recording: Recording) -> Story:
         if (packet := Packet.parse_frame(frame.data)) is not None
     ]
     connection = recording.connection
-    known = _Tcp(connection, packets) if connection.protocol == "TCP" else _Udp(connection, packets)
+    known = identity.known(connection, packets)
     groups: dict[tuple[object, ...], list[tuple[Frame, Packet]]] = {}
     for frame, packet in packets:
-        if (identity := known.identify(packet)) is not None:
-            groups.setdefault(identity, []).append((frame, packet))
+        if (same := known.identify(packet)) is not None:
+            groups.setdefault(same, []).append((frame, packet))
     sights: dict[tuple[object, ...], tuple[tuple[str, str, Packet], ...]] = {}
     for sight in recording.stack or ():
         inside = Packet.parse(sight.data)
-        if inside is not None and (identity := known.identify(inside)) is not None:
+        if inside is not None and (same := known.identify(inside)) is not None:
             place = (sight.machine, sight.hook, inside)
-            sights[identity] = (*sights.get(identity, ()), place)
+            sights[same] = (*sights.get(same, ()), place)
     ways = []
-    for identity, seen in groups.items():
+    for same, seen in groups.items():
         if taps := _taps(seen, recording):
             kept, repeats = _first_round(taps)
-            stack = sights.get(identity, ()) if recording.stack is not None else None
-            way = Way(identity[0] == "towards", kept, repeats, stack)
+            stack = sights.get(same, ()) if recording.stack is not None else None
+            way = Way(same[0] == "towards", kept, repeats, stack)
             ways.append((seen[0][0].time_ns, way))
     ordered = [way for _, way in sorted(ways, key=lambda pair: pair[0])]
     first = next((way for way in ordered if way.towards_service), None)
@@ -166,95 +162,6 @@ def tell(recording: Recording) -> Story:
         others,
         recording.drops,
     )
-
-
-# --- which packets are the connection's
-
-
-class _Tcp:
-    def __init__(self, connection: Connection, packets: Iterable[tuple[Frame, Packet]]):
-        self._first = self._answered = None
-        for frame, packet in packets:
-            if (
-                packet.protocol == TCP
-                and packet.flags & (SYN | ACK) == SYN
-                and frame.machine == connection.machine
-                and packet.source.port == connection.source_port
-            ):
-                self._first = packet.sequence
-                break
-        for _, packet in packets:
-            if (
-                self._first is not None
-                and packet.protocol == TCP
-                and packet.flags & (SYN | ACK) == SYN | ACK
-                and packet.acknowledgement == _after(self._first)
-            ):
-                self._answered = packet.sequence
-                break
-
-    def identify(self, packet: Packet) -> tuple[object, ...] | None:
-        """Direction and numbers; None for other connections' packets."""
-        if self._first is None:
-            return None
-        if packet.quoted is not None:
-            quoted = packet.quoted
-            ours = quoted.protocol == TCP and _near(quoted.sequence, self._first)
-            return ("back", packet.icmp, quoted.sequence) if ours else None
-        if packet.protocol != TCP:
-            return None
-        numbers = (
-            packet.flags, packet.sequence, packet.acknowledgement, len(packet.payload)
-        )  # fmt: skip
-        if packet.flags & SYN and not packet.flags & ACK:
-            return ("towards", *numbers) if packet.sequence == self._first else None
-        if packet.flags & RST and packet.acknowledgement == _after(self._first):
-            return ("back", *numbers)
-        if self._answered is None:
-            return None
-        # of the client's packets the sequence number, of the answers the acknowledged one
-        client, server = self._first, self._answered
-        if _near(packet.sequence, client) and _near(packet.acknowledgement, server):
-            return ("towards", *numbers)
-        if _near(packet.sequence, server) and _near(packet.acknowledgement, client):
-            return ("back", *numbers)
-        return None
-
-
-class _Udp:
-    def __init__(self, connection: Connection, packets: Iterable[tuple[Frame, Packet]]):
-        self._request, self._text = connection.request.encode(), connection.text.encode()
-        self._ports = {
-            packet.source.port
-            for frame, packet in packets
-            if frame.machine == connection.machine
-            and packet.protocol == UDP
-            and packet.payload == self._request
-        }
-        self._sent = bool(self._ports)
-
-    def identify(self, packet: Packet) -> tuple[object, ...] | None:
-        if not self._sent:
-            return None
-        if packet.quoted is not None:
-            quoted = packet.quoted
-            ours = quoted.protocol == UDP and self._request.startswith(quoted.payload)
-            return ("back", packet.icmp) if ours else None
-        if packet.protocol != UDP:
-            return None
-        if packet.payload == self._request:
-            return ("towards", packet.payload)
-        if self._text and packet.payload == self._text:
-            return ("back", packet.payload)
-        return None
-
-
-def _after(number: int) -> int:
-    return (number + 1) & 0xFFFFFFFF
-
-
-def _near(number: int, first: int) -> bool:
-    return (number - first) & 0xFFFFFFFF < _WINDOW
 
 
 # --- where a packet was, in order

@@ -65,9 +65,9 @@ def title(step: Step) -> str:
 
 def run(
     lab: Lab, step: Step, out: TextIO, kind: type[Stage] = Stage, pages: Path | None = None
-) -> None:
-    """Raises UnexpectedError where something else is seen than the step is about. kind: the stage
-    on which it takes place. pages: a folder that gets a page of it."""
+) -> float:
+    """How many seconds it took. Raises UnexpectedError where something else is seen than the step
+    is about. kind: the stage on which it takes place. pages: a folder that gets a page of it."""
     if lab.options.nodes < step.nodes:
         raise UnexpectedError(f"step {step.name} needs a lab of {step.nodes} nodes or more")
     heading = title(step)
@@ -82,4 +82,6 @@ def run(
             raise UnexpectedError(f"step {step.name}: {error}") from None
     if pages is not None:
         page.write(pages, step.name, heading, step.text, stage.told)
-    print(f"\n({time.monotonic() - began:.1f} s)\n", file=out, flush=True)
+    took = time.monotonic() - began
+    print(f"\n({took:.1f} s)\n", file=out, flush=True)
+    return took

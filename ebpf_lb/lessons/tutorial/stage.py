@@ -1,5 +1,6 @@
 """Where a step takes place: a namespace of its own in a lab, and what it may do there."""
 
+import fcntl
 import shlex
 import subprocess
 import tempfile
@@ -9,18 +10,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
-from ebpf_lb.apiserver.kinds import NAMESPACE, POD, SERVICE
+from ebpf_lb.apiserver.kinds import DEPLOYMENT, NAMESPACE, POD, SERVICE
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.objects.apply import apply_files
 from ebpf_lb.lab.objects.client import ApiError
 from ebpf_lb.lab.objects.manifest import ManifestError
+from ebpf_lb.lab.objects.pod_life import PodLife
 from ebpf_lb.lab.objects.text import render
 from ebpf_lb.lessons.scenarios import svg, words
 from ebpf_lb.lessons.scenarios.catalog import Scenario
 from ebpf_lb.lessons.scenarios.way import Story
 from ebpf_lb.lessons.tutorial.beside import labs_beside
-from ebpf_lb.lessons.tutorial.page import Picture
+from ebpf_lb.lessons.tutorial.page import Manifest, Picture, Told
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -41,7 +43,7 @@ class Stage:
     def __init__(self, lab: Lab, namespace: str, out: TextIO) -> None:
         self.lab = lab
         self.namespace = namespace
-        self.told: list[str | Picture] = []
+        self.told: list[Told] = []
         self.out = out
 
     # --- telling
@@ -80,13 +82,16 @@ class Stage:
 
     # --- doing
 
-    def apply(self, text: str, namespace: str = "") -> None:
+    def apply(self, text: str, namespace: str = "", *, shown: bool = True) -> None:
+        """shown: the step's page has the manifest."""
+        namespace = namespace or self.namespace
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             file.write(text)
             file.flush()
-            namespace = namespace or self.namespace
             results = apply_files(self.lab.client, [file.name], namespace)
-        self.say("  $ ebpf-lb lab apply -f -")
+        if shown:
+            self.told.append(Manifest(text))
+        self.say(f"  $ ebpf-lb lab apply -n {namespace} -f -")
         self.show("\n".join(map(str, results)))
 
     def refused(self, text: str) -> str:
@@ -94,10 +99,25 @@ class Stage:
         try:
             self.apply(text)
         except ManifestError as error:
-            self.say("  $ ebpf-lb lab apply -f -")
+            self.told.append(Manifest(text))
+            self.say(f"  $ ebpf-lb lab apply -n {self.namespace} -f -")
             self.show(str(error).partition(": ")[2])
             return str(error)
         return ""
+
+    def patch(self, path: str, change: Json) -> None:
+        """Changes an object quietly: the step has said how its reader would."""
+        self.lab.client.patch(path, change)
+
+    def scale(self, deployment: str, replicas: int) -> None:
+        self.say(f"  $ ebpf-lb lab scale -n {self.namespace} {deployment} {replicas}")
+        path = DEPLOYMENT.path(self.namespace, deployment)
+        self.patch(f"{path}/scale", {"spec": {"replicas": replicas}})
+
+    def set_ready(self, pod: str, ready: bool) -> None:
+        if not ready:
+            self.say(f"  $ ebpf-lb lab pod -n {self.namespace} {pod} --unready")
+        PodLife(self.lab.client, self.namespace, pod).set_ready(ready)
 
     def get(self, kind: str, name: str = "") -> Json:
         """An object, or the list of a kind, as JSON: `services`, `endpointslices`."""
@@ -151,11 +171,12 @@ class Stage:
         return host if host in self.lab.hosts() else f"{self.namespace}/{host}"
 
     @contextmanager
-    def labs_beside(self, networks: Sequence[str]) -> Iterator[dict[str, Lab]]:
-        """A lab for each of these networks, by its name, meanwhile."""
+    def labs_beside(self, networks: Sequence[str]) -> Iterator[dict[str, Callable[[], Lab]]]:
+        """A lab for each of these networks, by its name, meanwhile: to be called when it is needed,
+        since it is still coming up."""
         self.say(f"Making small labs: {', '.join(networks)}")
-        with labs_beside(self.lab, networks) as labs:
-            yield labs
+        with labs_beside(self.lab, networks) as coming:
+            yield {network: one.lab for network, one in coming.items()}
 
     # --- what is often waited for
 
@@ -201,8 +222,30 @@ def is_ready(pod: Json) -> bool:
 
 
 @contextmanager
+def _alone(lab: Lab, name: str) -> Iterator[None]:
+    """Two runs of one step in a lab would remove each other's objects. The kernel lets go of the
+    lock with the process."""
+    with (lab.names.dir / f"tutorial-{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"step {name} is being gone through in lab {lab.name!r} already: wait until that "
+                "has ended"
+            ) from None
+        yield
+
+
+@contextmanager
 def set_up(lab: Lab, name: str, out: TextIO, kind: type[Stage] = Stage) -> Iterator[Stage]:
-    """A stage with a new namespace, which is removed at the end."""
+    """A stage with a new namespace, which is removed at the end. UserError: another run of this
+    step has it just now."""
+    _ = lab.options  # says where there is no lab
+    with _alone(lab, name):
+        yield from _set_up(lab, name, out, kind)
+
+
+def _set_up(lab: Lab, name: str, out: TextIO, kind: type[Stage]) -> Iterator[Stage]:
     namespace = f"tutorial-{name}"
     collection, path = NAMESPACE.collection_path(None), NAMESPACE.path(None, namespace)
     stage = kind(lab, namespace, out)

@@ -1,5 +1,6 @@
 """What a click changes. Each takes the JSON that the page sent, and refuses what is not there."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from ebpf_lb.lessons.web import routes
 
 Json = dict[str, Any]
 _REPLICAS_MAX = 50
+_agents = threading.Lock()
 
 
 class BadRequestError(UserError):
@@ -50,13 +52,14 @@ def ready(lab: Lab, asked: Json) -> None:
 
 
 def agent(lab: Lab, asked: Json) -> None:
-    """Stops it, or starts it and waits until it serves."""
-    node = word(asked, "node")
-    if yes_or_no(asked, "runs"):
-        lab.start_agent(node)
-        lab.wait_for_agents(only=node)
-    else:
-        lab.stop_agent(node)
+    """Stops it, or starts it and waits until it serves; of several clicks one after the other."""
+    node, runs = word(asked, "node"), yes_or_no(asked, "runs")
+    with _agents:
+        if runs:
+            lab.start_agent(node)
+            lab.wait_for_agents(only=node)
+        else:
+            lab.stop_agent(node)
 
 
 def route(lab: Lab, asked: Json) -> None:

@@ -6,12 +6,14 @@ kernel: it is mended also if another page broke it."""
 
 import json
 import subprocess
+import threading
 
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.names import NodeNames
 
 _PREFERENCE = "99"  # after the local addresses' table, before all others
+_switching = threading.Lock()
 
 
 def broken(lab: Lab, node: NodeNames) -> tuple[str, ...]:
@@ -27,12 +29,13 @@ def broken(lab: Lab, node: NodeNames) -> tuple[str, ...]:
 
 def switch(lab: Lab, node: NodeNames, other: NodeNames, *, works: bool) -> None:
     """Breaks or mends the route; nothing if it is so already."""
-    if (other.name not in broken(lab, node)) == works:
-        return
-    for network in other.pod_cidrs:
-        family = "-6" if ":" in network else "-4"
-        rule = ["to", network, "blackhole", "pref", _PREFERENCE]
-        _ip(lab, node, family, "rule", "del" if works else "add", *rule)
+    with _switching:  # two clicks at once
+        if (other.name not in broken(lab, node)) == works:
+            return
+        for network in other.pod_cidrs:
+            family = "-6" if ":" in network else "-4"
+            rule = ["to", network, "blackhole", "pref", _PREFERENCE]
+            _ip(lab, node, family, "rule", "del" if works else "add", *rule)
 
 
 def _ip(lab: Lab, node: NodeNames, *words: str) -> str:

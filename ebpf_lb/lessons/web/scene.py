@@ -8,7 +8,7 @@ from ebpf_lb.lab.cloud.addresses import external_addresses
 from ebpf_lb.lab.status import pod_state
 
 Json = dict[str, Any]
-_PROTOCOLS = ("TCP", "UDP")  # those in which a request can be sent (connect.py)
+_PROTOCOLS = ("TCP", "UDP", "SCTP")  # those in which a request can be sent (connect.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,7 @@ def _service(service: Json, slices: Sequence[Json], nodes: Mapping[str, list[str
     return {
         **_names(service),
         "type": spec.get("type", "ClusterIP"),
+        "externalName": spec.get("externalName", "") if spec.get("type") == "ExternalName" else "",
         "clusterIPs": [ip for ip in spec.get("clusterIPs") or () if ip != "None"],
         "ports": [_port_text(port) for port in spec.get("ports") or ()],
         "local": spec.get("externalTrafficPolicy") == "Local",

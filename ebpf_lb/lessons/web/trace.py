@@ -15,7 +15,7 @@ from ebpf_lb.lessons.scenarios.way import Change, Story, Way
 from ebpf_lb.lessons.web.actions import BadRequestError, number, word
 
 Json = dict[str, Any]
-_PROTOCOLS = ("TCP", "UDP")
+_PROTOCOLS = ("TCP", "UDP", "SCTP")
 _TEXT_MAX = 60
 
 
@@ -46,7 +46,7 @@ def _sent_to(lab: Lab, address: str, node: str | None) -> Iterator[None]:
 def read(asked: Json) -> record.Question:
     protocol = word(asked, "protocol")
     if protocol not in _PROTOCOLS:
-        raise BadRequestError(f"protocol must be {' or '.join(_PROTOCOLS)}")
+        raise BadRequestError(f"protocol must be one of {', '.join(_PROTOCOLS)}")
     try:
         address = str(ipaddress.ip_address(word(asked, "address")))
     except ValueError:

@@ -4,9 +4,10 @@ import struct
 
 import pytest
 
+from ebpf_lb.containers.podserver.sctp import ABORT, INIT, INIT_ACK, init_value
 from ebpf_lb.lessons.scenarios import catalog, svg, text
 from ebpf_lb.lessons.scenarios.way import Story, Way, tell
-from tests.support.packets import ACK, ICMP, RST, UDP, Packet
+from tests.support.packets import ACK, ICMP, RST, SCTP, UDP, Packet
 from tests.unit.lessons_scenarios.recorded_frames import Made, recorded, syn
 
 CLIENT, PORT = "172.31.0.2:40000", "172.30.0.12:30080"
@@ -239,6 +240,34 @@ def test_datagrams_are_known_by_what_they_carry() -> None:
     made.at("client eth0 in", asked.reply(payload=b"something else"))
     story = tell(made.recording())
     assert places(story.first) == ["client eth0 out", "node2 eth0 in", "web-1 eth0 in"]
+    assert rewritings(story.answer) == [f"client source 10.244.1.2:9376 {PORT}"]
+
+
+def chunk(kind: int, value: bytes = b"") -> bytes:
+    return struct.pack("!BBH", kind, 0, 4 + len(value)) + value
+
+
+def test_associations_are_known_by_the_tags_that_their_ends_gave_out() -> None:
+    """The client gave out 5, the server 7; another association's are of other numbers."""
+    made = Made(PORT, protocol="SCTP", outcome="refused")
+    asked = syn(CLIENT, PORT).but(protocol=SCTP)
+    inside = syn(CLIENT, "10.244.1.2:9376").but(protocol=SCTP)
+    init, other = (chunk(INIT, init_value(tag, 100)) for tag in (5, 6))
+    init_ack = chunk(INIT_ACK, init_value(7, 200))
+    made.at("node2 eth0 in", asked.but(tag=0, payload=other))
+    made.at("client eth0 out", asked.but(tag=0, payload=init))
+    made.at("node2 eth0 in", asked.but(tag=0, payload=init))
+    made.at("web-1 eth0 in", inside.but(tag=0, payload=init))
+    made.at("web-1 eth0 out", inside.reply().but(tag=5, payload=init_ack))
+    made.at("client eth0 in", asked.reply().but(tag=6, payload=init_ack))
+    made.at("client eth0 in", asked.reply().but(tag=5, payload=init_ack))
+    made.at("client eth0 out", asked.but(tag=7, payload=chunk(ABORT)))
+    made.at("client eth0 out", asked.but(tag=8, payload=chunk(ABORT)))
+    story = tell(made.recording())
+    assert [(way.name, len(way.taps)) for way in story.ways] == [
+        ("INIT", 3), ("INIT-ACK", 2), ("ABORT", 1),
+    ]  # fmt: skip
+    assert rewritings(story.first) == [f"web-1 destination {PORT} 10.244.1.2:9376"]
     assert rewritings(story.answer) == [f"client source 10.244.1.2:9376 {PORT}"]
 
 

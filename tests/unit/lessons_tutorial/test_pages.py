@@ -6,7 +6,7 @@ import pytest
 
 from ebpf_lb.lessons.tutorial import course, page
 from ebpf_lb.lessons.tutorial.course import STEPS, Step
-from ebpf_lb.lessons.tutorial.page import Picture
+from ebpf_lb.lessons.tutorial.page import Manifest, Picture
 
 PAGES = Path(__file__).parents[3] / "docs" / "tutorial"
 
@@ -21,6 +21,8 @@ def test_sentences_what_was_seen_and_pictures(tmp_path: Path) -> None:
         "    }",
         Picture("drawing", "What it shows", "<svg/>"),
         "\nAnother.",
+        Manifest("\nkind: Service\n"),
+        "  $ command",
         "",
     ]
     path = page.write(tmp_path, "name", "3. Title", "What it is about.", told)
@@ -30,7 +32,10 @@ def test_sentences_what_was_seen_and_pictures(tmp_path: Path) -> None:
         "One sentence in two lines with \\_\\_init\\_\\_:\n\n"
         "```text\n$ command\n  {\n    x\n\n  }\n```\n\n"
         "![What it shows](drawing.svg)\n\n"
-        "Another.\n"
+        "Another.\n\n"
+        "<details><summary>The manifest</summary>\n\n"
+        "```yaml\nkind: Service\n```\n\n</details>\n\n"
+        "```text\n$ command\n```\n"
     )
     assert (tmp_path / "drawing.svg").read_text() == "<svg/>"
 

@@ -107,12 +107,19 @@ def test_targets_are_all_addresses_of_its_families() -> None:
     assert [t["by"] for t in shown["targets"] if "by" in t] == ["node1", "node2"]
 
 
+def test_each_protocol_is_a_target() -> None:
+    ports = [{"port": 80, "protocol": protocol} for protocol in ("TCP", "UDP", "SCTP")]
+    [shown] = drawn(services=[service(ports=ports)])["services"]
+    assert [target["protocol"] for target in shown["targets"]] == ["TCP", "UDP", "SCTP"]
+
+
 def test_what_cannot_be_asked_is_not_a_target() -> None:
-    sctp = [{"port": 80, "protocol": "SCTP"}]
     headless = service(clusterIPs=["None"], ports=[{"port": 80}])
-    name = {"metadata": {"namespace": "default", "name": "x"}, "spec": {"type": "ExternalName"}}
-    shown = drawn(services=[service(ports=sctp), headless, name])["services"]
-    assert [one["targets"] for one in shown] == [[], [], []]
+    spec = {"type": "ExternalName", "externalName": "example.com"}
+    name = {"metadata": {"namespace": "default", "name": "x"}, "spec": spec}
+    shown = drawn(services=[headless, name])["services"]
+    assert [one["targets"] for one in shown] == [[], []]
+    assert [one["externalName"] for one in shown] == ["", "example.com"]
 
 
 def test_deployments_count_their_own_ready_pods() -> None:

@@ -55,7 +55,7 @@ def test_a_question_is_read() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"protocol": "SCTP"}, "protocol must be TCP or UDP"),
+        ({"protocol": "ICMP"}, "protocol must be one of TCP, UDP, SCTP"),
         ({"address": "evil.example"}, "address must be an IP address"),
         ({"port": 65536}, "port must be a number from 0 to 65535"),
         ({"port": True}, "port must be a number"),

@@ -15,6 +15,7 @@ ALGORITHM, WEIGHTS = "ebpf-lb.io/algorithm", "ebpf-lb.io/weights"
 _TIMES = 60
 _HELD = 12  # connections: enough for several to each pod
 _WEIGHT = 4
+_SAME = 20  # connections of one client
 
 
 def act(stage: Stage, url: str, pods: list[str]) -> None:
@@ -122,13 +123,16 @@ def _held(stage: Stage, pod: str) -> Iterator[str]:
 
 
 def _always_one(stage: Stage, client: str, url: str) -> bool:
-    return len(set(stage.ask(client, url, 20))) == 1
+    answers = stage.ask(client, url, _SAME)
+    return len(answers) == _SAME and len(set(answers)) == 1
 
 
 def _by_source(stage: Stage, url: str, pods: list[str]) -> None:
     stage.say("\nBy the client's address (sh): each client always comes to the same pod:")
     _chosen(stage, "sh")
-    for client in pods:
+    for client in [*pods, *(node.name for node in stage.lab.nodes())]:
         stage.wait(f"one pod for {client}", partial(_always_one, stage, client, url))
-        counts = stage.count(client, url, 20)
-        stage.check(len(counts) == 1, f"{client} came to several pods")
+        answers = stage.ask(client, url, _SAME)
+        stage.show(f"{len(answers)} connections from {client}: {', '.join(sorted(set(answers)))}")
+        always = len(answers) == _SAME and len(set(answers)) == 1
+        stage.check(always, f"{client} came to several pods")

@@ -10,8 +10,8 @@ TITLE = "ClusterIP: an address that no machine has"
 TEXT = (
     "A connection to the ClusterIP goes to one of the pods, each time to another by chance, but "
     "nothing has the address itself, so nobody answers a ping to it. kube-proxy writes a list of "
-    "rules for this, which a packet goes through one after the other; here it is three look-ups in "
-    "hash tables, however many Services there are."
+    "rules for this, which a packet goes through one after the other; here it is one look-up in a "
+    "hash table and three entries by their numbers, however many Services there are."
 )
 _TIMES = 60
 
@@ -29,16 +29,19 @@ def act(stage: Stage) -> None:
     counts = stage.count(pods[0], url, _TIMES)
     stage.check(set(counts) == set(pods), "not every pod answered")
 
+    _ping(stage, address, pods[0])
+    _compare(stage, address, pods)
+    algorithms.act(stage, url, pods)
+
+
+def _ping(stage: Stage, address: str, pod: str) -> None:
     stage.tell(
         "The address is a destination of connections to its port only. Nobody is there to answer "
         "a ping; the node says so at once, in the address' name, instead of leaving the client "
         "waiting:"
     )
-    ping = stage.run(pods[0], "ping", "-c", "1", "-W", "1", address)
+    ping = stage.run(pod, "ping", "-c", "1", "-W", "1", address)
     stage.check(" 0 received" in ping, "somebody answers the ping")
-
-    _compare(stage, address, pods)
-    algorithms.act(stage, url, pods)
 
 
 def _compare(stage: Stage, address: str, pods: list[str]) -> None:
@@ -55,16 +58,12 @@ def _compare(stage: Stage, address: str, pods: list[str]) -> None:
         rules = iptables.rules(name, address, 80, "TCP", endpoints, str(PODS.ipv4))
         stage.show("\n".join(rules))
     stage.tell(
-        "What the kernel's maps hold for it on node1 instead, found by hash: the Service by its "
-        "address, and its pods:"
+        "What the kernel's maps hold for it on node1 instead. The address is found by its hash, "
+        "and leads to the number of the Service's entry; that says where its slots are, in each "
+        "of which stands the number of a backend:"
     )
-    whose = f"{stage.namespace}/hostnames"
-    words = ["ebpf-lb", "maps", "dump", "frontends", "backends", "--service", whose]
-    dump = stage.run("node1", *words, quiet=True)
-    wanted = [address, *addresses]
-    lines = [line for line in dump.splitlines() if any(each in line.split() or each in line
-                                                       for each in wanted)]  # fmt: skip
-    stage.say(f"  $ ebpf-lb lab exec node1 -- {' '.join(words)}")
-    stage.show("\n".join(lines))
-    for each in wanted:
-        stage.check(any(each in line for line in lines), f"{each} is not in node1's maps")
+    words = ["ebpf-lb", "maps", "dump", "frontends", "services", "backends", "--wide"]
+    words += [f"--service={stage.namespace}/hostnames", "--family"]
+    dump = stage.run("node1", *words, "ipv6" if ":" in address else "ipv4")
+    for each in [address, *addresses]:
+        stage.check(f"{each}:" in dump or f"{each}]:" in dump, f"{each} is not in node1's maps")

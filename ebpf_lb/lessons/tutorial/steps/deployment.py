@@ -1,6 +1,5 @@
 """Step 1: who stands behind a Service."""
 
-from ebpf_lb.lab.objects.pod_life import PodLife
 from ebpf_lb.lessons.demo import manifest
 from ebpf_lb.lessons.tutorial.stage import Stage, pods_path, services_path
 
@@ -19,19 +18,17 @@ def act(stage: Stage) -> None:
     stage.table("services", services_path(stage.namespace))
     _show_endpoints(stage, pods)
 
-    stage.say(f"\nOne pod says that it is not ready:\n  $ ebpf-lb lab pod {pods[0]} --unready")
-    life = PodLife(stage.lab.client, stage.namespace, pods[0])
-    life.set_ready(False)
+    stage.say("\nOne pod says that it is not ready:")
+    stage.set_ready(pods[0], False)
     _show_endpoints(stage, pods[1:])
     url = stage.url(stage.service_address("hostnames"))
     stage.served_by("node1", url, pods[1:])
     counts = stage.count("node1", url, 20)
     stage.check(set(counts) == set(pods[1:]), "another answered than the two ready pods")
-    life.set_ready(True)
+    stage.set_ready(pods[0], True)
 
-    stage.say("\nFive pods instead of three:\n  $ ebpf-lb lab scale hostnames 5")
-    path = f"/apis/apps/v1/namespaces/{stage.namespace}/deployments/hostnames/scale"
-    stage.lab.client.patch(path, {"spec": {"replicas": 5}})
+    stage.say("\nFive pods instead of three:")
+    stage.scale("hostnames", 5)
     five = stage.ready_pods(5)
     _show_endpoints(stage, five)
     stage.served_by("node1", url, five, tries=60)

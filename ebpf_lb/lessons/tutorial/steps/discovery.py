@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ebpf_lb.lab.names import client_interfaces
-from ebpf_lb.lab.objects.pod_life import PodLife
 from ebpf_lb.lessons.demo import manifest
 from ebpf_lb.lessons.tutorial.names import addresses, pod_addresses, records
 from ebpf_lb.lessons.tutorial.stage import Stage
@@ -109,10 +108,15 @@ def act(stage: Stage) -> None:
     stage.check(domain in resolv and "ndots:5" in resolv, "resolv.conf names no cluster DNS")
 
     service = stage.get("services", "hostnames")["spec"]["clusterIPs"]
+    own = {name: pod_addresses(stage, name) for name in ("web-0", "web-1", "single", client)}
     _a_service(stage, client, domain, service)
-    _pods(stage, client, domain)
+    _headless(stage, client, [own["web-0"], own["web-1"], own["single"]])
+    _own_names(stage, client, domain, own)
+    _ports(stage, client, domain, len(own[client]))
+    _dashed(stage, client, own[client][0])
     _not_ready(stage, client)
-    _other_names(stage, client, domain, service)
+    _alias(stage, client, domain, service)
+    _reverse(stage, client, domain, service)
     _outside(stage, service)
 
 
@@ -127,25 +131,32 @@ def _a_service(stage: Stage, client: str, domain: str, service: list[str]) -> No
     stage.check(answer.startswith("hostnames-"), f"{answer!r} answered at http://hostnames/")
 
 
-def _pods(stage: Stage, client: str, domain: str) -> None:
-    own = {name: pod_addresses(stage, name) for name in ("web-0", "web-1", "single", client)}
-    behind = [own["web-0"], own["web-1"], own["single"]]
+def _headless(stage: Stage, client: str, behind: list[list[str]]) -> None:
     stage.say("\nA headless Service has all its pods:")
     records(stage, client, {"nginx": set().union(*map(addresses, behind))})
+
+
+def _own_names(stage: Stage, client: str, domain: str, own: dict[str, list[str]]) -> None:
     stage.say(
         "\nEach pod of a StatefulSet has a name of its own there, and so has one with hostname and"
     )
     stage.say("subdomain:")
     records(stage, client, {f"web-1.nginx.{domain}.": addresses(own["web-1"])})
     records(stage, client, {f"busy.nginx.{domain}.": addresses(own["single"])})
+
+
+def _ports(stage: Stage, client: str, domain: str, families: int) -> None:
     stage.say("\nSRV records tell the port and these names:")
     names = [f"{name}.nginx.{domain}." for name in ("web-0", "web-1", "busy")]
-    ports = {f"SRV 0 {100 // (3 * len(own[client]))} 9376 {name}" for name in names}
+    ports = {f"SRV 0 {100 // (3 * families)} 9376 {name}" for name in names}
     records(stage, client, {f"_http._tcp.nginx.{domain}.": ports})
+
+
+def _dashed(stage: Stage, client: str, address: str) -> None:
     stage.say("\nAny pod has a name that is its address with dashes:")
-    dashed = own[client][0].replace(".", "-").replace(":", "-")
+    dashed = address.replace(".", "-").replace(":", "-")
     name = f"{dashed}.{stage.namespace}.pod.cluster.local."
-    records(stage, client, {name: addresses(own[client][:1])})
+    records(stage, client, {name: addresses([address])})
 
 
 def _not_ready(stage: Stage, client: str) -> None:
@@ -153,20 +164,21 @@ def _not_ready(stage: Stage, client: str) -> None:
         "A pod that is not ready loses its name, but not with publishNotReadyAddresses, by which "
         "members of a group find each other before they are ready:"
     )
-    stage.say("  $ ebpf-lb lab pod web-0 --unready")
-    life = PodLife(stage.lab.client, stage.namespace, "web-0")
-    life.set_ready(False)
+    stage.set_ready("web-0", False)
     ready = [*pod_addresses(stage, "web-1"), *pod_addresses(stage, "single")]
     records(stage, client, {"nginx": addresses(ready)})
     everyone = [*ready, *pod_addresses(stage, "web-0")]
     records(stage, client, {"members": addresses(everyone)})
-    life.set_ready(True)
+    stage.set_ready("web-0", True)
 
 
-def _other_names(stage: Stage, client: str, domain: str, service: list[str]) -> None:
+def _alias(stage: Stage, client: str, domain: str, service: list[str]) -> None:
     stage.say("\nAn ExternalName is another name for something, a CNAME:")
     alias = {f"CNAME hostnames.{domain}."} | addresses(service)
     records(stage, client, {"old-name": alias})
+
+
+def _reverse(stage: Stage, client: str, domain: str, service: list[str]) -> None:
     stage.say("\nAnd from an address back to the name:")
     records(stage, client, {service[0]: {f"PTR hostnames.{domain}."}})
 

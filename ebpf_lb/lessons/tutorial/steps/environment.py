@@ -34,7 +34,7 @@ def act(stage: Stage) -> None:
     stage.check(after.get("HOSTNAMES_SERVICE_HOST") == address, "the address is not there")
     stage.check("HOSTNAMES_PORT_80_TCP_ADDR" in after, "Docker's links are not there")
     stage.say("\nAnd that is enough to ask it:")
-    ask = "curl -sg -w '\\n' http://$HOSTNAMES_SERVICE_HOST:$HOSTNAMES_SERVICE_PORT/"
+    ask = "curl -sg http://$HOSTNAMES_SERVICE_HOST:$HOSTNAMES_SERVICE_PORT/"
     if ":" in address:
         ask = ask.replace("$HOSTNAMES_SERVICE_HOST", "[$HOSTNAMES_SERVICE_HOST]")
     pods = [name for name in stage.ready_pods(5) if name.startswith("hostnames-")]

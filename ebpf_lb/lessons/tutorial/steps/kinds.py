@@ -20,7 +20,7 @@ TEXT = (
     "at all, or be another name for something. Without a ClusterIP it is just a name for its pods, "
     "and with session affinity a client keeps its pod until it has been away for long enough."
 )
-_TIMEOUT_S = 3
+_TIMEOUT_S = 2
 _TRIES = 5
 _APP = """
 apiVersion: apps/v1
@@ -141,6 +141,10 @@ def _chosen(stage: Stage, pods: list[str]) -> None:
         stage.served_by(host, url, pods)
         answer = stage.run(host, "curl", "-sg", url)
         stage.check(answer in pods, f"{answer!r} answered")
+    _taken(stage, address, port)
+
+
+def _taken(stage: Stage, address: str, port: int) -> None:
     stage.say("\nAnother one that wants the same is refused:")
     refusal = stage.refused(_OWN.replace("chosen", "second") % {"address": address, "port": port})
     stage.check("already allocated" in refusal, "two Services got the same address")
@@ -186,9 +190,9 @@ def _names(stage: Stage, pods: list[str]) -> None:
         stage.say("\n(This lab has no cluster DNS: ExternalName and headless are names only.)")
         return
     domain = f"{stage.namespace}.svc.cluster.local"
+    stage.say("\nAn ExternalName has no address, only another name:")
     stage.apply(_NAMES % f"chosen.{domain}")
     asker = pods[0]
-    stage.say("\nAn ExternalName has no address, only another name:")
     target = stage.service_address("chosen")
     alias = {f"CNAME chosen.{domain}."} | addresses([target])
     records(stage, asker, {"alias": alias})

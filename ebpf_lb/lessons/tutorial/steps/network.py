@@ -64,16 +64,15 @@ spec:
 def act(stage: Stage) -> None:
     own = stage.lab.options.network
     with ExitStack() as stack:
-        labs = stack.enter_context(stage.labs_beside([n for n in NETWORKS if n != own]))
-        for network, lab in {own: stage.lab, **labs}.items():
-            place = stage
-            if lab is not stage.lab:
-                place = stack.enter_context(set_up(lab, "network", stage.out, type(stage)))
-                place.told = stage.told  # one page for all
-            _show(place, network, near=lab is stage.lab)
+        coming = stack.enter_context(stage.labs_beside([n for n in NETWORKS if n != own]))
+        _show(stage, own, near=True)
+        for network, lab in coming.items():
+            place = stack.enter_context(set_up(lab(), "network", stage.out, type(stage)))
+            place.told = stage.told  # one page for all
+            _show(place, network)
 
 
-def _show(stage: Stage, network: str, near: bool) -> None:
+def _show(stage: Stage, network: str, near: bool = False) -> None:
     title, tunnel = NETWORKS[network]
     stage.say(f"\n{title}.")
     served = (
@@ -85,7 +84,7 @@ def _show(stage: Stage, network: str, near: bool) -> None:
         stage.say("\nTo a pod of the same node, it never leaves the node:")
         _, story = _connect(stage, "near", "On the same node")
         stage.check(not _on_the_wire(story), "it left the node")
-        stage.say("\nTo a pod of another node:")
+    stage.say("\nTo a pod of another node:")
     recording, story = _connect(stage, "far", title)
     tap = _on_the_wire(story)
     if tap is None:

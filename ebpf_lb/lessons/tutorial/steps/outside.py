@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from ebpf_lb.apiserver.kinds import SERVICE
 from ebpf_lb.lab.names import LOAD_BALANCERS
 from ebpf_lb.lessons.tutorial.captured import Question, connect
 from ebpf_lb.lessons.tutorial.stage import Stage
@@ -130,9 +131,13 @@ def _load_balancer(stage: Stage) -> None:
     stage.say(f"\nThe cloud gave the Service {address}; the router knows which node may have it:")
     stage.wait("the address answers", lambda: stage.ask("client", stage.url(address)))
     stage.run("client", "curl", "-sg", "-w", "\\n", stage.url(address))
-    way = stage.lab.routes()[address]
-    stage.show(f"ways to {address}: {', '.join(way['nodes'])}")
-    stage.check(way["nodes"] == ["node1"], "the router sends it to a node without a pod")
+
+    def ways() -> list[str]:
+        nodes: list[str] = stage.lab.routes()[address]["nodes"]
+        return nodes if nodes == ["node1"] else []
+
+    nodes = stage.wait("the router knows the one node with a pod", ways)
+    stage.show(f"ways to {address}: {', '.join(nodes)}")
 
 
 def _health_checks(stage: Stage) -> None:
@@ -156,8 +161,7 @@ def _external_ip(stage: Stage) -> None:
     [network, *_] = LOAD_BALANCERS.networks(stage.lab.options.families)
     address = str(network[network.num_addresses - 2])
     stage.say(f"\nAn address that somebody else sends to the nodes, as externalIPs: {address}")
-    path = f"/api/v1/namespaces/{stage.namespace}/services/web"
-    stage.lab.client.patch(path, {"spec": {"externalIPs": [address]}})
+    stage.patch(SERVICE.path(stage.namespace, "web"), {"spec": {"externalIPs": [address]}})
     url = stage.url(address)
     stage.wait(f"{address} answers", lambda: stage.ask("client", url) == ["web"])
     stage.run("client", "curl", "-sg", "-w", "\\n", url)

@@ -24,6 +24,7 @@ export function drawMap(scene, story, chosen, click) {
     {
       xmlns: "http://www.w3.org/2000/svg",
       viewBox: `0 0 ${WIDTH} ${places.height}`,
+      preserveAspectRatio: "xMidYMin",
       "font-family": FONT,
       "data-pods": scene.pods.length,
     },
@@ -48,7 +49,8 @@ function drawService(one, places, colours, chosen, click) {
   const { x, y, width, height } = places.services.get(one.id);
   const ready = one.endpoints.filter((each) => each.ready).length;
   const colour = colours.get(one.id);
-  const count = `${ready}/${one.endpoints.length}`;
+  const count = one.externalName ? "" : `${ready}/${one.endpoints.length}`; // a name leads to no endpoints
+  const leadsTo = one.externalName ? `→ ${one.externalName}` : `${one.clusterIPs[0] ?? "headless"}  ${one.ports.join(" ")}`;
   return button(
     `Service ${one.id}`,
     () => click.service(one.id),
@@ -58,7 +60,7 @@ function drawService(one, places, colours, chosen, click) {
     text(x + 26, y + 24, one.name, { size: 14, bold: true, width: width - 80 }),
     text(x + width - 12, y + 24, count, { size: 13, bold: true, "text-anchor": "end", fill: ready ? ANSWER : BAD }),
     text(x + 26, y + 42, `${one.type}, ${one.namespace}`, { size: 11, fill: GREY, width: width - 36 }),
-    text(x + 26, y + 60, `${one.clusterIPs[0] ?? "headless"}  ${one.ports.join(" ")}`, { size: 11, mono: true, width: width - 36 }),
+    text(x + 26, y + 60, leadsTo, { size: 11, mono: true, width: width - 36 }),
   );
 }
 
