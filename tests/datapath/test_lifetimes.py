@@ -460,6 +460,22 @@ class TestFloods:
         assert self.newcomers(udp) == NEWCOMERS
         assert all(connection.lives for connection in watched)
 
+    @pytest.mark.parametrize("answer", [None, INIT_ACK, ABORT], ids=["", "answered", "refused"])
+    def test_by_sctp(self, sctp: Service, answer: bytes | None) -> None:
+        watched = [sctp.established(40000 + number) for number in range(WATCHED)]
+        for connection in watched[::2]:
+            connection.there(payload=ABORT)
+            assert connection.lives
+        for number in range(FLOOD):
+            source = _counted_up(sctp.world.client, 1 + number // 7)
+            client = sctp.client(1024 + number % 30000, source=source)
+            got = sctp.ask(client)
+            if answer is not None and not got.dropped:
+                sctp.answer(got.packet.reply(payload=answer))
+                sctp.ask(client.but(payload=SCTP_DATA))
+        assert self.newcomers(sctp) == NEWCOMERS
+        assert all(connection.lives for connection in watched)
+
     def test_answered_datagrams_give_way_to_tcp(self, udp: Service) -> None:
         """Three thousand name look-ups, and then connections."""
         self.flood(udp, Flood((0,), (0,)))

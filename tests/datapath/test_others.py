@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from ebpf_lb.model.values import Family, Protocol, parse_network
+from ebpf_lb.plan.forwarding import FrontendKind
 from tests.datapath.kernel import Kernel
 from tests.datapath.node import NODE_MAC, WORLDS, World, entered_node
 from tests.datapath.test_uplink import NODE_PORT, PAUSE_S, Hook, first, mac
 from tests.support.packets import ACK, SCTP, SYN, TCP, UDP, Packet
 
 GROUPS = ["01:00:5e:00:00:fb", "33:33:00:00:00:fb", "ff:ff:ff:ff:ff:ff"]
-INIT_ACK = bytes([2, 0, 0, 4] * 5)
+INIT, INIT_ACK = bytes([1, 0, 0, 4] * 5), bytes([2, 0, 0, 4] * 5)
 
 
 @pytest.fixture(scope="module")
@@ -135,16 +136,18 @@ def test_answers_to_the_nodes_own(hook: Hook, world: World, protocol: int, order
 
 
 @pytest.mark.rule("CO-4")
-@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
 @pytest.mark.parametrize("out", ["uplink_egress", "pod_egress"])
 def test_another_nats_connection_came_first(
     hook: Hook, world: World, protocol: int, out: str
 ) -> None:
     """A pod's that the CNI masquerades, to the backend of a Service: it keeps its tuple."""
     serve(hook, world, protocol)
-    own = Packet(world.node, world.remote_pod, 40000, 80, protocol)
+    opens = INIT if protocol == SCTP else b""
+    own = Packet(world.node, world.remote_pod, 40000, 80, protocol, payload=opens)
     untouched(hook, out, own)
-    there = hook.through(first(world, protocol))
+    asked = first(world, protocol)
+    there = hook.through(asked.but(payload=opens) if protocol == SCTP else asked)
     assert there.sent_on and there.packet.valid and there.packet.source_port != 40000
     back = hook.through(there.packet.reply()).packet
     assert (back.destination, back.destination_port) == (world.client, 40000)
@@ -153,13 +156,21 @@ def test_another_nats_connection_came_first(
 
 
 @pytest.mark.rule("CO-6")
+@pytest.mark.parametrize("kind", list(FrontendKind), ids=lambda kind: kind.name)
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 @pytest.mark.parametrize("name", ["uplink_ingress", "pod_ingress", "uplink_egress"])
-def test_between_two_services(hook: Hook, world: World, protocol: int, name: str) -> None:
-    """Forged, or an answer: two that answer each other's answers would go on for ever."""
+def test_between_two_services(
+    hook: Hook, world: World, protocol: int, name: str, kind: FrontendKind
+) -> None:
+    """Forged, or an answer: two that answer each other's answers would go on for ever. kind: of the
+    address that it comes from. (A process of the node's may have a nodePort's number, and ask.)"""
+    if (name, kind) == ("uplink_egress", FrontendKind.NODE_PORT):
+        return
     vips = ["10.96.0.20", "10.96.0.21"] if "." in world.node else ["fd00:96::20", "fd00:96::21"]
-    for vip in vips:
-        hook.kernel.service(vip, 53, [(world.remote_pod, 53)], protocol=Protocol(protocol))
+    for vip, its in zip(vips, (kind, FrontendKind.CLUSTER_IP), strict=True):
+        hook.kernel.service(
+            vip, 53, [(world.remote_pod, 53)], protocol=Protocol(protocol), kind=its
+        )
     sent = Packet(vips[0], vips[1], 53, 53, protocol)
     untouched(hook, name, sent)
     assert not hook.kernel.flows()

@@ -17,6 +17,7 @@ from tests.support.packets import (
     ICMP,
     ICMPV6,
     RST,
+    SCTP,
     SYN,
     TCP,
     UDP,
@@ -267,7 +268,7 @@ WAYS = [("pod_ingress", "pod_egress"), ("uplink_ingress", "uplink_egress")]
 @pytest.mark.rule("CO-5")
 @pytest.mark.parametrize("hooks", WAYS, ids=["pod", "uplink"])
 @pytest.mark.parametrize("how", ["both finish", "it lives"])
-@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
 def test_straight_to_the_backend_from_the_same_port(
     kernel: Kernel, world: World, hooks: tuple[str, str], how: str, protocol: int
 ) -> None:
@@ -301,7 +302,7 @@ def test_straight_to_the_backend_from_the_same_port(
 
 @pytest.mark.rule("CO-5")
 @pytest.mark.parametrize("hooks", WAYS, ids=["pod", "uplink"])
-@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
 def test_by_the_service_after_straight_to_the_backend(
     kernel: Kernel, world: World, hooks: tuple[str, str], protocol: int
 ) -> None:
