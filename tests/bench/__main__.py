@@ -18,6 +18,9 @@ errs by a few ns, since stores of the feeder overlap with loads behind it; on a 
 round can be disturbed, so differences below 3 ns mean nothing. Figures at many flows are the
 memory's latency: one or two cold lines in the connection table, one in the Service's counters.
 
+"stripped program" is the least that serves a Service (stripped.c), without anything else that
+docs/semantics.md asks for: what its way of doing it costs at all.
+
 What is over its budget is run once more under perf. With --quick nothing is written into the report
 (report.py).
 
@@ -157,6 +160,8 @@ def figures(world: World, scale: Scale) -> Iterator[Figure]:
     world.grow(few)
     for flows in scale.flows:
         yield from (measure(world, path, scale) for path in world.foreign(flows))
+    for flows in scale.flows:
+        yield from (measure(world, path, scale) for path in world.stripped_established(flows))
     for kind in PORTS:
         for flows in scale.flows:
             yield from (measure(world, path, scale) for path in world.established(kind, flows))

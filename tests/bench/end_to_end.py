@@ -7,8 +7,9 @@ Four labs stand side by side: one without any proxy, one with agents, one whose 
 hostRouting: bpf, and one with kube-proxy's nftables mode (where its program is not at hand: with
 rules that do the same), so that the kernel tracks each connection. There a pod on node1 asks one on
 node1 and one on node2, straight and by a Service's address, and a machine outside asks a NodePort
-of node1 whose pod is on node2. netpath.c has both ends in one thread: a round trip is the way and
-four system calls, and no scheduler.
+of node1 whose pod is on node2. In the first lab, the least program that serves a Service
+(stripped.c) takes its turn, too, and is gone while others are measured. netpath.c has both ends in
+one thread: a round trip is the way and four system calls, and no scheduler.
 
 All ways take turns within a round, each round in another order, and every ratio is one within a
 round: to the straight way without any proxy, or, for the NodePort, to kube-proxy's. A busy
@@ -23,17 +24,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ebpf_lb.datapath.attach.tcx import supported
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.lab.options import Options
+from ebpf_lb.model.values import Family
 from tests.bench import goals, profile, report
 from tests.bench.places import (
     BY_NODE_PORT,
@@ -47,16 +51,19 @@ from tests.bench.places import (
     lab_up,
     netfilter,
 )
+from tests.bench.stripped import Stripped, other_end
 from tests.support.manifests import cluster_ip
 
 MODES = ("rr", "newflow", "connect", "crr", "flood", "stream")
-FAMILIES = ("ipv4", "ipv6")
+FAMILY = {family.directory: family for family in Family}
+FAMILIES = tuple(FAMILY)
 CPU = (os.cpu_count() or 1) - 1
 
 
 @dataclass
 class Way:
-    """One row of the table. who: asks. base: the way that it is compared with, by name."""
+    """One row of the table. who: asks. base: the way that it is compared with, by name. around:
+    what is there only while it is measured."""
 
     name: str
     family: str
@@ -67,6 +74,7 @@ class Way:
     destination: tuple[str, int]
     base: str
     times_us: dict[str, list[float]] = field(default_factory=dict)
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def command(self, program: Path, mode: str, seconds: float) -> list[str]:
         address, port = self.destination
@@ -80,7 +88,10 @@ class Way:
 
     def run(self, program: Path, mode: str, seconds: float) -> float:
         """µs."""
-        done = subprocess.run(self.command(program, mode, seconds), capture_output=True, text=True)
+        with self.around():
+            done = subprocess.run(
+                self.command(program, mode, seconds), capture_output=True, text=True
+            )
         if done.returncode:
             raise RuntimeError(f"{self.name}, {self.family}, {mode}: {done.stderr.strip()}")
         return time_us(done.stdout)
@@ -126,6 +137,24 @@ def ways(
             Way(f"{name}, NodePort", family, ends, "outside", "far", BY_NODE_PORT, to, base)
         )
     return found
+
+
+def stripped_way(family: str, bare: Ends, program: Stripped) -> Way:
+    """To the pod of the client's node, by a Service that nobody else serves there."""
+    to = cluster_ip(NUMBERS["near"], family), PORT
+    client, pod = (other_end(bare.netns(who)) for who in ("client", "near"))
+    for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+        program.serve(protocol, to, (bare.address("near", family), BY_SERVICE), pod)
+    node = bare.lab.place("node1").netns
+    assert node is not None
+
+    def around() -> AbstractContextManager[None]:
+        return program.attached(node, client, pod)
+
+    return Way(
+        "stripped program, near", family, bare, "client", "near", BY_SERVICE, to,
+        "straight, near", around=around,
+    )  # fmt: skip
 
 
 def rows(measured: Iterable[Way]) -> Iterator[dict[str, object]]:
@@ -200,9 +229,11 @@ def main() -> None:
         bare, mine = up("bare", proxy="none"), up("path")
         past, other = up("past", host_routing="bpf"), up("other", proxy="none")
         proxy = stack.enter_context(netfilter(other, options.services))
-        measured = [
-            way for family in families for way in ways(family, bare, mine, past, other, proxy)
-        ]
+        measured = []
+        for family in families:
+            measured += ways(family, bare, mine, past, other, proxy)
+            if supported():
+                measured.append(stripped_way(family, bare, Stripped(FAMILY[family])))
         for number in range(options.rounds):
             print(f"# round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
             at = number * 5 % len(measured)

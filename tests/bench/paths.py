@@ -18,7 +18,8 @@ from ebpf_lb.plan.forwarding import (
     ServicePortName,
 )
 from tests.bench.feeder import ENDLESS, Feeder, Traffic
-from tests.datapath.kernel import NODE, Kernel
+from tests.bench.stripped import Stripped
+from tests.datapath.kernel import LOOPBACK, NODE, Kernel
 from tests.support.packets import ACK, GATEWAY_MAC, SCTP, SYN, TCP, UDP
 
 ESTABLISHED_NS, ESTABLISHED_MANY_NS, NEW_NS, FOREIGN_NS = 45, 170, 260, 25
@@ -72,6 +73,8 @@ class World:
     def __init__(self, kernel: Kernel, uplink: int) -> None:
         self.kernel, self.family = kernel, kernel.family
         self.feeder = Feeder(self.family)
+        with kernel.open("flows") as table:
+            self.stripped = Stripped(self.family, 4 * table.max_entries)
         self.uplinks = {xdp: Feeder(self.family, uplink, xdp=xdp) for xdp in (False, True)}
         kernel.writer.set_interface(uplink, 0, 1, GATEWAY_MAC)
         self.services = 0
@@ -79,7 +82,7 @@ class World:
         self.client, self.outside = CLIENTS[self.family], OUTSIDE[self.family]
 
     def program(self, name: str) -> Program:
-        return self.kernel.program(name)
+        return self.stripped.programs.get(name) or self.kernel.program(name)
 
     def feeder_of(self, path: Path) -> tuple[Feeder, Program]:
         """Who makes a path's packets, and the empty program to compare with."""
@@ -158,6 +161,22 @@ class World:
         name = f"established, {kind}"
         yield Path(f"{name}, there", "pod_ingress", there, "ESTABLISHED", budget, prepare)
         yield Path(f"{name}, back", "pod_egress", back, "REPLY", budget)
+
+    def stripped_established(self, flows: int) -> Iterator[Path]:
+        """The same as "established, TCP same port" by the least program that there is."""
+        there = Traffic(self.client, self.vip, 80, TCP, flows, self.services)
+        back = Traffic(self.client, self.backend, 80, TCP, flows, self.services, True)
+        for number in range(self.services):
+            ends = (ipaddress.ip_address(first) + number for first in (self.vip, self.backend))
+            asked, by = ((str(end), 80) for end in ends)
+            self.stripped.serve(TCP, asked, by, LOOPBACK)
+
+        def prepare() -> None:
+            self.feeder.run(self.program("stripped_client"), replace(there, flags=SYN), flows)
+
+        name = "stripped program, TCP same port"
+        yield Path(f"{name}, there", "stripped_client", there, None, None, prepare)
+        yield Path(f"{name}, back", "stripped_pod", back, None, None)
 
     def foreign(self, flows: int) -> Iterator[Path]:
         """Packets that are not a Service's, of so many different clients."""

@@ -10,7 +10,10 @@ from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.values import Family
 from tests.bench import dump, many_services, monitor, rivals, startup, writer
 from tests.bench.__main__ import QUICK, run
+from tests.bench.stripped import NAMES, Stripped
 from tests.capabilities import DATAPATH, LAB, needs
+from tests.datapath.kernel import LOOPBACK, TC_REDIRECT, tc_context
+from tests.support.packets import TCP, UDP, Packet, parse
 
 pytestmark = needs(*DATAPATH)
 
@@ -28,6 +31,28 @@ def test_every_line_measures_what_it_names(
         assert math.isfinite(figure.over_empty_ns) and figure.spread_ns >= 0, figure
     printed = capsys.readouterr().out
     assert "established, TCP port change, there" in printed and "instructions:" in printed
+
+
+@pytest.mark.parametrize("family", list(Family), ids=lambda family: family.directory)
+@pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
+def test_the_stripped_program_serves(family: Family, protocol: int) -> None:
+    """There and back, with right checksums; else its figures would be of nothing."""
+    client, vip, backend = "10.244.1.5", "10.96.0.10", "10.244.1.9"
+    if family is Family.IPV6:
+        client, vip, backend = "fd00:10:244:1::5", "fd00:10:96::10", "fd00:10:244:1::9"
+    stripped = Stripped(family, 1024)
+    stripped.serve(protocol, (vip, 80), (backend, 8080), LOOPBACK)
+    asked = Packet(client, vip, 40000, 80, protocol, payload=b"x" * 20)
+    answer = Packet(backend, client, 8080, 40000, protocol, payload=b"x" * 20)
+    wanted = (
+        asked.but(destination=backend, destination_port=8080),
+        answer.but(source=vip, source_port=80),
+    )
+    for name, packet, expected in zip(NAMES, (asked, answer), wanted, strict=True):
+        frame = packet.frame()
+        done = stripped.programs[name].test_run(frame, ctx_in=tc_context(LOOPBACK))
+        assert done.retval == TC_REDIRECT
+        assert parse(done.data_out) == expected and parse(done.data_out).valid
 
 
 def test_the_other_figures() -> None:
