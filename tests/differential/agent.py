@@ -14,16 +14,21 @@ from ebpf_lb.agent.network.interfaces import NodeNetwork
 from ebpf_lb.agent.network.roles import Patterns, view
 from ebpf_lb.agent.network.xdp import XdpUplinks
 from ebpf_lb.agent.programming.programmer import Programmer
+from ebpf_lb.agent.upkeep.stale_sockets import StaleSockets, translated_sockets
+from ebpf_lb.datapath.attach.cgroup import attach_cgroup
 from ebpf_lb.datapath.attach.hooks import HookControl
 from ebpf_lb.datapath.attach.xdp import XdpControl
 from ebpf_lb.datapath.pins import Pins
 from ebpf_lb.datapath.settings import Settings
+from ebpf_lb.datapath.sock_diag import SockDiag
 from ebpf_lb.datapath.sweep import FlowSweep
 from ebpf_lb.lab import namespaces
 from ebpf_lb.model.key import ObjectKey
 from ebpf_lb.model.values import Family, parse_address, parse_network
 from ebpf_lb.plan.forwarding import Forwarding
 from tests.datapath.kernel import Kernel, loaded
+from tests.datapath.wires import netns_cookie
+from tests.differential.cluster import State
 from tests.differential.wire import WORLD, Wire
 
 SETTINGS = Settings(flows=1024, services=1024, backends=4096, affinity=1024, fragments=64)
@@ -79,6 +84,14 @@ class Agent:
         with namespaces.entered(wire.node.path):
             attachments.begin(attachments_view)
         assert not attachments.failed, attachments.failed
+        build = Pins(root).current
+        attach_cgroup(build, root / "links-of-sockets", wire.group)
+        for writer in writers.values():
+            writer.set_config(netns_cookie(wire.node), False, 1000)
+        self._node = wire.node
+        self._stale_sockets = StaleSockets(
+            writers, lambda family: translated_sockets(build, family), SockDiag, Log()
+        )
         for kernel in self.kernels.values():
             assert not kernel.counters()
 
@@ -87,9 +100,11 @@ class Agent:
         self._program(())
         self.kernels[family].forget_flows()
 
-    def program(self, plan: Sequence[Forwarding]) -> None:
+    def program(self, state: State, plan: Sequence[Forwarding]) -> None:
         self._program(plan)
         FlowSweep(self.kernels[self._family].build, self._family).end_stale()
+        with namespaces.entered(self._node.path):
+            self._stale_sockets.check()
         # what is looked at once in a tick is looked at by the next packet
         self.kernels[self._family].age(0.1)
 

@@ -20,6 +20,8 @@ from tests.oracle.objects import endpoint_slice
 SERVICES = ("open", "local", "inner")
 """All addresses with eTP Cluster; the same with eTP Local and source ranges; iTP Local."""
 PORT, TARGET_PORT, OTHER_PORT = 80, 8080, 81
+HOST_PORT = 8500
+"""Of the node's address; somebody else's rules lead from there to pod1."""
 NODE_PORTS = {"open": 30080, "local": 30081}
 RANGES = {Family.IPV4: "192.0.2.0/24", Family.IPV6: "2001:db8:2::/64"}  # client1's
 
@@ -43,6 +45,8 @@ class State:
 def address_of(family: Family, target: str, state: State) -> tuple[str, int]:
     """Where a client sends who asks `target`: "SERVICE WAY" or somebody's name."""
     of = WORLD[family]
+    if target == "hostPort":
+        return of.node, HOST_PORT
     name, _, way = target.partition(" ")
     if not way:
         return of.of(name), TARGET_PORT
@@ -58,17 +62,27 @@ def address_of(family: Family, target: str, state: State) -> tuple[str, int]:
     return {"balancer": of.balancers, "externalIP": of.externals}[way][number], PORT
 
 
+Json = dict[str, Any]
+
+
+def objects(state: State) -> tuple[list[Json], list[Json]]:
+    """Services, and their EndpointSlices."""
+    services = [_service(number, name, state) for number, name in enumerate(SERVICES)]
+    slices = [
+        _slice(number, service, family, state)
+        for number, service in enumerate(services)
+        for family in Family
+    ]
+    return services, slices
+
+
 def plan(state: State) -> list[Forwarding]:
     """As an agent on the node has it."""
     own = tuple(parse_address(WORLD[family].node) for family in Family)
     cluster = Cluster(NodeView("node1", "", own, own))
-    services = [_service(number, name, state) for number, name in enumerate(SERVICES)]
+    services, slices = objects(state)
     cluster.replace_services(parse_service(one).value for one in services)
-    cluster.replace_slices(
-        parse_slice(_slice(number, service, family, state)).value
-        for number, service in enumerate(services)
-        for family in Family
-    )
+    cluster.replace_slices(parse_slice(one).value for one in slices)
     return [one for key in sorted(cluster.take_changes()) for one in cluster.plan(key)]
 
 

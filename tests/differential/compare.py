@@ -16,12 +16,13 @@ from tests.differential.wire import Wire, one_cpu, wired
 
 @dataclass(frozen=True)
 class Peers:
-    """Two nodes that are alike but for who serves Services on them."""
+    """Two nodes that are alike but for who serves Services on them. names: of who does."""
 
     ours: Wire
     theirs: Wire
     agent: Proxy
     netfilter: Proxy
+    names: tuple[str, str] = ("ebpf-lb", "netfilter")
 
     def but(self, **proxies: Proxy) -> Peers:
         return replace(self, **proxies)
@@ -40,7 +41,10 @@ class Peers:
             told.append(str(step))
             heard, expected = one.take(step), other.take(step)
             if heard != expected:
-                told += [f"  by ebpf-lb:   {_said(heard)}", f"  by netfilter: {_said(expected)}"]
+                told += [
+                    f"  by {name}: {_said(each)}"
+                    for name, each in zip(self.names, (heard, expected), strict=True)
+                ]
                 return "\n".join(told), packets
             packets += len(heard)
             told += [f"  {line}" for line in heard]
@@ -64,13 +68,13 @@ def _said(lines: list[str]) -> str:
 
 
 @contextmanager
-def peers(name: str, way: str = STACK) -> Iterator[Peers]:
+def peers(name: str, way: str = STACK, *, bridged: bool = False) -> Iterator[Peers]:
     """What does not go by the stack is unknown to the kernel's connection tracking, and so are ICMP
     errors about it: a filter on its states would drop them."""
     filtered = way == STACK
     with (
-        wired(f"{name}-a", filtered=filtered) as ours,
-        wired(f"{name}-b", filtered=filtered) as theirs,
+        wired(f"{name}-a", filtered=filtered, bridged=bridged) as ours,
+        wired(f"{name}-b", filtered=filtered, bridged=bridged) as theirs,
         agent(ours, name, way) as ebpf,
         one_cpu(),
     ):

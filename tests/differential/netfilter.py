@@ -8,7 +8,7 @@ says so. Departures (departures.py) change single rules.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,12 @@ from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
 from ebpf_lb.lab import namespaces
 from ebpf_lb.model.values import Family, Protocol, format_address
 from ebpf_lb.plan.forwarding import Backend, Forwarding, Frontend, FrontendFlag, FrontendKind
+from tests.differential.cluster import HOST_PORT, State
 from tests.differential.departures import ALL
 from tests.differential.wire import UPLINK, WORLD, Wire, load_rules
 
+End = tuple[str, int]
+_NOBODY: tuple[str, Collection[End]] = ("", ())
 _MARK = "0x4000"
 _OPENS = "tcp flags & (fin | syn | rst | ack) != syn return"
 
@@ -46,7 +49,7 @@ class Netfilter:
         table = f"table {_nft(family)} kube-proxy"
         self._before = f"{table} {{ }}\ndelete {table}\n"
 
-    def program(self, plan: Sequence[Forwarding]) -> None:
+    def program(self, state: State, plan: Sequence[Forwarding]) -> None:
         # who left and comes back is nobody's endpoint from before
         gone = _affinity(self._plan) - _affinity(plan)
         text = Rules(self._family, plan, self._departures, gone).text()
@@ -66,7 +69,12 @@ class Netfilter:
                 asked = there[2], there[3]
                 if there[4] != socket.IPPROTO_UDP or asked not in now.keys() | before.keys():
                     continue
-                if back[:2] not in now.get(asked, ()):
+                name, ends = now.get(asked, _NOBODY)
+                same = bool(ends) and name == before.get(asked, _NOBODY)[0]
+                by_node_port = asked[0] == WORLD[self._family].node
+                if by_node_port and not same and "CO-15" not in self._departures:
+                    continue
+                if back[:2] not in ends:
                     source, port, destination, to_port, protocol = there
                     table.entry("del", tuple_orig=NFCTAttrTuple(
                         _af(self._family), saddr=source, daddr=destination, proto=protocol,
@@ -101,13 +109,14 @@ def _tuple(entry: Any, name: str) -> tuple[str, int, str, int, int]:
     )
 
 
-def _serving(plan: Sequence[Forwarding]) -> dict[tuple[str, int], set[tuple[str, int]]]:
-    found: dict[tuple[str, int], set[tuple[str, int]]] = {}
+def _serving(plan: Sequence[Forwarding]) -> dict[End, tuple[str, Collection[End]]]:
+    """Of each frontend, by UDP: whose it is, and the Service's endpoints."""
+    found: dict[End, tuple[str, Collection[End]]] = {}
     for one in plan:
         if one.name.protocol is Protocol.UDP:
             ends = {(format_address(b.address), b.port) for b in (*one.cluster, *one.local)}
             for frontend in one.frontends:
-                found[format_address(frontend.address), frontend.port] = ends
+                found[format_address(frontend.address), frontend.port] = one.name.name, ends
     return found
 
 
@@ -159,18 +168,26 @@ class Rules:
             _hook("nat", "postrouting", "srcnat"),
             f"mark and {_MARK} == 0 return",
             f"mark set mark xor {_MARK}",
-            "masquerade",
+            "masquerade" if "CO-28" in self.departures else "masquerade fully-random",
         )
         for hook in ("input", "forward", "output"):
-            stray = "ct state invalid drop" if "CO-7" in self.departures else ""
+            stray = []
+            if "CO-7" in self.departures:  # who else translates is not judged
+                stray = [f"tcp dport {HOST_PORT} accept", "ct state invalid drop"]
             yield from _chain(
                 f"filter-{hook}",
                 _hook("filter", hook, "-5"),
-                stray,
+                *stray,
                 "ct state new jump unserved",
-                # whether it opens something or not: nobody is there
-                f"{self._ip} daddr {WORLD[self.family].service_network} drop",
+                *self._nobody_is_there(),
             )
+
+    def _nobody_is_there(self) -> list[str]:
+        """Whether it opens something or not."""
+        if "VE-8" not in self.departures:
+            return []
+        network = WORLD[self.family].service_network
+        return [f"{self._ip} daddr {network} meta l4proto {{ tcp, udp, sctp }} drop"]
 
     def _only_what_opens(self) -> list[str]:
         return [_OPENS] if "CO-1" in self.departures else []
@@ -203,7 +220,11 @@ class Rules:
         if "VE-13" not in self.departures:
             return ["jump mark-for-masquerade", f"goto cluster-{name}"]
         own = WORLD[self.family].pod_network
-        return [f"{self._ip} saddr {own} goto cluster-{name}", f"goto outer-{name}"]
+        return [
+            "fib saddr type local jump mark-for-masquerade",
+            f"{self._ip} saddr {own} goto cluster-{name}",
+            f"goto outer-{name}",
+        ]
 
     def _external_local(self, name: str) -> list[str]:
         of = WORLD[self.family]
@@ -218,7 +239,9 @@ class Rules:
     def _endpoint(self, one: Forwarding, backend: Backend) -> Iterator[str]:
         end, address = _end(one, backend), format_address(backend.address)
         to = f"[{address}]" if self.family is Family.IPV6 else address
-        rules = [f"{self._ip} saddr {address} jump mark-for-masquerade"]
+        # of those that ask themselves, kube-proxy knows of the pods of this node alone
+        itself = [f"{self._ip} saddr {address} jump mark-for-masquerade"]
+        rules = itself if backend.local else []
         if one.affinity_timeout_s:
             kind = "ipv6_addr" if self.family is Family.IPV6 else "ipv4_addr"
             flags = f"flags dynamic,timeout; timeout {one.affinity_timeout_s}s;"
@@ -263,6 +286,7 @@ class Rules:
                     yield f"{asks} goto drop-chain"
         if inner:
             yield f"{self._ip} daddr {{ {', '.join(sorted(inner))} }} goto reject-chain"
+        yield f"{self._ip} daddr {WORLD[self.family].service_network} drop"
 
     def _ranges(self) -> Iterator[str]:
         for one in self.plan:

@@ -11,10 +11,12 @@ from ebpf_lb.model.values import Family
 from ebpf_lb.plan.forwarding import Forwarding
 from tests.differential import cluster, netfilter
 from tests.differential.cluster import State
+from tests.differential.own import OwnSocket
 from tests.differential.reading import Reader
 from tests.differential.script import (
     BACKEND,
     CLIENT,
+    NODE,
     Complain,
     Endpoints,
     Filter,
@@ -68,13 +70,14 @@ class Proxy(Protocol):
     def begin(self, family: Family) -> None:
         """No packet has come yet, and there are no Services."""
 
-    def program(self, plan: Sequence[Forwarding]) -> None: ...
+    def program(self, state: State, plan: Sequence[Forwarding]) -> None:
+        """The same twice: as the API server has it, and as an agent plans it, of this family."""
 
 
 @dataclass
 class Connection:
     """next_: of each end, the next sequence number. heard: what each end has last been sent, and
-    where."""
+    where. own: the client's socket, if it is a process of the node."""
 
     place: str
     protocol: int
@@ -85,6 +88,7 @@ class Connection:
     first: dict[str, int]
     next_: dict[str, int] = field(default_factory=dict)
     heard: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    own: OwnSocket | None = None
 
 
 def chunk(kind: int) -> bytes:
@@ -104,14 +108,22 @@ class Player:
         self._connections: list[Connection] = []
         self._filtered: frozenset[str] = frozenset()
         self._steps = 0
+        wire.close_sockets()
         proxy.begin(family)
         netfilter.forget_connections(wire, family)
         wire.drop(frozenset())
         self._program()
 
     def take(self, step: Step) -> list[str]:
-        """What the node's neighbours hear when this is done."""
+        """What the node's neighbours hear when this is done, and its own processes."""
         self._steps += 1
+        heard = self._take(step)
+        for number, connection in enumerate(self._connections):
+            if connection.own:
+                heard += [f"the node's {number}: {line}" for line in connection.own.told()]
+        return heard
+
+    def _take(self, step: Step) -> list[str]:
         match step:
             case Endpoints(service, pods):
                 return self._become(self._state.with_endpoints(service, pods))
@@ -132,6 +144,8 @@ class Player:
             case Say():
                 return self._say(connection, step)
             case Forge(_, end, segment):
+                if connection.own and end == CLIENT:
+                    return []
                 packet = self._packet(connection, end, segment)
                 if packet is None or packet.protocol != TCP:
                     return []
@@ -144,10 +158,12 @@ class Player:
     def _become(self, state: State) -> list[str]:
         self._state = state
         self._program()
-        return self._reader.lines(self._wire.quiet(), own_words=True)
+        return self._reader.lines(self._hears(self._wire.quiet()), own_words=True)
 
     def _open(self, step: Open) -> list[str]:
         destination, port = cluster.address_of(self._family, step.target, self._state)
+        if step.client == NODE:
+            return self._open_own(step, destination, port)
         place = self._of.behind(step.client)
         number = self._steps
         source_port = step.port or _FIRST_PORT + number
@@ -160,7 +176,46 @@ class Player:
         self._connections.append(connection)
         return self._say(connection, Say(0, CLIENT, "SYN"))
 
+    def _open_own(self, step: Open, destination: str, port: int) -> list[str]:
+        protocol = _PROTOCOLS[step.protocol]
+        own = self._wire.own_socket(protocol, (destination, port), step.connected)
+        first = {CLIENT: 0, BACKEND: 0x10000000 + 100_000 * self._steps}
+        connection = Connection(
+            NODE, protocol, self._of.node, 0, destination, port, first, own=own
+        )  # fmt: skip
+        self._connections.append(connection)
+        own.open()
+        return self._own_says(connection, self._hears(self._wire.quiet()))
+
+    def _own_says(self, connection: Connection, heard: list[tuple[str, bytes]]) -> list[str]:
+        assert connection.own
+        for whom, frame in heard:
+            packet = parse(frame)
+            if packet.protocol != connection.protocol:
+                continue
+            if packet.protocol == TCP and packet.flags & (SYN | ACK) == SYN:
+                self._reader.begins(packet)
+            connection.own.begins(packet)
+            connection.heard[BACKEND] = whom, frame
+            length = len(packet.payload) + bool(packet.flags & (SYN | FIN))
+            connection.next_[CLIENT] = packet.sequence + length & 0xFFFFFFFF
+        return self._reader.lines(heard, own_words=True)
+
+    def _hears(self, heard: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        """Without what a socket of the node's says again: that comes when the kernel likes."""
+        own = [each.own for each in self._connections if each.own]
+        if not own:
+            return heard
+        return [
+            (whom, frame)
+            for whom, frame in heard
+            if not any(each.said_before(parse(frame)) for each in own)
+        ]
+
     def _say(self, connection: Connection, step: Say) -> list[str]:
+        if connection.own and step.end == CLIENT:
+            connection.own.say(step.segment)
+            return self._own_says(connection, self._hears(self._wire.quiet()))
         packet = self._packet(connection, step.end, step.segment)
         if packet is None:
             return []
@@ -201,7 +256,9 @@ class Player:
 
     def _send(self, connection: Connection, end: str, frames: list[bytes]) -> list[str]:
         place = connection.place if end == CLIENT else connection.heard[BACKEND][0]
-        heard = [each for frame in frames for each in self._wire.send(place, frame)]
+        heard = [each for frame in frames for each in self._hears(self._wire.send(place, frame))]
+        if connection.own:
+            return self._own_says(connection, heard)
         other = BACKEND if end == CLIENT else CLIENT
         if end == BACKEND and self._is_the_cnis(connection):
             # the node answers what is out of place there with a RST, whoever serves Services
@@ -242,9 +299,9 @@ class Player:
             source = self._of.router
         body = bytes([kind, code, 0, 0]) + more + frame[14:][:most]
         packet = Packet(source, about.source, protocol=protocol, payload=body).with_icmp_checksum()
-        heard = self._wire.send(place, packet)
+        heard = self._hears(self._wire.send(place, packet))
         return self._reader.lines(heard, own_words=False, by_router=source == self._of.router)
 
     def _program(self) -> None:
         plan = cluster.plan(self._state)
-        self._proxy.program([one for one in plan if one.family is self._family])
+        self._proxy.program(self._state, [one for one in plan if one.family is self._family])

@@ -7,7 +7,8 @@ import struct
 from collections.abc import Iterable
 
 from ebpf_lb.model.values import Family
-from tests.differential.cluster import NODE_PORTS, OTHER_PORT, PORT, TARGET_PORT
+from tests.differential.cluster import HOST_PORT, NODE_PORTS, OTHER_PORT, PORT, TARGET_PORT
+from tests.differential.own import tuple_of
 from tests.differential.wire import WORLD
 from tests.support.fragments import join
 from tests.support.packets import (
@@ -25,7 +26,7 @@ from tests.support.packets import (
     parse,
 )
 
-_KNOWN = {*NODE_PORTS.values(), PORT, OTHER_PORT, TARGET_PORT}
+_KNOWN = {*NODE_PORTS.values(), HOST_PORT, PORT, OTHER_PORT, TARGET_PORT}
 _FLAGS = {SYN: "SYN", ACK: "ACK", PSH: "PSH", FIN: "FIN", RST: "RST"}
 _NAMES = {TCP: "TCP", UDP: "UDP", SCTP: "SCTP"}
 _ERRORS = {
@@ -42,6 +43,11 @@ class Reader:
         self._of = WORLD[family]
         self._clients: set[int] = set()
         self._given: dict[tuple[int, tuple[str, int], tuple[str, int]], int] = {}
+        self._first: dict[tuple[str, int, str, int], int] = {}
+
+    def begins(self, packet: Packet) -> None:
+        """A TCP connection of the node's own: its numbers count from here."""
+        self._first[tuple_of(packet)] = packet.sequence
 
     def knows(self, port: int) -> None:
         """A client's own."""
@@ -87,7 +93,8 @@ class Reader:
         flags = "+".join(name for flag, name in _FLAGS.items() if packet.flags & flag)
         text = f"{_NAMES.get(packet.protocol, packet.protocol)} {ends} {flags}"
         if packet.protocol == TCP:
-            text += f" {packet.sequence}/{packet.acknowledged if packet.flags & ACK else '-'}"
+            sequence = packet.sequence - self._first.get(tuple_of(packet), 0) & 0xFFFFFFFF
+            text += f" {sequence}/{packet.acknowledged if packet.flags & ACK else '-'}"
         if packet.protocol == SCTP:
             text += f"chunk {packet.payload[0]} of {packet.tag:x}"
         # a segment of the node's own has as many hops before it as the node likes
@@ -103,7 +110,7 @@ class Reader:
         address, port = end
         stands_for_others = address in (self._of.node, self._of.gateway)
         if stands_for_others:
-            own = port in NODE_PORTS.values() and other[1] != TARGET_PORT
+            own = port in (*NODE_PORTS.values(), HOST_PORT) and other[1] != TARGET_PORT
         else:
             own = port in _KNOWN or port in self._clients
         if own:

@@ -9,18 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CLIENT, BACKEND = "client", "backend"
+NODE = "node"
+"""The client that is a process of the node: a real socket (own.py)."""
 ENDS = (CLIENT, BACKEND)
 SEGMENTS = ("SYN", "SYN-ACK", "ACK", "data", "FIN", "RST")
 
 
 @dataclass(frozen=True)
 class Open:
-    """A client's first packet. port: of the client; 0 for one that nobody has used."""
+    """A client's first packet. port: of the client; 0 for one that nobody has used. connected:
+    of UDP by a process of the node, whether its socket is."""
 
     client: str
     target: str
     protocol: str = "TCP"
     port: int = 0
+    connected: bool = True
 
 
 @dataclass(frozen=True)

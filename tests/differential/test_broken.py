@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, Phase, find, settings
 
 from ebpf_lb.model.values import Family
 from ebpf_lb.plan.forwarding import Backend, Forwarding, FrontendFlag, FrontendKind
-from tests.capabilities import DATAPATH, IPV6, NFTABLES, RAW_SOCKETS, needs
+from tests.capabilities import CGROUP2, DATAPATH, IPV6, NFTABLES, RAW_SOCKETS, needs
+from tests.differential.cluster import State
 from tests.differential.compare import Peers, minimal
 from tests.differential.departures import ALL
 from tests.differential.netfilter import Netfilter
@@ -28,7 +29,7 @@ from tests.differential.script import (
     handshake,
 )  # fmt: skip
 
-pytestmark = needs(*DATAPATH, NFTABLES, IPV6, RAW_SOCKETS)
+pytestmark = needs(*DATAPATH, CGROUP2, NFTABLES, IPV6, RAW_SOCKETS)
 
 SCRIPTS: tuple[Script, ...] = (
     (Endpoints("open", ("far1",)), *handshake("client1", "open nodePort"), Say(0, CLIENT)),
@@ -74,8 +75,8 @@ class Twisted:
     def begin(self, family: Family) -> None:
         self.proxy.begin(family)
 
-    def program(self, plan: Sequence[Forwarding]) -> None:
-        self.proxy.program([self.twist(one) for one in plan])
+    def program(self, state: State, plan: Sequence[Forwarding]) -> None:
+        self.proxy.program(state, [self.twist(one) for one in plan])
 
 
 def _other_port(one: Forwarding) -> Forwarding:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import HealthCheck, Phase, given, settings
 
 from ebpf_lb.model.values import Family
-from tests.capabilities import DATAPATH, IPV6, NFTABLES, RAW_SOCKETS, needs
+from tests.capabilities import CGROUP2, DATAPATH, IPV6, NFTABLES, RAW_SOCKETS, needs
 from tests.differential.compare import Peers, minimal
 from tests.differential.random_scripts import scripts
 from tests.differential.script import Script
 from tests.support.chance import DEPTH, SEED, times
 
-pytestmark = needs(*DATAPATH, NFTABLES, IPV6, RAW_SOCKETS)
+pytestmark = needs(*DATAPATH, CGROUP2, NFTABLES, IPV6, RAW_SOCKETS)
 
 
 @settings(

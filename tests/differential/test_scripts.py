@@ -8,13 +8,14 @@ from itertools import product
 import pytest
 
 from ebpf_lb.model.values import Family
-from tests.capabilities import DATAPATH, IPV6, NFTABLES, RAW_SOCKETS, needs
+from tests.capabilities import CGROUP2, DATAPATH, IPV6, NFTABLES, RAW_SOCKETS, needs
 from tests.differential.compare import Peers
 from tests.differential.play import COMPLAINTS
 from tests.differential.script import (
     BACKEND,
     CLIENT,
     ENDS,
+    NODE,
     SEGMENTS,
     Complain,
     Endpoints,
@@ -30,7 +31,7 @@ from tests.differential.script import (
     handshake,
 )  # fmt: skip
 
-pytestmark = needs(*DATAPATH, NFTABLES, IPV6, RAW_SOCKETS)
+pytestmark = needs(*DATAPATH, CGROUP2, NFTABLES, IPV6, RAW_SOCKETS)
 
 WAYS = ("clusterIP", "nodePort", "balancer", "externalIP")
 NODE_PORT = 30080
@@ -62,9 +63,46 @@ SCRIPTS: dict[str, Script] = {
             for flow, way in enumerate(WAYS)
             for step in (*connection(client, f"open {way}", flow), *farewell(flow))
         ))
-        for client in ("pod1", "client1", "far1")
+        for client in ("pod1", "client1", "far1", NODE)
         for pod in ("pod1", "pod2", "far1", "host2")
     },
+    **{
+        f"datagrams of the node's, {'' if connected else 'not '}connected": tuple(
+            step
+            for number, (pod, way) in enumerate(product(("pod2", "far1", "host2"), WAYS))
+            for step in (
+                *serve(pod), Open(NODE, f"open {way}", "UDP", 0, connected), Say(number, BACKEND),
+                Say(number, CLIENT), Say(number, BACKEND),
+                *serve("pod1"), Say(number, CLIENT), Say(number, BACKEND),
+            )
+        )
+        for connected in (True, False)
+    },
+    "the node itself, refused": (
+        *(
+            Open(NODE, target, protocol)
+            for target in ("open clusterIP", "open otherPort", "open nodePort", "local balancer",
+                           "inner clusterIP", "nobody clusterIP")
+            for protocol in ("TCP", "UDP")
+        ),
+        *serve("far1", "local", "inner"),
+        *(
+            Open(NODE, target, protocol)
+            for target in ("local clusterIP", "local nodePort", "local balancer",
+                           "local externalIP", "inner clusterIP")
+            for protocol in ("TCP", "UDP")
+        ),
+    ),
+    "the node's own connections and their Services": (
+        *serve("far1"), *connection(NODE, "open clusterIP"), *connection(NODE, "far1", 1),
+        *serve("pod2"), *data(0), *data(1), *connection(NODE, "open nodePort", 2),
+        Endpoints("open", ()), *data(0), *data(2), Forge(0, BACKEND, "RST"), *data(0),
+        Complain(0, BACKEND, "host"), *data(0), *farewell(0), Say(2, BACKEND, "RST"),
+        Say(2, CLIENT), Open(NODE, "open clusterIP"), *serve("host2"),
+        Open(NODE, "open clusterIP"), Say(4, BACKEND, "RST"), *connection(NODE, "host2", 5),
+        *connection("client1", "open nodePort", 6), Say(6, CLIENT, "RST"), *data(5),
+        *question(NODE, "open clusterIP", 7), Complain(7, BACKEND), Say(7, CLIENT),
+    ),
     "traffic policy Local": tuple(
         step
         for pod in ("pod2", "far1")

@@ -16,11 +16,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ebpf_lb.lab import firewall, namespaces
 from ebpf_lb.model.values import Family
-from tests.datapath.wires import Namespace
-from tests.support.packets import UDP, Packet
+from tests.datapath.wires import Namespace, cgroup
+from tests.differential.own import Make, OwnSocket, process
+from tests.support.packets import UDP, Packet, parse
 
 PATIENCE_S = 30
 _PACKET_IGNORE_OUTGOING, _SOL_PACKET = 23, 263
@@ -96,9 +98,10 @@ WORLD = {
     ),
 }
 PLACES = ("pod1", "pod2", "uplink")
-UPLINK = "eth0"
+UPLINK, BRIDGE = "eth0", "cni0"
 NEIGHBOURS = {"router": "02:00:00:00:00:01", "node2": "02:00:00:00:00:02"}
 _MACS = {"pod1": "02:00:00:00:01:02", "pod2": "02:00:00:00:01:03"}
+_BRIDGE_MAC = "02:00:00:00:0a:0b"
 _NODE_MACS = {
     "pod1": "02:00:00:00:0a:02",
     "pod2": "02:00:00:00:0a:03",
@@ -120,6 +123,9 @@ _NODE = {
     "net/ipv6/conf/all/accept_ra": 0,
     "net/ipv6/conf/default/accept_ra": 0,
 }
+_NETFILTER_ON_BRIDGES = {
+    f"net/bridge/bridge-nf-call-{table}": 1 for table in ("iptables", "ip6tables")
+}
 
 
 def mac(text: str) -> bytes:
@@ -133,10 +139,14 @@ def load_rules(rules: str) -> None:
 
 
 class Wire:
-    """The node's namespace, and sockets at all that it is connected to."""
+    """The node's namespace, and sockets at all that it is connected to. group: its processes'
+    cgroup. make: a socket of one of them."""
 
-    def __init__(self, node: Namespace, hands: Namespace) -> None:
-        self.node = node
+    def __init__(
+        self, node: Namespace, hands: Namespace, group: Path, make: Make, *, bridged: bool = False
+    ) -> None:
+        self.node, self.group, self.make = node, group, make
+        self._bridged = bridged
         self._ears = {}
         with namespaces.entered(hands.path):
             for place in PLACES:
@@ -148,8 +158,23 @@ class Wire:
                 self._ears[place] = ear
         self._number = 0
         self._dropped: frozenset[str] = frozenset()
+        self._own: list[OwnSocket] = []
+
+    def own_socket(self, protocol: int, destination: tuple[str, int], connected: bool) -> OwnSocket:
+        """Of a process of the node; not connected yet."""
+        self._own.append(OwnSocket(self.make, protocol, destination, connected))
+        return self._own[-1]
+
+    def close_sockets(self) -> None:
+        """All of the node's own, and nothing more is heard of them."""
+        for each in self._own:
+            each.close()
+        if self._own:
+            self.quiet()
+        self._own.clear()
 
     def close(self) -> None:
+        self.close_sockets()
         for ear in self._ears.values():
             ear.close()
 
@@ -159,8 +184,19 @@ class Wire:
         frame = packet.frame() if isinstance(packet, Packet) else packet
         port = "uplink" if place in NEIGHBOURS else place
         source = {**_MACS, **NEIGHBOURS}[place]
-        self._ears[port].send(mac(_NODE_MACS[port]) + mac(source) + frame[12:])
+        self._ears[port].send(mac(self._next_hop(port, frame)) + mac(source) + frame[12:])
         return self._settle()
+
+    def _next_hop(self, port: str, frame: bytes) -> str:
+        """Pods on a bridge send to each other straight; else it is the node."""
+        if not self._bridged:
+            return _NODE_MACS[port]
+        if port == "uplink":
+            return _NODE_MACS[port]
+        to = parse(frame).destination
+        others = (each.pods for each in WORLD.values())
+        hops = [_MACS[pod] for pods in others for pod, ip in pods.items() if ip == to]
+        return hops[0] if hops else _BRIDGE_MAC
 
     def drop(self, sources: frozenset[str]) -> None:
         """The node's filter drops what these send through it by TCP, and nothing else."""
@@ -190,7 +226,8 @@ class Wire:
             mark = _MARK + struct.pack("!I", self._number)
             of = WORLD[Family.IPV4]
             frame = Packet(of.pods["pod1"], of.pods["pod2"], 9, 9, UDP, payload=mark).frame()
-            self._ears["pod1"].send(mac(_NODE_MACS["pod1"]) + mac(_MACS["pod1"]) + frame[12:])
+            hop = self._next_hop("pod1", frame)
+            self._ears["pod1"].send(mac(hop) + mac(_MACS["pod1"]) + frame[12:])
             self._hear_until(mark, heard)
         return heard
 
@@ -241,9 +278,10 @@ def _is_spoken_of(frame: bytes) -> bool:
 
 
 @contextmanager
-def wired(name: str, *, filtered: bool = True) -> Iterator[Wire]:
+def wired(name: str, *, filtered: bool = True, bridged: bool = False) -> Iterator[Wire]:
     """A node and all that is around it, gone afterwards. filtered: the node drops what the kernel's
-    connection tracking calls invalid."""
+    connection tracking calls invalid. bridged: pods are on a bridge, and netfilter
+    sees what that forwards."""
     node, hands = Namespace(f"{name}-node"), Namespace(f"{name}-hands")
     try:
         for one in (node, hands):
@@ -253,22 +291,38 @@ def wired(name: str, *, filtered: bool = True) -> Iterator[Wire]:
             namespaces.set_sysctls({"net/ipv6/conf/default/disable_ipv6": 1})
         with namespaces.entered(node.path):
             namespaces.set_sysctls(_NODE)
-        node.ip("link set lo up", *_links(hands), *_addresses())
+        node.ip("link set lo up", *_links(hands, bridged), *_addresses(bridged))
+        if bridged:
+            with namespaces.entered(node.path):
+                namespaces.set_sysctls(_NETFILTER_ON_BRIDGES)
         hands.ip(*(f"link set {place} arp off up" for place in PLACES))
         for place in PLACES:  # what the node says itself has its checksum before it is heard
             node.offload(_own(place), tx=False)
         with namespaces.entered(node.path):
             firewall.install(tuple(Family))
+            load_rules("".join(map(_host_port, Family)))
             if not filtered:
                 load_rules("flush chain inet cni forward")
-        wire = Wire(node, hands)
-        try:
-            yield wire
-        finally:
-            wire.close()
+        with cgroup(f"{name}-node") as group, process(node, group) as make:
+            wire = Wire(node, hands, group, make, bridged=bridged)
+            try:
+                yield wire
+            finally:
+                wire.close()
     finally:
         for one in (node, hands):
             namespaces.remove(one.path)
+
+
+def _host_port(family: Family) -> str:
+    """A third NAT: as a CNI's portmap plugin has it."""
+    ip, of = "ip6" if family is Family.IPV6 else "ip", WORLD[family]
+    to = f"[{of.pods['pod1']}]" if family is Family.IPV6 else of.pods["pod1"]
+    return (
+        f"table {ip} portmap {{ chain prerouting {{ type nat hook prerouting priority -90;\n"
+        f"{ip} daddr {of.node} meta l4proto {{ tcp, udp }} th dport 8500 dnat to {to}:8080\n"
+        "}\n}\n"
+    )
 
 
 def _own(place: str) -> str:
@@ -276,14 +330,21 @@ def _own(place: str) -> str:
     return UPLINK if place == "uplink" else f"veth{place}"
 
 
-def _links(hands: Namespace) -> Iterator[str]:
+def _links(hands: Namespace, bridged: bool) -> Iterator[str]:
+    if bridged:
+        yield f"link add {BRIDGE} address {_BRIDGE_MAC} type bridge mcast_snooping 0"
+        yield f"link set {BRIDGE} up"
     for place in PLACES:
         own = _own(place)
         yield f"link add {own} type veth peer name {place} netns {hands.name}"
         yield f"link set {own} address {_NODE_MACS[place]} up"
+        if bridged and place != "uplink":
+            yield f"link set {own} master {BRIDGE}"
+            # as CNIs have it: a pod may ask itself by a Service
+            yield f"link set {own} type bridge_slave hairpin on"
 
 
-def _addresses() -> Iterator[str]:
+def _addresses(bridged: bool) -> Iterator[str]:
     for family in Family:
         of = WORLD[family]
         nodad = "nodad" if family is Family.IPV6 else ""
@@ -294,10 +355,14 @@ def _addresses() -> Iterator[str]:
             yield f"neigh add {hop} lladdr {NEIGHBOURS[name]} dev {UPLINK} nud permanent"
         yield f"route add {everybody} via {of.router}"
         yield f"route add {_second(of.pod_network)} via {of.node2}"
+        if bridged:
+            yield f"addr add {of.gateway}/{of.pod_network.partition('/')[2]} dev {BRIDGE} {nodad}"
         for pod, address in of.pods.items():
-            yield f"addr add {of.gateway} dev veth{pod} {nodad}"
-            yield f"route add {address} dev veth{pod}"
-            yield f"neigh add {address} lladdr {_MACS[pod]} dev veth{pod} nud permanent"
+            own = BRIDGE if bridged else f"veth{pod}"
+            if not bridged:
+                yield f"addr add {of.gateway} dev {own} {nodad}"
+                yield f"route add {address} dev {own}"
+            yield f"neigh add {address} lladdr {_MACS[pod]} dev {own} nud permanent"
 
 
 def _second(network: str) -> str:
