@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ebpf_lb.lab import building
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.options import Options
 from ebpf_lb.lab.services import NotServingError
@@ -171,6 +172,8 @@ def lab_up(**options: object) -> Iterator[Room]:
         try:
             lab.up(Options(nodes=2, dns=False, **options), progress=lambda *_: None)
         except NotServingError:  # a guest is slow, above all on a busy machine
+            if not lab.running:
+                raise
             _wait_longer(lab)
         with tempfile.TemporaryDirectory() as folder:
             for room in room_in(lab, Path(folder)):
@@ -267,6 +270,7 @@ def main(wanted: list[str]) -> int:
     if unknown := set(wanted) - WAYS.keys():
         print(f"no such way: {unknown}; there are {', '.join(WAYS)}")
         return 2
+    building._API_WITHIN_S = PATIENCE_S
     right = [asked(way) for way in wanted or WAYS]
     return 0 if all(right) else 1
 
