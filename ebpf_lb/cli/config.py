@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ebpf_lb.cli.agent_options import agent_options, resolve
-from ebpf_lb.cli.output import as_json
+from ebpf_lb.cli.output import as_json, columns
 
 
 @click.group()
@@ -43,9 +43,14 @@ def show(form: str, **said: Any) -> None:
     for note in found.warnings:
         click.echo(f"# {note}")
     lines = list(_lines(values, found.origins))
-    width = max(len(text) for text, _ in lines)
+    # in one column as far as the terminal has room for it
+    room = columns() - 4 - max(len(origin) for _, origin in lines)
+    width = max((len(text) for text, _ in lines if len(text) <= room), default=0)
     for text, origin in lines:
-        click.echo(f"{text:{width}}  # {origin}" if origin else text)
+        if origin and len(text) + 4 + len(origin) > columns():
+            click.echo(f"# {origin}:\n{text}")
+        else:
+            click.echo(f"{text:{width}}  # {origin}" if origin else text)
 
 
 def _lines(values: dict[str, Any], origins: dict[str, str], above: str = "") -> Iterator[Any]:

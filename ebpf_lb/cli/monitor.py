@@ -26,6 +26,7 @@ from ebpf_lb.cli.choice import (
 from ebpf_lb.cli.options import bpffs_option
 from ebpf_lb.cli.pcapng import PcapNg
 from ebpf_lb.datapath.layout import Verdict
+from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Family, format_address, format_endpoint
 
 if TYPE_CHECKING:
@@ -108,7 +109,11 @@ def monitor(
         file = None
         if write is not None:
             application = f"ebpf-lb {version('ebpf-lb')}"
-            file = stack.enter_context(PcapNg(write.open("wb"), application))
+            try:
+                opened = write.open("wb")
+            except OSError as error:
+                raise UserError(f"{write} cannot be written: {error.strerror}.") from error
+            file = stack.enter_context(PcapNg(opened, application))
         shown = 0
         since = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         for event in _events(listeners, everything or drops or not new, everything or new, form):

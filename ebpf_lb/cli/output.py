@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,8 +18,9 @@ SCREEN = 20
 """Rows of a table that are shown unless somebody wants more."""
 
 _GAP = "  "
-_NARROWEST = (8, 12, 0)  # columns of texts, of addresses, of numbers are not cut to less
+_NARROWEST = (6, 16, 0)  # columns of texts, of addresses, of numbers are not cut to less
 _ADDRESSES = ("CLIENT", "ASKED", "VIP", "BACKEND", "ADDRESS", "ANSWERS ON", "SNAT ADDRESS")
+_NEVER = 2  # is such a column cut
 _EXACT = 1 << 53  # beyond, readers of JSON round
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -87,10 +89,16 @@ def table(
     wide: bool = False,
     indent: str = "",
 ) -> str:
-    """Columns as wide as needed, and no wider in all than the terminal; what was cut is said.
+    """Columns as wide as needed, and no wider in all than the terminal: else texts are cut, and
+    where that is not enough, the last columns are left out. Both is said.
 
     right: titles of columns with numbers.
     """
+    left_out: list[str] = []
+    while not wide and len(header) > 1 and not _can_fit(header, rows, right, indent):
+        *header, last = header
+        left_out.insert(0, last)
+        rows = [row[:-1] for row in rows]
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     room = columns() - len(indent) - len(_GAP) * (len(header) - 1)
@@ -103,15 +111,41 @@ def table(
         ]
         text = indent + _GAP.join(cells).rstrip()
         shown.append(click.style(text, bold=True) if number == 0 else text)
-    if cut:
-        titles = ", ".join(header[column] for column in sorted(cut))
-        shown.append(click.style(f"{indent}({titles} cut to fit: --wide shows all)", dim=True))
+    said = [f"{', '.join(header[column] for column in sorted(cut))} cut to fit"] if cut else []
+    said += [f"no room for {', '.join(left_out)}"] if left_out else []
+    if said:
+        shown.append(
+            click.style(wrapped(f"({'; '.join(said)}: --wide shows all)", indent), dim=True)
+        )
     return "\n".join(shown)
 
 
+def _can_fit(
+    header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], indent: str
+) -> bool:
+    """If all is cut that may be."""
+    least = 0
+    for column, title in enumerate(header):
+        widest = max(len(row[column]) for row in (header, *rows))
+        worth = _worth(title, right)
+        least += widest if worth == _NEVER else min(widest, _NARROWEST[worth])
+    return least <= columns() - len(indent) - len(_GAP) * (len(header) - 1)
+
+
+def wrapped(text: str, indent: str = "", following: str | None = None) -> str:
+    """A sentence on as many lines as it takes; `following`: the indent of all but the first."""
+    return textwrap.fill(
+        text,
+        columns(),
+        initial_indent=indent,
+        subsequent_indent=indent if following is None else following,
+        break_on_hyphens=False,
+    )
+
+
 def _worth(title: str, right: Sequence[str]) -> int:
-    """What is cut later: 2 is never."""
-    return 2 if title in right else int(title in _ADDRESSES)
+    """What is cut later."""
+    return _NEVER if title in right else int(title in _ADDRESSES)
 
 
 def _narrow(widths: list[int], room: int, worth: Sequence[int]) -> set[int]:
@@ -134,7 +168,9 @@ def _narrow(widths: list[int], room: int, worth: Sequence[int]) -> set[int]:
 
 def _cell(text: str, width: int, right: bool) -> str:
     if len(text) > width:
-        text = text[: width - 1] + "…"
+        # both ends tell one name, one address with its port, from another
+        end = (width - 1) // 2
+        text = text[: width - 1 - end] + "…" + text[len(text) - end :]
     return text.rjust(width) if right else text.ljust(width)
 
 

@@ -97,7 +97,9 @@ def _usable(one: "ServiceSummary") -> str:
 def _whole(one: "ServiceSummary", wide: bool, cluster: Cluster) -> str:
     port = one.port
     paragraphs = [
-        click.style(f"{port.service} {port.protocol}, {one.family.directory}", bold=True),
+        click.style(
+            output.wrapped(f"{port.service} {port.protocol}, {one.family.directory}"), bold=True
+        ),
         _answers_on(one, wide),
         _endpoints(one, wide),
         *(
@@ -118,8 +120,10 @@ def _whole(one: "ServiceSummary", wide: bool, cluster: Cluster) -> str:
         )
     if port.affinity_timeout_s:
         paragraphs.append(
-            f"  A client keeps to its backend for {port.affinity_timeout_s} s after its last "
-            "new connection."
+            _wrapped(
+                f"A client keeps to its backend for {port.affinity_timeout_s} s after its last "
+                "new connection."
+            )
         )
     if port.algorithm != "random":
         paragraphs.append(_wrapped(_SPREAD[port.algorithm]))
@@ -127,20 +131,21 @@ def _whole(one: "ServiceSummary", wide: bool, cluster: Cluster) -> str:
         shown = ", ".join(
             f"{format_address(r.address)}/{r.prefix_length}" for r in one.source_ranges
         )
-        paragraphs.append(f"  Load balancer addresses answer only to {shown}.")
+        paragraphs.append(_wrapped(f"Load balancer addresses answer only to {shown}."))
     if one.counted:
         paragraphs.append(
-            f"  Since the maps were made: {one.counted.connections:,} connections, "
-            f"{one.counted.packets:,} packets, {one.counted.bytes:,} bytes."
+            _wrapped(
+                f"Since the maps were made: {one.counted.connections:,} connections, "
+                f"{one.counted.packets:,} packets, {one.counted.bytes:,} bytes."
+            )
         )
     for drop in one.drops:
         reason = drop.reason
-        paragraphs.append(
-            click.style(f"  {reason.verdict}: {drop.packets:,} packets, {reason.name}", fg="yellow")
-            + f": {reason.sentence}."
-        )
+        counted = f"{reason.verdict}: {drop.packets:,} packets, {reason.name}"
+        told = _wrapped(f"{counted}: {reason.sentence}.")
+        paragraphs.append(told.replace(counted, click.style(counted, fg="yellow"), 1))
         if reason.remedy:
-            paragraphs.append(f"    What to do: {reason.remedy}.")
+            paragraphs.append(output.wrapped(f"What to do: {reason.remedy}.", "    "))
     return "\n".join(paragraphs)
 
 

@@ -234,6 +234,22 @@ def _packet_goals(part: Part) -> Iterator[str]:
             for row in part["services"]
         ),
     )  # fmt: skip
+    yield "### A monitor that listens ÷ nobody, the same flows\n"
+    yield (
+        "`ebpf-lb monitor` tells drops unless it is asked for more: that is what may be left"
+        " running, and is judged. One of new connections (`--new`, `--all`) writes an event for"
+        " each; established packets do not ask either of them.\n"
+    )
+    yield from _table(
+        ("path", "family", "monitor of", "nobody, ns", "median", "range", "goal ≤ 1.01"),
+        (
+            (row["path"], row["family"], row["monitor"], row["nobody_ns"],
+             f"**{statistics.median(row['ratios']):.3f}**", _range(row["ratios"]),
+             "" if row["monitor"] != "drops" else
+             "met" if round(statistics.median(row["ratios"]), 2) <= 1.01 else "missed")
+            for row in part.get("monitor", ())
+        ),
+    )  # fmt: skip
 
 
 def _path(row: Part) -> str:

@@ -78,9 +78,11 @@ def ask(
 ) -> Explanation:
     target = format_endpoint(parse_address(place[0]), place[1])
     nobody = Cluster(None, wanted=False)
-    return explain_asker(
+    found = explain_asker(
         sandbox.view, asker, target, protocol, nobody, sandbox=sandbox, hooks=hooks
     )
+    assert not any("were not run" in one for one in found.beyond), found.beyond
+    return found
 
 
 @pytest.fixture

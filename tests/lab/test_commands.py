@@ -189,6 +189,19 @@ def test_explain_says_what_the_client_gets(web: Room, family: str) -> None:
     assert (found["verdict"], found["reason"]) == ("reject", "NO_ENDPOINTS")
 
 
+def test_explain_asks_by_a_socket_where_the_node_asks(web: Room) -> None:
+    """One that the agent's own programs leave alone, as if it were a pod's."""
+    found = told(web, "explain", "node", f"{web.namespace}/web", "--no-echo")
+    assert found["verdict"] == "forward"
+    assert not any("were not run" in one for one in found["beyond"]), found
+    steps = [(one["at"], one["says"]) for one in found["steps"] + found["back"]]
+    asked, backend = found["frontend"], found["backend"]
+    assert ("the node's own socket", f"DNAT: the destination {asked} becomes {backend}.") in steps
+    assert steps[-1][0] == "the node's own socket"
+    assert f"The source {backend} becomes {asked} again" in steps[-1][1]
+    assert not found["troubles"]
+
+
 def test_a_bundle_holds_what_is_needed_and_no_secret(web: Room, tmp_path: Path) -> None:
     file = tmp_path / "bundle.tar.gz"
     done = run(web, "bundle", str(file))

@@ -7,7 +7,7 @@ import click
 
 from ebpf_lb.cli.agent_options import agent_options, resolve
 from ebpf_lb.cli.doctor.finding import Finding, Sign
-from ebpf_lb.cli.output import as_json, output_option
+from ebpf_lb.cli.output import as_json, output_option, wrapped
 
 if TYPE_CHECKING:
     from ebpf_lb.agent.config import Config
@@ -36,9 +36,10 @@ def doctor(ctx: click.Context, /, form: str, **said: Any) -> None:
     else:
         for one in found:
             sign, colour = _SIGNS[one.sign]
-            click.echo(f"{click.style(sign, fg=colour)} {one.what:14} {one.sentence}.")
+            told = wrapped(f"{one.sentence}.", f"{sign} {one.what:14} ", " " * 17)
+            click.echo(click.style(sign, fg=colour) + told[len(sign) :])
             if one.remedy:
-                click.echo(f"{'':16} → {one.remedy}")
+                click.echo(wrapped(one.remedy, f"{'':17}→ ", " " * 19))
     ctx.exit(0 if well else 1)
 
 

@@ -76,6 +76,8 @@ def explain(
 
     if len(ends) > 2:
         raise click.UsageError("Say at most two ends: [FROM] TO.")
+    if not all(ends):
+        raise click.UsageError("An end is empty: say [FROM] TO.")
     if form not in ("table", "json") and not form.endswith((".svg", ".png")):
         raise click.UsageError(
             "-o is table, json, or the name of a file that ends in .svg or .png."

@@ -65,8 +65,10 @@ def address_and_port(text: str) -> tuple[bytes, int | None] | None:
     """ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT; None if it is something else."""
     host, port = text, ""
     if text.startswith("["):
-        host, _, port = text[1:].partition("]")
-        port = port.removeprefix(":")
+        host, _, rest = text[1:].partition("]")
+        if rest and not rest.startswith(":"):
+            return None
+        port = rest.removeprefix(":")
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     try:

@@ -5,12 +5,14 @@ is, and copies of the programs there take them for the node's own. What the agen
 them as well, but takes them for a pod's, and leaves them alone. No packet leaves.
 """
 
+import errno
 import fcntl
 import os
 import socket
 import struct
+import time
 from contextlib import ExitStack, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ebpf_lb.datapath.attach.cgroup import PROGRAMS
 from ebpf_lb.datapath.dry_run.packet import End
@@ -145,9 +147,13 @@ def _answered(own: socket.socket, backend: socket.socket, frontend: End, at: End
     backend's address. OSError."""
     _give_address(own, at[0])
     backend.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    backend.bind(_place(at))
+    _bind(backend, at)
     if own.type == socket.SOCK_STREAM:
         backend.listen(1)
+        # one that was refused before hears of it once more, and nothing is asked then
+        with suppress(ConnectionAbortedError):
+            own.connect(_place(frontend))
+            return _peer(own, own.getpeername())
         own.connect(_place(frontend))
         peer = own.getpeername()
     else:
@@ -156,7 +162,25 @@ def _answered(own: socket.socket, backend: socket.socket, frontend: End, at: End
         _, client = backend.recvfrom(1)
         backend.sendto(b"!", client)
         _, peer = own.recvfrom(1)
-    return socket.inet_pton(own.family, peer[0]), peer[1]
+    return _peer(own, peer)
+
+
+def _peer(one: socket.socket, told: Any) -> End:
+    """Of a pair of text and number, and more for IPv6."""
+    return socket.inet_pton(one.family, told[0]), told[1]
+
+
+def _bind(one: socket.socket, end: End) -> None:
+    """IPv6's addresses may be used a moment after they have been given."""
+    deadline = time.monotonic() + _WITHIN_S
+    while True:
+        try:
+            one.bind(_place(end))
+            return
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL or time.monotonic() > deadline:
+                raise
+        time.sleep(0.002)
 
 
 def _listen(one: socket.socket, end: End) -> None:

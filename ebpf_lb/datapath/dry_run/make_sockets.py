@@ -7,6 +7,7 @@ to at the end, the descriptor of the socket by which others ask for them.
 
 import ctypes
 import os
+import signal
 import socket
 import struct
 import sys
@@ -18,6 +19,9 @@ _CLONE_NEWNET = 0x40000000
 
 
 def main(group: Path, back: Path, descriptor: int) -> None:
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # of a terminal, say: the end is when the customer has gone, and then there is to clean up
+        signal.signal(one, signal.SIG_IGN)
     with socket.socket(fileno=descriptor) as customer:
         try:
             _join(group)

@@ -29,14 +29,36 @@ def test_a_table_is_as_wide_as_it_must_be() -> None:
 
 @pytest.mark.usefixtures("eighty")
 def test_what_does_not_fit_is_cut_and_said() -> None:
-    rows = [["x" * 70, "10.0.0.1:80", "123456789"]]
+    rows = [["x" * 69 + "y", "10.0.0.1:80", "123456789"]]
     shown = plain(output.table(["SERVICE", "BACKEND", "PACKETS"], rows, right=["PACKETS"]))
     lines = shown.splitlines()
     assert all(len(line) <= 80 for line in lines)
-    assert lines[1].endswith("…  10.0.0.1:80  123456789")  # addresses and numbers stay whole
+    name, *others = lines[1].split()
+    assert others == ["10.0.0.1:80", "123456789"]  # addresses and numbers stay whole
+    assert name[0] == "x" and "…" in name and name[-1] == "y"  # both ends tell names apart
     assert lines[2] == "(SERVICE cut to fit: --wide shows all)"
     whole = plain(output.table(["SERVICE", "BACKEND", "PACKETS"], rows, wide=True))
-    assert "x" * 70 in whole and "cut" not in whole
+    assert "x" * 69 + "y" in whole and "cut" not in whole
+
+
+@pytest.mark.usefixtures("eighty")
+def test_columns_without_room_are_left_out_and_said() -> None:
+    header = [f"COLUMN {number:02}" for number in range(12)]
+    shown = plain(output.table(header, [["x" * 20] * 12], indent="  "))
+    lines = shown.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    kept = len(lines[1].split())
+    assert 6 <= kept < 12
+    said = " ".join(" ".join(lines[2:]).split())
+    assert f"no room for {', '.join(header[kept:])}: --wide shows all" in said
+    assert len(plain(output.table(header, [["x" * 20] * 12], wide=True)).splitlines()) == 2
+
+
+@pytest.mark.usefixtures("eighty")
+def test_sentences_are_wrapped_between_words() -> None:
+    shown = output.wrapped("a-name-with-hyphens " * 9, "  - ", "    ").splitlines()
+    assert all(len(line) <= 80 for line in shown)
+    assert shown[0].startswith("  - a-name") and shown[1].startswith("    a-name")
 
 
 @pytest.mark.usefixtures("eighty")
