@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -17,7 +18,7 @@ from ebpf_lb.cli.main import main
 from ebpf_lb.datapath.dry_run import Sandbox
 from ebpf_lb.datapath.question import Client, Decision, Question
 from ebpf_lb.datapath.reader import View
-from ebpf_lb.model.values import Family, Network, Protocol, parse_address
+from ebpf_lb.model.values import Family, Network, Protocol, format_endpoint, parse_address
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.datapath.kernel import Kernel
 from tests.support.packets import Packet
@@ -219,6 +220,48 @@ def test_where_no_program_is_nothing_is_translated(
         "None of our programs is at lo, where this client's packets pass: nothing is translated "
         "there. `ebpf-lb status` shows the hooks."
     ]
+
+
+@pytest.mark.rule("KI-14", "KI-15")
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
+def test_who_asks_loopback_does_so_by_a_socket(
+    kernel: Kernel, explain: Any, monkeypatch: pytest.MonkeyPatch, kind: socket.SocketKind
+) -> None:
+    """And a process that listens on that very address goes first."""
+    hooks = Hooks(lambda ifindex: "loopback", lambda ifindex: False, True)
+    monkeypatch.setattr("ebpf_lb.cli.explain.decided.hooks_of", lambda view: hooks)
+    here = LOOPBACK_ROUTE._replace(local=True)
+    monkeypatch.setattr("ebpf_lb.cli.explain.way.route_to", lambda address: here)
+    family, address = (
+        (socket.AF_INET, "127.0.0.1") if kernel.family is Family.IPV4 else (socket.AF_INET6, "::1")
+    )
+    with socket.socket(family, kind) as own:
+        own.bind((address, 0))
+        port, stream = own.getsockname()[1], kind is socket.SOCK_STREAM
+        kernel.service(
+            address,
+            port,
+            [(BACKENDS[kernel.family][0], 8080)],
+            protocol=Protocol.TCP if stream else Protocol.UDP,
+            kind=FrontendKind.NODE_PORT,
+            name="near",
+        )
+        if stream:
+            own.listen()
+        target = format_endpoint(parse_address(address), port)
+        asked = ("node", f"{target}/{'tcp' if stream else 'udp'}")
+        taken = explain(*asked)
+        assert taken["verdict"] == "pass"
+        assert any("listens on that very address" in one for one in taken["beyond"]), taken
+    before = contents(kernel)
+    found = explain(*asked)
+    assert contents(kernel) == before
+    assert (found["verdict"], found["reason"]) == ("forward", "SOCKET"), found
+    steps = [(one["at"], one["says"]) for one in found["steps"] + found["back"]]
+    backend = found["backend"]
+    assert ("the node's own socket", f"DNAT: the destination {target} becomes {backend}.") in steps
+    assert steps[-1][0] == "the node's own socket"
+    assert steps[-1][1].startswith(f"The source {backend} becomes {target} again")
 
 
 def test_where_the_programs_cannot_be_run_they_are_asked(

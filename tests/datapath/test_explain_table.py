@@ -31,7 +31,7 @@ from ebpf_lb.model.values import (
 )
 from tests.datapath import wires
 from tests.datapath.chain import Answer, Chain
-from tests.datapath.kernel import Kernel
+from tests.datapath.kernel import NODE, Kernel
 from tests.datapath.mutation import seeded
 from tests.oracle.oracle import AS_BUILT, Client, ClientKind, Destination, Kind, verdict
 from tests.oracle.situations import NOTHING, Situation, after, clients, destinations
@@ -326,9 +326,12 @@ def test_clusters_by_chance(
             client = rng.choice(clients(place))
             sandbox = sandboxes[Family(6 if ":" in place.address else 4)]
             port = rng.randrange(1024, 65536)
+            at_socket = client.kind is ClientKind.NODE and place.protocol != "SCTP"
+            if at_socket:  # where it has no address yet, the node's preferred one stands for it
+                client = Client(ClientKind.NODE, NODE[sandbox.view.family])
             asker = asker_of(ASKERS[client.kind], client.address, port)
             protocol, whom = Protocol[place.protocol], (place.address, place.port)
-            if client.kind is ClientKind.NODE and protocol is not Protocol.SCTP:
+            if at_socket:
                 found = ask(sandbox, asker, whom, protocol, ALSO_SOCKETS)
                 got = own.send(client, place, port)
                 at_sockets += got.kind is Kind.BACKENDS
