@@ -146,7 +146,6 @@ async def _watched(
 ) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         version = await _version(server)
-        before_mib = server.memory_mib
         counts, tasks = [0] * count, []
         query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true",
                  "timeoutSeconds": "600"}  # fmt: skip
@@ -154,7 +153,6 @@ async def _watched(
             connection = await stack.enter_async_context(Connection(server))
             await connection.watch(_path(query), _streamed(accept))
             tasks.append(asyncio.create_task(connection.count(counts, one)))
-        memory_mib = server.memory_mib - before_mib
         idle_s = await _idle(server)
         measured = {}
         for what, of in (("ours", list(range(min(services, number)))), ("headless", [services])):
@@ -173,7 +171,7 @@ async def _watched(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        return {"memory_kib": 1024 * memory_mib / max(count, 1), **measured}
+        return measured
 
 
 async def _settled(counts: list[int]) -> None:

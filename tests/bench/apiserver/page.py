@@ -79,7 +79,6 @@ def text(part: Part) -> str:
                     "bytes to each",
                     "headless: ms",
                     "headless: bytes",
-                    "memory of a watch, KiB",
                 ),
                 (
                     (
@@ -89,7 +88,6 @@ def text(part: Part) -> str:
                         f"{one['bytes_ours']:,.0f}",
                         f"{1000 * one['cpu_s_headless']:.2f}",
                         f"{one['bytes_headless']:,.0f}",
-                        f"{one['memory_kib']:.0f}" if one["watches"] else "",
                     )
                     for one in part["changes"]
                 ),
