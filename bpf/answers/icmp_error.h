@@ -193,7 +193,7 @@ INLINE int rewrite_error(struct __sk_buff *skb, const struct packet *outer,
 	return 0;
 }
 
-/* Who hears of it, where that is not the stack's affair. */
+/* Who receives it, where the stack does not deliver it. */
 enum error_hearer {
 	ERROR_NOBODYS,	  /* of no flow, or nothing becomes of it here */
 	ERROR_FORWARDED,  /* who is not on this node, or hears it from the stack */
@@ -343,7 +343,7 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 	hearer = error_changes(&quotation.turned, hook, now, &ref, &found, &source, &destination);
 	if (hearer == ERROR_NOBODYS || !flow_unchanged(&ref))
 		return NEXT;
-	/* which of them are wanted goes by how it was found */
+	/* which of them apply depends on how it was found */
 	source.wanted = forget(source.wanted, now);
 	destination.wanted = forget(destination.wanted, now);
 	/* rule: CO-21 */
@@ -352,7 +352,7 @@ INLINE int translate_error(struct __sk_buff *skb, int hook)
 		return drop(skb, REASON_REDIRECT);
 	if (hearer == ERROR_TO_NODE) {
 		where = way_back(skb, &found, &outer, &source.address, &destination.address, 1);
-		/* a router's word is taken where it comes in */
+		/* a router's error is accepted where it comes in */
 		if (!same_address(&outer.source, &quotation.turned.source) ||
 		    is_there(skb, where, hook))
 			where = 0;

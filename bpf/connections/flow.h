@@ -370,7 +370,7 @@ INLINE int flow_end(struct flow *flow, __u64 word, __u32 set, __u32 slot)
 	return 1;
 }
 
-/* Gives a flow up at once: what was begun for it cannot be finished. */
+/* Removes a flow at once: what was begun for it cannot be finished. */
 INLINE void flow_close(const struct flow_ref *ref)
 {
 	flow_free(ref->flow, ref->word, ref->set, ref->slot);

@@ -69,7 +69,7 @@ INLINE __u64 flow_candidate(__u32 dispensable, __u32 choice, int slot)
 	return (__u64)dispensable << 8 | (7 - (choice * 4 + slot));
 }
 
-/* 1 if the place may be had for nothing, else 0. */
+/* 1 if the place is free, else 0. */
 INLINE __u64 flow_vacant(__u64 dispensable)
 {
 	return 1 ^ not_zero(dispensable ^ FLOW_VACANT);

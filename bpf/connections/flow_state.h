@@ -113,7 +113,7 @@ INLINE __u64 flow_word_at(__u64 word, __u32 state, __u32 now)
 	       (now & FLOW_TIME_MASK) | (__u64)state << FLOW_STATE_SHIFT;
 }
 
-/* An entry that is given up: free, and still counting its tenants. */
+/* An entry that was freed: it keeps its generation. */
 INLINE __u64 flow_freed(__u64 word)
 {
 	return word & FLOW_GENERATION_MASK << FLOW_GENERATION_SHIFT;
@@ -196,7 +196,7 @@ INLINE int flow_expired(__u64 word, __u32 now)
 	       age > flow_timeout(word) + FLOW_FUTURE;
 }
 
-/* May others have its place? Not as long as both ends go on talking, for all that was seen. */
+/* May another flow take its place? Not while both ends go on talking, as far as was seen. */
 INLINE int flow_gives_way(__u64 word)
 {
 	return flow_state(word) < FLOW_ESTABLISHED || flow_state(word) >= FLOW_CLOSING;
@@ -236,7 +236,7 @@ INLINE int flow_over(__u64 word)
 	return flow_state(word) == FLOW_CLOSING || flow_state(word) == FLOW_ABORTED;
 }
 
-/* Has the client, or anybody in its name, said that it is? */
+/* Has the client, or a forged packet of its, said that it is? */
 INLINE int flow_may_be_over(__u64 word)
 {
 	return flow_over(word) || flow_state(word) == FLOW_ORIGINAL_FIN ||

@@ -50,18 +50,21 @@ INLINE __u32 hash_source(const addr *client)
 	return hash_tuple(client, 0, 0, 0x5bf0363595e1cd1bULL) >> 16;
 }
 
-/* A hash for filters; `hash`: of what stands before the address, or 0. */
+/* A hash for filters; `hash`: of what precedes the address, or 0. The agent reads the factors here. */
+#define HASH_WORD_FACTOR 0x9e3779b1U
+#define HASH_PORT_FACTOR 0x85ebca6bU
+
 INLINE __u32 hash_address(__u32 hash, const addr *address)
 {
 #pragma unroll
 	for (int i = 0; i < ADDRESS_WORDS; i++) {
-		hash = (hash ^ address->word[i]) * 0x9e3779b1U;
+		hash = (hash ^ address->word[i]) * HASH_WORD_FACTOR;
 		hash ^= hash >> 15;
 	}
 	return hash;
 }
 
-/* The agent computes the same (ebpf_lb/datapath), see `vip_filter` in maps.h. */
+/* See `vip_filter` in maps.h. The agent computes the same (ebpf_lb/datapath/writer/hashes.py). */
 INLINE __u32 hash_filter(const addr *address)
 {
 	return hash_address(0, address) & (FILTER_WORDS * 64 - 1);
@@ -70,11 +73,11 @@ INLINE __u32 hash_filter(const addr *address)
 /* See `repliers` in maps.h. */
 INLINE __u32 hash_replier(const addr *address, __be16 port)
 {
-	return hash_address(port * 0x85ebca6bU, address) & (FILTER_WORDS * 64 - 1);
+	return hash_address(port * HASH_PORT_FACTOR, address) & (FILTER_WORDS * 64 - 1);
 }
 
 /* See `known_ends` in maps.h. The agent computes the same. */
 INLINE __u32 hash_end(const addr *address, __be16 port)
 {
-	return hash_address(port * 0x85ebca6bU, address) & (KNOWN_ENDS_WORDS * 64 - 1);
+	return hash_address(port * HASH_PORT_FACTOR, address) & (KNOWN_ENDS_WORDS * 64 - 1);
 }

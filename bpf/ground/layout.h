@@ -119,7 +119,7 @@ struct turn {
 	__u64 local;
 };
 
-/* What a client keeps to: the backend of its last new connection, and when that was. */
+/* Session affinity of a client: the backend of its last new connection, and when that was. */
 struct affinity_key {
 	addr client;
 	__u16 service_id;
@@ -131,7 +131,7 @@ struct affinity {
 	__u32 last_used; /* ticks */
 };
 
-/* How a flow's word says its protocol. */
+/* The protocol in a flow's word. */
 enum flow_protocol {
 	FLOW_TCP = 1,
 	FLOW_UDP = 2,
@@ -400,7 +400,7 @@ struct packet {
 	__be32 fragment_id;
 };
 
-/* What becomes of a new connection: see decide.h. */
+/* The verdict on a new connection: see decide.h. */
 struct verdict {
 	addr address;
 	__be16 port;

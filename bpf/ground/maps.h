@@ -23,7 +23,7 @@ BPF_F_TABLE("hash:" PIN "/frontends", struct frontend_key, struct frontend, fron
 /* Which addresses may be a frontend's or an SNAT source: one bit a hashed address, set before the
  * frontend is written and never cleared while flows may live. Spares all other packets the look-ups. */
 BPF_F_TABLE("array:" PIN "/vip_filter", u32, u64, vip_filter, FILTER_WORDS, ARRAY_MAPPED);
-/* To which addresses something is or was masqueraded: likewise one bit, set by programs. Spares the
+/* The addresses to which something is or was masqueraded: likewise one bit, set by programs. Spares the
  * node's own packets to all others the search for who else uses their ports. */
 BPF_F_TABLE("array:" PIN "/masqueraded", u32, u64, masqueraded, FILTER_WORDS, 0);
 /* From which addresses and ports replies of flows may come: likewise one bit, set by programs before the

@@ -410,7 +410,7 @@ INLINE int second_signpost(context *ctx, int hook)
 	if (!found)
 		return drop_of(ctx, REASON_NO_SNAT_SOURCE, scratch->verdict.service_id);
 
-	/* whoever pretends to be the node: the one signpost is both */
+	/* a forged source, the node's own: one signpost serves as both */
 	if (same_address(&found->address, &scratch->packet.source))
 		return created_by(ctx, scratch, &ref, now, hook);
 

@@ -28,7 +28,7 @@ enum action {
 	ACTION_PASS,	  /* not ours: leave it as it is */
 	ACTION_TRANSLATE, /* to verdict.address and verdict.port */
 	ACTION_REJECT,	  /* answer at once: RST or ICMP port unreachable */
-	ACTION_DROP,	  /* silence */
+	ACTION_DROP,	  /* no answer */
 	ACTION_CHOOSE,	  /* no end: choose from verdict.base and .size, then ask again */
 };
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ebpf_lb.datapath.pins import DEFAULT_ROOT
+from ebpf_lb.model.ports import METRICS_PORT
 
 bpffs_option = click.option(
     "--bpffs",
@@ -34,7 +35,7 @@ address_option = click.option(
     metavar="ADDRESS:PORT",
     envvar="EBPF_LB_METRICS_BIND_ADDRESS",
     show_envvar=True,
-    default="127.0.0.1:10249",
+    default=f"127.0.0.1:{METRICS_PORT}",
     show_default=True,
     help="Where the agent serves /status: its metricsBindAddress.",
 )

@@ -14,10 +14,10 @@ from math import gcd
 from typing import NamedTuple
 
 from ebpf_lb.datapath import clock
+from ebpf_lb.datapath.layout.region import region_of
 from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.reader import View
-from ebpf_lb.datapath.writer.filter import filter_bit
-from ebpf_lb.datapath.writer.known_ends import end_bits
+from ebpf_lb.datapath.writer.hashes import end_bits, filter_bit
 from ebpf_lb.datapath.writer.names import format_name
 from ebpf_lb.errors import UserError
 from ebpf_lb.model.service import Algorithm
@@ -222,7 +222,7 @@ class Comparison:
 
     def _members(self, number: int, word: int, flag: int) -> dict[_End, _Member] | None:
         """The backends of a region of `slots`; None if it leads elsewhere."""
-        slots, base, size = self._maps["slots"], word & 0xFFFFFFFF, word >> 32
+        slots, (base, size) = self._maps["slots"], region_of(word)
         if base + size > slots.max_entries:
             return None
         ids = Counter(_INDEX.iter_unpack(slots.slice(base, size))) if size else Counter()

@@ -7,7 +7,7 @@ register is a matrix over GF(2): column b is what becomes of a register with onl
 import functools
 from collections.abc import Sequence
 
-_POLYNOMIAL = 0x82F63B78  # reflected
+POLYNOMIAL = 0x82F63B78  # reflected
 
 
 @functools.cache
@@ -17,7 +17,7 @@ def shift_columns(exponent: int) -> tuple[int, ...]:
     for bit in range(32):
         register = 1 << bit
         for _ in range(8):
-            register = (register >> 1) ^ (_POLYNOMIAL if register & 1 else 0)
+            register = (register >> 1) ^ (POLYNOMIAL if register & 1 else 0)
         columns.append(register)
     for _ in range(exponent):  # twice as many bytes: the matrix applied to its own columns
         columns = [apply(columns, column) for column in columns]

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from ebpf_lb.model.values import Family
 
-DEFAULT_ROOT = Path("/sys/fs/bpf/ebpf-lb")
+BPFFS = Path("/sys/fs/bpf")  # where bpffs is mounted by convention
+DEFAULT_ROOT = BPFFS / "ebpf-lb"
 
 
 @dataclass(frozen=True, slots=True)

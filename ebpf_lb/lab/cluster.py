@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ebpf_lb.datapath.pins import BPFFS
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab import (
     building,
@@ -24,7 +25,6 @@ from ebpf_lb.lab import (
 from ebpf_lb.lab.cloud import requests as cloud
 from ebpf_lb.lab.names import (
     API_PORT,
-    BPFFS,
     LABS,
     SERVICES,
     LabNames,

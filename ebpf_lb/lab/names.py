@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ebpf_lb.datapath.pins import BPFFS
 from ebpf_lb.errors import UserError
 from ebpf_lb.lab.options import Options, check_name
 from ebpf_lb.model.values import Family
 
 LABS = Path("/run/ebpf-lb/labs")
 NETNS = Path("/run/netns")  # where ip-netns(8) keeps them, so that people find them
-BPFFS = Path("/sys/fs/bpf")
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Cidr = ipaddress.IPv4Network | ipaddress.IPv6Network

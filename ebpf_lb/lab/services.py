@@ -22,11 +22,11 @@ from ebpf_lb.lab.names import (
 from ebpf_lb.lab.objects.client import ApiError, Client
 from ebpf_lb.lab.options import Options
 from ebpf_lb.lab.processes import Place, Process, spawn
+from ebpf_lb.model.ports import HEALTHZ_PORT, METRICS_PORT
 
 API_SERVER = "apiserver"
 KUBELET = "kubelet"
 CLOUD = "cloud"
-HEALTH_PORT, STATUS_PORT = 10256, 10249  # kube-proxy's
 _ANSWER_S = 10.0
 
 # A node of a lab is small: a table for 65,536 connections instead of a million, unless whoever
@@ -121,12 +121,12 @@ def api_server_serves(names: LabNames) -> bool:
 
 def agent_serves(node: NodeNames) -> bool:
     """Whether the node's /healthz answers 200."""
-    return _ask_agent(node, HEALTH_PORT, "/healthz") is not None
+    return _ask_agent(node, HEALTHZ_PORT, "/healthz") is not None
 
 
 def agent_status(node: NodeNames) -> dict[str, Any]:
     """What the node's agent says of itself; {} if it does not answer."""
-    return json.loads(_ask_agent(node, STATUS_PORT, "/status") or b"{}")  # type: ignore[no-any-return]
+    return json.loads(_ask_agent(node, METRICS_PORT, "/status") or b"{}")  # type: ignore[no-any-return]
 
 
 def _ask_agent(node: NodeNames, port: int, path: str) -> bytes | None:

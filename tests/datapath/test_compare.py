@@ -12,7 +12,7 @@ from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.pins import Build
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.writer import FamilyMaps, FamilyWriter
-from ebpf_lb.datapath.writer.known_ends import end_bits
+from ebpf_lb.datapath.writer.hashes import end_bits
 from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Family, Network, Protocol, parse_address
 from ebpf_lb.plan.forwarding import (

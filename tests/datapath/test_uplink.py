@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import pytest
 
 from ebpf_lb.datapath.clock import ticks_per_second
-from ebpf_lb.datapath.writer.filter import filter_bit
+from ebpf_lb.datapath.writer.hashes import filter_bit
 from ebpf_lb.model.values import Family, Protocol, parse_address, parse_network
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 from tests.datapath.kernel import Kernel, Result

@@ -9,6 +9,7 @@ from ebpf_lb.datapath.attach.tcx import KINDS
 from ebpf_lb.datapath.pins import DEFAULT_ROOT
 from ebpf_lb.datapath.settings import Settings
 from ebpf_lb.model.key import ObjectKey
+from ebpf_lb.model.ports import HEALTHZ_PORT, METRICS_PORT
 from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Network
 from ebpf_lb.plan.priority import DEFAULT_CRITICAL
@@ -101,11 +102,11 @@ class Config:
     xdp: Annotated[str, parsers.xdp_mode] = "off"
     healthz_bind_address: Annotated[tuple[str, int] | None, parsers.bind_address] = (
         "0.0.0.0",
-        10256,
+        HEALTHZ_PORT,
     )
     metrics_bind_address: Annotated[tuple[str, int] | None, parsers.bind_address] = (
         "localhost",
-        10249,
+        METRICS_PORT,
     )
     log_level: Annotated[str, parsers.choice("debug", "info", "warning", "error")] = "info"
     log_format: Annotated[str, parsers.choice("auto", "console", "json")] = "auto"

@@ -12,6 +12,7 @@ from typing import Any
 
 from ebpf_lb.agent.config.errors import ConfigError
 from ebpf_lb.agent.config.keys import POD_INTERFACES
+from ebpf_lb.model.ports import HEALTHZ_PORT, METRICS_PORT
 
 KIND = "KubeProxyConfiguration"
 _GROUP, _VERSION = "kubeproxy.config.k8s.io", "v1alpha1"
@@ -83,8 +84,8 @@ MEANING: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "clusterCIDR": ("cluster_cidrs", _same),
     "detectLocal.interfaceNamePrefix": ("pod_interfaces", _prefix),
     "nodePortAddresses": ("node_port_addresses", _same),
-    "healthzBindAddress": ("healthz_bind_address", _address(10256)),
-    "metricsBindAddress": ("metrics_bind_address", _address(10249)),
+    "healthzBindAddress": ("healthz_bind_address", _address(HEALTHZ_PORT)),
+    "metricsBindAddress": ("metrics_bind_address", _address(METRICS_PORT)),
     "conntrack.maxPerCore": ("conntrack_max_per_core", _same),
     "conntrack.min": ("conntrack_min", _same),
     "conntrack.tcpEstablishedTimeout": ("conntrack_tcp_established_s", seconds),

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ebpf_lb.cli.beyond.finding import Finding
-from ebpf_lb.model.values import format_address
+from ebpf_lb.model.values import Protocol, format_address
 
 _NFT = ("nft", "-j", "-n", "list", "ruleset")
 _WITHIN_S = 5
 _SHOWN = 5
 _DEPTH = 16  # chains that call each other: nftables' own limit
 _ENDS = ("drop", "reject")
-_PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 _NEW = 8  # ct state new, as `nft -n` has it
 
 Json = Mapping[str, Any]
@@ -184,7 +183,7 @@ def _value(left: Any, packet: Packet) -> Any:
         if protocol in ("ip", "ip6"):
             if (protocol == "ip6") != packet.six:
                 return _OTHER
-            number = _PROTOCOLS[packet.protocol]
+            number = Protocol[packet.protocol]
             known = {"saddr": packet.source, "daddr": packet.destination}
             return known.get(name, number if name in ("protocol", "nexthdr") else None)
         if protocol in ("tcp", "udp", "sctp", "th"):
@@ -197,7 +196,7 @@ def _value(left: Any, packet: Packet) -> Any:
         return {
             "iifname": packet.incoming,
             "oifname": packet.outgoing,
-            "l4proto": _PROTOCOLS[packet.protocol],
+            "l4proto": Protocol[packet.protocol],
             "nfproto": 10 if packet.six else 2,
         }.get(meta.get("key"))
     if (left.get("ct") or {}).get("key") == "state":

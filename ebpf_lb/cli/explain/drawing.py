@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from ebpf_lb.cli.explain.explanation import Explanation
 from ebpf_lb.errors import UserError
+from ebpf_lb.model.values import Protocol
 
 if TYPE_CHECKING:
     from ebpf_lb.lessons.scenarios.frames import Endpoint, Packet
     from ebpf_lb.lessons.scenarios.recording import Machine
     from ebpf_lb.lessons.scenarios.way import Story, Way
 
-_PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 _SYN, _RST, _ACK = 2, 4, 16
 _SOURCE = "Drawn from what the node's maps, programs and routes say: no packet was sent."
 
@@ -62,7 +62,7 @@ def _story(found: Explanation, node: str) -> "Story":
     machines = [asker] if own else [asker, here]
     if found.backend is not None:
         machines.append(_backend_machine(found, node))
-    number = _PROTOCOLS[found.asked.rpartition("/")[2]]
+    number = Protocol[found.asked.rpartition("/")[2]]
     connection = Connection(
         found.asked.rpartition("/")[2],
         asker.name,

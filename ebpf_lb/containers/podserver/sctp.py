@@ -14,7 +14,7 @@ from functools import cache, partial
 
 from ebpf_lb.containers.podserver import datagrams
 
-PROTOCOL = 132
+PROTOCOL = socket.IPPROTO_SCTP
 DATA, INIT, INIT_ACK, SACK, HEARTBEAT, HEARTBEAT_ACK, ABORT = range(7)
 SHUTDOWN, SHUTDOWN_ACK, COOKIE_ECHO, COOKIE_ACK, SHUTDOWN_COMPLETE = 7, 8, 10, 11, 14
 _STATE_COOKIE = 7  # the parameter in an INIT ACK

@@ -131,10 +131,11 @@ class AtSocket:
 
 def at_socket(sandbox: Sandbox) -> AtSocket:
     """Made when it is first needed, and closed with the sandbox. Unavailable."""
-    if sandbox.sockets is None:
-        sandbox.sockets = AtSocket(sandbox)
-        sandbox.closes(sandbox.sockets.close)
-    return sandbox.sockets
+    found = sandbox.sockets
+    if not isinstance(found, AtSocket):
+        found = sandbox.sockets = AtSocket(sandbox)
+        sandbox.closes(found.close)
+    return found
 
 
 def _place(end: End) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 import struct
 from typing import NamedTuple
 
+from ebpf_lb.datapath import crc32c
 from ebpf_lb.model.values import Family, Protocol
 
 End = tuple[bytes, int]
@@ -14,7 +15,6 @@ _LINK = 14
 _HOPS = 64
 _SYN, _SYN_ACK = 0x02, 0x12
 _INIT, _INIT_ACK = 1, 2
-_CRC32C = 0x82F63B78  # Castagnoli's polynomial, reflected
 
 
 class Ends(NamedTuple):
@@ -89,5 +89,5 @@ def _crc32c(data: bytes) -> int:
     for byte in data:
         register ^= byte
         for _ in range(8):
-            register = register >> 1 ^ (_CRC32C if register & 1 else 0)
+            register = register >> 1 ^ (crc32c.POLYNOMIAL if register & 1 else 0)
     return register ^ 0xFFFFFFFF

@@ -10,7 +10,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from ebpf_lb.datapath import layout
 from ebpf_lb.datapath.layout import Reason
@@ -20,9 +20,7 @@ from ebpf_lb.datapath.loader.image import SEED, ProgramImage
 from ebpf_lb.datapath.loader.programs import STACK, XDP, Unit, units
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.errors import UserError
-
-if TYPE_CHECKING:
-    from ebpf_lb.datapath.dry_run.at_socket import AtSocket
+from ebpf_lb.model.values import Family
 
 READ_ONLY = (
     "frontends",
@@ -67,7 +65,6 @@ _SHRUNK = (
 
 _SMALL = 1 << 10
 _CHUNK_BYTES = 1 << 20
-_MAPPABLE = 0x400
 _MAC_BYTES = 6
 _INTERFACES_AT, _CONTEXT_BYTES = 36, 192  # in struct __sk_buff: ingress_ifindex, ifindex
 
@@ -98,7 +95,7 @@ class Sandbox:
     def __init__(self, view: View) -> None:
         """Unavailable."""
         self.view = view
-        self.sockets: AtSocket | None = None
+        self.sockets: object | None = None  # at_socket.py keeps there what it has opened
         self._programs: dict[str, Program] = {}
         with ExitStack() as opened:
             try:
@@ -290,10 +287,11 @@ def _like(live: Map) -> Map:
 
 def _copy(live: Map, own: Map) -> None:
     """Writes only where both differ: large tables are nearly empty."""
+    mapped = layout.load(Family.IPV4).defines["ARRAY_MAPPED"]
     step = max(1, _CHUNK_BYTES // live.stride)
     for first in range(0, live.max_entries, step):
         count = min(step, live.max_entries - first)
-        if live.flags & _MAPPABLE:
+        if live.flags & mapped:
             with (
                 live.mapped(first, count, writable=False) as theirs,
                 own.mapped(first, count, writable=True) as ours,

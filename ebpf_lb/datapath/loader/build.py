@@ -15,7 +15,7 @@ from ebpf_lb.datapath import layout
 from ebpf_lb.datapath.loader import cache, objects, source
 from ebpf_lb.datapath.loader.compilation import compile_images
 from ebpf_lb.datapath.loader.programs import UNITS
-from ebpf_lb.datapath.pins import Pins
+from ebpf_lb.datapath.pins import BPFFS, Pins
 from ebpf_lb.errors import UserError
 
 
@@ -47,7 +47,7 @@ def build(bpffs: Path, sources: Path, folder: Path | None = None) -> list[str]:
 
 def main() -> int:
     try:
-        build(Path("/sys/fs/bpf"), layout.sources())
+        build(BPFFS, layout.sources())
     except UserError as error:
         print(f"build: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ebpf_lb.datapath.clock import ticks_per_second
+from ebpf_lb.datapath.layout.region import region_of
 from ebpf_lb.datapath.reader.view import View, protocol_name
 from ebpf_lb.model.service import Algorithm
 from ebpf_lb.model.values import Protocol
@@ -177,7 +178,7 @@ def slots(view: View) -> list[Slot]:
         if value is None:
             continue
         for which, word in (("cluster", value.cluster), ("local", value.local)):
-            for index, backend_id in enumerate(_region(view, word), word & 0xFFFFFFFF):
+            for index, backend_id in enumerate(_region(view, word), region_of(word)[0]):
                 found.append(Slot(index, name.service, name.protocol, which, backend_id))
     return sorted(found)
 
@@ -211,7 +212,7 @@ def source_ranges(view: View) -> Iterator[SourceRange]:
 def _region(view: View, word: int) -> list[int]:
     """The backend ids in a region of `slots`."""
     opened = view.map("slots")
-    base, size = word & 0xFFFFFFFF, word >> 32
+    base, size = region_of(word)
     if opened is None or not size or base + size > opened.max_entries:
         return []
     data = opened.slice(base, size)

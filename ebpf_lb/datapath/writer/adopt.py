@@ -3,13 +3,13 @@
 import struct
 from dataclasses import dataclass, field
 
+from ebpf_lb.datapath.layout.region import region_of
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.names import parse_name
 from ebpf_lb.datapath.writer.records import (
     FrontendPacking,
     Record,
     pack_ids,
-    region_of,
 )
 from ebpf_lb.plan.forwarding import ServicePortName
 

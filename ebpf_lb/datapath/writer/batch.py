@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ebpf_lb.datapath.libbpf import BatchError
 from ebpf_lb.datapath.writer.change import Change
-from ebpf_lb.datapath.writer.family_maps import KernelMap
+from ebpf_lb.datapath.writer.kernel_map import KernelMap
 
 
 class Rows(NamedTuple):

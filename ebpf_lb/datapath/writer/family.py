@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 
+from ebpf_lb.datapath.layout.region import region_of
 from ebpf_lb.datapath.writer.adopt import Found, read_back
 from ebpf_lb.datapath.writer.backends import BackendTable
 from ebpf_lb.datapath.writer.batch import each, reason
@@ -39,7 +40,7 @@ from ebpf_lb.datapath.writer.grace import Grace
 from ebpf_lb.datapath.writer.names import NameTable, NotHashed, NotProgrammed
 from ebpf_lb.datapath.writer.node import NodeTables
 from ebpf_lb.datapath.writer.pools import Exhausted
-from ebpf_lb.datapath.writer.records import Record, region_of, unpack_ids
+from ebpf_lb.datapath.writer.records import Record, unpack_ids
 from ebpf_lb.datapath.writer.sets import ServiceTable
 from ebpf_lb.datapath.writer.source_ranges import SourceRangeTable
 from ebpf_lb.errors import UserError

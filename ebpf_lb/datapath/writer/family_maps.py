@@ -1,39 +1,15 @@
-"""The maps that the agent writes, as the writer sees them: a seam for tests, and the real ones."""
+"""The maps that the agent writes, one family's of one build."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 from ebpf_lb.datapath import layout as layouts
 from ebpf_lb.datapath.layout import Layout
 from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.pins import Build
+from ebpf_lb.datapath.writer.kernel_map import KernelMap, MappedWords
 from ebpf_lb.datapath.writer.known_ends import KnownEnds, NotedTable
 from ebpf_lb.model.values import Family
-
-
-class KernelMap(Protocol):
-    """What the writer asks of a map; `libbpf.Map` says what each method does."""
-
-    name: str
-    max_entries: int
-
-    def lookup(self, key: bytes) -> bytes | None: ...
-    def update(self, key: bytes, value: bytes) -> None: ...
-    def delete(self, key: bytes) -> bool: ...
-    def items(self) -> Iterator[tuple[bytes, bytes]]: ...
-    def slice(self, first: int, count: int) -> bytes: ...
-    def update_batch(self, keys: bytes, values: bytes) -> None: ...
-
-
-class Words(Protocol):
-    """An array whose 64-bit words are read and stored in one piece; see `MappedArray`."""
-
-    count: int
-
-    def load(self, index: int, offset: int = 0) -> int: ...
-    def store(self, index: int, offset: int, value: int) -> None: ...
-    def used(self) -> list[int]: ...
 
 
 @dataclass(slots=True)
@@ -42,8 +18,8 @@ class FamilyMaps:
 
     layout: Layout
     frontends: KernelMap
-    services: Words
-    vip_filter: Words
+    services: MappedWords
+    vip_filter: MappedWords
     slots: KernelMap
     backends: KernelMap
     connections: KernelMap
@@ -66,7 +42,7 @@ class FamilyMaps:
         def table(name: str) -> KernelMap:
             return Map.open(folder / name)
 
-        def words(name: str) -> Words:
+        def words(name: str) -> MappedWords:
             with Map.open(folder / name) as opened:  # a mapping needs no descriptor
                 return opened.mapped(writable=True)
 

@@ -1,26 +1,15 @@
-"""Which addresses are anything to us: the map vip_filter, and its hash, as in bpf/ground/hash.h."""
+"""The map `vip_filter`: one bit for each address that the programs look up."""
 
-import struct
 from collections import Counter
 
-from ebpf_lb.datapath.writer.family_maps import Words
-
-
-def filter_bit(address: bytes, words: int) -> tuple[int, int]:
-    """The word's index and the bit's number in it; `words` is a power of two."""
-    hashed = 0
-    # the C side loads the address, which is in network order, as little-endian words
-    for (word,) in struct.iter_unpack("<I", address):
-        hashed = ((hashed ^ word) * 0x9E3779B1) & 0xFFFFFFFF
-        hashed ^= hashed >> 15
-    index = hashed & (words * 64 - 1)
-    return index >> 6, index & 63
+from ebpf_lb.datapath.writer.hashes import filter_bit
+from ebpf_lb.datapath.writer.kernel_map import MappedWords
 
 
 class VipFilter:
     """Bits are set and never cleared: several addresses share one."""
 
-    def __init__(self, words: Words, stats: Counter[str]) -> None:
+    def __init__(self, words: MappedWords, stats: Counter[str]) -> None:
         self._words = words
         self._stats = stats
 

@@ -1,41 +1,21 @@
-"""Which bits of `known_ends` stand for addresses with ports: hash_end of bpf/ground/hash.h.
+"""The map `known_ends`: one bit for each address and port of a frontend or a backend.
 
 A bit is set before the frontend or the backend that it stands for is written, whoever writes it: so
-programs never meet one without. Bits are never cleared; a stale one costs a look-up.
+programs never meet one whose bit is not set. Bits are never cleared; a stale one costs a look-up.
 """
 
-import struct
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-if TYPE_CHECKING:
-    from ebpf_lb.datapath.writer.family_maps import KernelMap, Words
+from ebpf_lb.datapath.writer.hashes import end_bits
+from ebpf_lb.datapath.writer.kernel_map import KernelMap, MappedWords
 
-_CHUNK = 4096  # elements a read
-_PORT_FACTOR, _FACTOR = 0x85EBCA6B, 0x9E3779B1  # hash_end's and hash_address's
-
-
-def end_bits(ends: Iterable[bytes], words: int) -> Iterator[int]:
-    """Each end's bit, counted from the map's first one. ends: addresses, each with its port behind
-    it, as they stand in a packet. words: how many the map has, a power of two."""
-    mask = words * 64 - 1
-    formats: dict[int, struct.Struct] = {}
-    for end in ends:
-        unpack = formats.get(len(end))
-        if unpack is None:
-            unpack = formats[len(end)] = struct.Struct(f"<{len(end) // 4}IH")
-        *address, port = unpack.unpack(end)
-        hashed = port * _PORT_FACTOR & 0xFFFFFFFF
-        for word in address:
-            hashed = (hashed ^ word) * _FACTOR & 0xFFFFFFFF
-            hashed ^= hashed >> 15
-        yield hashed & mask
+_CHUNK = 4096  # elements for each read
 
 
 class KnownEnds:
-    """The map."""
+    """The map, as the writer uses it."""
 
-    def __init__(self, words: "Words") -> None:
+    def __init__(self, words: MappedWords) -> None:
         self._words = words
 
     def note(self, ends: Iterable[bytes]) -> None:
@@ -57,7 +37,7 @@ class NotedTable:
     """
 
     def __init__(
-        self, table: "KernelMap", known: KnownEnds, *, in_keys: bool, size: int, end_size: int
+        self, table: KernelMap, known: KnownEnds, *, in_keys: bool, size: int, end_size: int
     ) -> None:
         self.name = table.name
         self.max_entries = table.max_entries

@@ -8,6 +8,7 @@ anew, or reports what is full.
 import struct
 from collections.abc import Iterator
 
+from ebpf_lb.datapath.layout.region import region_of
 from ebpf_lb.datapath.pins import Build
 from ebpf_lb.datapath.writer.adopt import Found, read_back
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
@@ -15,7 +16,6 @@ from ebpf_lb.datapath.writer.records import (
     FrontendPacking,
     Record,
     pack_ids,
-    region_of,
     unpack_ids,
 )
 from ebpf_lb.model.values import Family

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from ebpf_lb.datapath.crc32c import shift_columns
 from ebpf_lb.datapath.layout import load
-from ebpf_lb.datapath.writer.family_maps import FamilyMaps, KernelMap
+from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.filter import VipFilter
+from ebpf_lb.datapath.writer.kernel_map import KernelMap
 from ebpf_lb.datapath.writer.pools import full
 from ebpf_lb.errors import UserError
 from ebpf_lb.model.values import Family, Network

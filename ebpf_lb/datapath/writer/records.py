@@ -82,13 +82,3 @@ class FrontendPacking:
 
     def pairs(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
         return self._struct.iter_unpack(data)
-
-
-def region_word(base: int, size: int) -> int:
-    """A region as one word of `services`."""
-    return size << 32 | base if size else 0
-
-
-def region_of(word: int) -> tuple[int, int]:
-    """(base, size) of a word of `services`."""
-    return word & 0xFFFFFFFF, word >> 32

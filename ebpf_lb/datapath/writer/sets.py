@@ -5,13 +5,14 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from ebpf_lb.datapath.layout.region import region_of
 from ebpf_lb.datapath.writer.batch import Rows, each, write
 from ebpf_lb.datapath.writer.change import Change, SetChange
 from ebpf_lb.datapath.writer.content import Content
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.grace import Grace
 from ebpf_lb.datapath.writer.pools import Ids, full
-from ebpf_lb.datapath.writer.records import Record, region_of
+from ebpf_lb.datapath.writer.records import Record
 from ebpf_lb.datapath.writer.slots import Slots
 from ebpf_lb.model.service import Algorithm
 from ebpf_lb.plan.forwarding import Forwarding

@@ -1,6 +1,6 @@
 """The map slots: regions of it that are given out, and what stands in them.
 
-A region is named by its word, as in `services` (records.region_word); 0 is none.
+A region is named by its word, as in `services` (region.region_word); 0 is none.
 """
 
 from array import array
@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 
+from ebpf_lb.datapath.layout.region import region_of, region_word
 from ebpf_lb.datapath.writer.family_maps import FamilyMaps
 from ebpf_lb.datapath.writer.pools import Exhausted, Regions, full
-from ebpf_lb.datapath.writer.records import pack_ids, region_of, region_word, unpack_ids
+from ebpf_lb.datapath.writer.records import pack_ids, unpack_ids
 
 _SPARE_SHARE = 8
 """One part in so many is not for tables: Services can do without theirs, but without a slot for

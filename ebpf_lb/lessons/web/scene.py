@@ -8,7 +8,7 @@ from ebpf_lb.lab.cloud.addresses import external_addresses
 from ebpf_lb.lab.status import pod_state
 
 Json = dict[str, Any]
-_PROTOCOLS = ("TCP", "UDP", "SCTP")  # those in which a request can be sent (connect.py)
+REQUEST_PROTOCOLS = ("TCP", "UDP", "SCTP")  # those that connect.py speaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _targets(service: Json, nodes: Mapping[str, list[str]]) -> Iterator[Json]:
     cluster_ips = [ip for ip in spec.get("clusterIPs") or () if ip != "None"]
     versions = {_version(address) for address in cluster_ips}
     for port in spec.get("ports") or ():
-        if (protocol := port.get("protocol", "TCP")) not in _PROTOCOLS:
+        if (protocol := port.get("protocol", "TCP")) not in REQUEST_PROTOCOLS:
             continue
         for address in cluster_ips:
             yield _target("ClusterIP", address, port["port"], protocol)

@@ -13,9 +13,9 @@ from ebpf_lb.lessons.scenarios.catalog import Scenario
 from ebpf_lb.lessons.scenarios.frames import Endpoint
 from ebpf_lb.lessons.scenarios.way import Change, Story, Way
 from ebpf_lb.lessons.web.actions import BadRequestError, number, word
+from ebpf_lb.lessons.web.scene import REQUEST_PROTOCOLS
 
 Json = dict[str, Any]
-_PROTOCOLS = ("TCP", "UDP", "SCTP")
 _TEXT_MAX = 60
 
 
@@ -45,8 +45,8 @@ def _sent_to(lab: Lab, address: str, node: str | None) -> Iterator[None]:
 
 def read(asked: Json) -> record.Question:
     protocol = word(asked, "protocol")
-    if protocol not in _PROTOCOLS:
-        raise BadRequestError(f"protocol must be one of {', '.join(_PROTOCOLS)}")
+    if protocol not in REQUEST_PROTOCOLS:
+        raise BadRequestError(f"protocol must be one of {', '.join(REQUEST_PROTOCOLS)}")
     try:
         address = str(ipaddress.ip_address(word(asked, "address")))
     except ValueError:

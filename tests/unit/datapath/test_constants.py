@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ebpf_lb.datapath import clock
 from ebpf_lb.datapath.crc32c import apply, shift_columns
 from ebpf_lb.datapath.layout import load
-from ebpf_lb.datapath.writer.filter import filter_bit
+from ebpf_lb.datapath.writer.hashes import filter_bit
 from ebpf_lb.model.values import Family
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
 

@@ -8,7 +8,7 @@ from itertools import chain
 from ebpf_lb.datapath.layout import Layout, load
 from ebpf_lb.datapath.libbpf import BatchError
 from ebpf_lb.datapath.writer import FamilyMaps, parse_name
-from ebpf_lb.datapath.writer.filter import filter_bit
+from ebpf_lb.datapath.writer.hashes import filter_bit
 from ebpf_lb.model.values import Family
 from ebpf_lb.plan.forwarding import Forwarding
 
