@@ -233,7 +233,8 @@ def test_config_show_prints_a_file_that_says_the_same(tmp_path: Path) -> None:
     file.write_text(KUBEADM)
     line = ["config", "show", "--config", str(file), "-v=4", "--masquerade-all", "--node-name=n1"]
     line += ["--healthz-bind-address", "::", "--conntrack-min", "0", "--cgroup", "none"]
-    done = CliRunner().invoke(main, line, catch_exceptions=False)
+    wide = {"COLUMNS": "500"}  # what does not fit beside its value stands above it
+    done = CliRunner().invoke(main, line, catch_exceptions=False, env=wide)
     assert done.exit_code == 0, done.output
     shown = {
         line.partition(":")[0].strip(): line.rpartition("# ")[2] for line in done.output.split("\n")
