@@ -1,6 +1,5 @@
 """An API server that misbehaves on request, a client, and watchers that are ended."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,9 +11,6 @@ from ebpf_lb.kube.watch import Watcher, WatchSettings
 from tests.api.connection import kubeconfig, self_signed
 from tests.api.follower import QUICK, Follower
 from tests.api.server import ApiServer, running
-
-# It is not installed here, so its tests are there only where it is.
-collect_ignore = [] if shutil.which("kubectl") else ["test_kubectl.py"]
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
-"""kubectl itself against the lab's API server. Collected only where there is a kubectl
-(conftest.py): it is not part of what this project installs."""
+"""kubectl itself against the lab's API server: what README says that it can do there."""
 
 import json
 import os
@@ -11,6 +10,10 @@ from typing import Any
 import pytest
 
 from tests.api.lab_server import PATIENCE_S, LabServer
+from tests.capabilities import needs
+from tests.support.tools import FOLDER, TOOLS
+
+pytestmark = needs(TOOLS)
 
 HOSTNAMES = Path(__file__).parents[2] / "manifests/examples/hostnames.yaml"
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
@@ -30,7 +33,7 @@ def kubectl(server: LabServer, tmp_path: Path) -> Kubectl:
 
     def run(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["kubectl", *words],
+            [FOLDER / "kubectl", *words],
             env=environment,
             capture_output=True,
             text=True,
@@ -98,12 +101,66 @@ def test_a_changed_manifest_merges(kubectl: Kubectl, server: LabServer, tmp_path
     kubectl("delete", "service", "merged")
 
 
-def test_watching(kubectl: Kubectl) -> None:
+def test_watching(kubectl: Kubectl, server: LabServer) -> None:
     kubectl("apply", "-f", str(HOSTNAMES))
-    done = kubectl("get", "svc", "hostnames", "-w", "--request-timeout=1s", check=False)
-    assert done.stdout.splitlines()[1].startswith("hostnames")
+    words = [FOLDER / "kubectl", "get", "deployment", "hostnames", "-w", "--no-headers"]
+    environment = os.environ | {"KUBECONFIG": str(server.kubeconfig)}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        try:
+            assert watching.stdout.readline().split()[:2] == ["hostnames", "0/3"]
+            kubectl("scale", "deployment/hostnames", "--replicas", "4")
+            assert any(line.split()[1] == "0/4" for line in watching.stdout)
+        finally:
+            watching.kill()
     kubectl("delete", "-f", str(HOSTNAMES))
 
 
-def test_explain(kubectl: Kubectl) -> None:
+def test_selections(kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", str(HOSTNAMES))
+    kubectl("label", "service", "hostnames", "tier=front")
+    kubectl("annotate", "service", "hostnames", "ebpf-lb.io/algorithm=rr")
+
+    def names(*words: str) -> list[str]:
+        return kubectl("get", "services", "-A", "-o", "name", *words).stdout.split()
+
+    assert names() == ["service/hostnames", "service/kubernetes"]
+    assert names("-l", "tier=front") == ["service/hostnames"]
+    assert names("--field-selector", "metadata.name=kubernetes") == ["service/kubernetes"]
+    path = "jsonpath={.metadata.annotations.ebpf-lb\\.io/algorithm} {.spec.ports[0].targetPort}"
+    assert kubectl("get", "svc", "hostnames", "-o", path).stdout == "rr 9376"
+    assert "kind: Service" in kubectl("get", "svc", "hostnames", "-o", "yaml").stdout
+    assert "service/hostnames" in kubectl("get", "all", "-A").stdout
+    kubectl("delete", "-f", str(HOSTNAMES))
+
+
+def test_diff_and_dry_runs(kubectl: Kubectl, tmp_path: Path) -> None:
+    kubectl("apply", "--dry-run=server", "-f", str(HOSTNAMES))
+    assert kubectl("get", "svc", "hostnames", check=False).returncode == 1, "it was only asked"
+    kubectl("apply", "-f", str(HOSTNAMES))
+    assert kubectl("diff", "-f", str(HOSTNAMES)).stdout == ""
+    other = tmp_path / "other.yaml"
+    other.write_text(HOSTNAMES.read_text().replace("port: 80", "port: 8080"))
+    differs = kubectl("diff", "-f", str(other), check=False)
+    assert differs.returncode == 1 and "+  - port: 8080" in differs.stdout
+    kubectl("delete", "-f", str(HOSTNAMES))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("apply", "--server-side", "-f", str(HOSTNAMES)), "Server-side apply not available"),
+        (("create", "namespace", "made"), "this server speaks JSON alone: write a manifest"),
+        (("get", "jobs"), "the server doesn't have a resource type"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_is_not_supported_says_so(kubectl: Kubectl, words: tuple[str, ...], says: str) -> None:
+    done = kubectl(*words, check=False)
+    assert done.returncode == 1 and says in done.stderr
+
+
+def test_kinds_and_fields(kubectl: Kubectl) -> None:
     assert "targetPort" in kubectl("explain", "service.spec.ports").stdout
+    kinds = {line.split()[0] for line in kubectl("api-resources").stdout.splitlines()[1:]}
+    assert {"services", "endpointslices", "deployments", "ingresses", "servicecidrs"} <= kinds
