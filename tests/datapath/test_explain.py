@@ -20,6 +20,7 @@ from ebpf_lb.datapath.question import Client, Decision, Question
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.model.values import Family, Network, Protocol, format_endpoint, parse_address
 from ebpf_lb.plan.forwarding import FrontendFlag, FrontendKind
+from tests.capabilities import CGROUP2, DATAPATH, needs
 from tests.datapath.kernel import Kernel
 from tests.support.packets import Packet
 
@@ -222,6 +223,7 @@ def test_where_no_program_is_nothing_is_translated(
     ]
 
 
+@needs(*DATAPATH, CGROUP2)
 @pytest.mark.rule("KI-14", "KI-15")
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
 def test_who_asks_loopback_does_so_by_a_socket(

@@ -29,6 +29,7 @@ from ebpf_lb.model.values import (
     format_endpoint,
     parse_address,
 )
+from tests.capabilities import CGROUP2, DATAPATH, needs
 from tests.datapath import wires
 from tests.datapath.chain import Answer, Chain
 from tests.datapath.kernel import NODE, Kernel
@@ -39,6 +40,8 @@ from tests.scenarios import verdicts
 from tests.scenarios.test_by_oracle import THIS_NODE
 from tests.scenarios.verdicts import ENDPOINTS, POLICIES, Cell, address_of_pod, cells
 from tests.support.chance import times
+
+pytestmark = needs(*DATAPATH, CGROUP2)
 
 WORDS = {"forward": "answered", "reject": "refused", "drop": "dropped"}
 WHO = {

@@ -54,9 +54,10 @@ def _story(found: Explanation, node: str) -> "Story":
     from ebpf_lb.lessons.scenarios.recording import Connection, Machine
     from ebpf_lb.lessons.scenarios.way import Story
 
-    client = _endpoint(found.client)
     asked = _endpoint(found.asked.rpartition("/")[0])
     own = "this node" in found.kind and "process" in found.kind
+    # a process of the node has the address that the stack gives it on its way
+    client = _endpoint((found.source if own else None) or found.client)
     here = Machine(node, "node", (client.address,) if own else ())
     asker = here if own else Machine(*_client_machine(found, node), node if _here(found) else "")
     machines = [asker] if own else [asker, here]
