@@ -293,7 +293,7 @@ class Loop:
         change because somebody deleted the object."""
         if node is None:
             if not self._node_known:
-                self._parts.log.warning("there is no such Node as yet", node=self._node.name)
+                self._parts.log.warning("the Node does not exist yet", node=self._node.name)
             return
         self._node_known = True
         self._node = node

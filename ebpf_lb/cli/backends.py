@@ -1,4 +1,4 @@
-"""`ebpf-lb backends`: whom connections are sent to, and who of them answers."""
+"""`ebpf-lb backends`: the endpoints, and which of them answer."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -56,7 +56,7 @@ _SETTINGS = (
 @address_option
 @bpffs_option
 def bundle(file: Path | None, agent: tuple[str, int], bpffs: Path) -> None:
-    """Write all that this node can tell into one FILE.tar.gz, for somebody else to look at.
+    """Write the node's whole state into one FILE.tar.gz, for a bug report.
 
     In it: status, Services, backends, flows (10,000 at most), maps, metrics, and the machine's
     addresses, routes and firewall rules. Not in it: credentials, configuration files, logs, and the
@@ -75,11 +75,11 @@ def bundle(file: Path | None, agent: tuple[str, int], bpffs: Path) -> None:
                 data = content()
             except Exception as error:
                 failed.append(part)
-                data = f"could not be had: {error}\n".encode()
+                data = f"is not available: {error}\n".encode()
             _add(archive, f"{name}/{part}", data[:_MOST_BYTES])
     output.say(f"{path}: {path.stat().st_size:,} bytes.")
     if failed:
-        output.say(f"Not to be had here: {', '.join(failed)}.")
+        output.say(f"Not available here: {', '.join(failed)}.")
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -52,7 +52,7 @@ class Cluster:
         self._pods: dict[str, list[Any] | None] = {}
         self._nodes: list[Any] | None = None
         if not wanted:
-            self.problem = "it was not to be asked"
+            self.problem = "--no-api was given"
         elif self._file is None and not in_pod:
             self.problem = "no kubeconfig is named (--kubeconfig FILE)"
 

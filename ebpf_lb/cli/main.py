@@ -28,18 +28,20 @@ SUBCOMMANDS = {
     "agent": Subcommand("ebpf_lb.cli.agent:agent", "Run on a node: watch the API, program eBPF."),
     "cleanup": Subcommand("ebpf_lb.cli.cleanup:cleanup", "Remove every trace from this node."),
     "backends": Subcommand(
-        "ebpf_lb.cli.backends:backends", "List endpoints, and who of them answers."
+        "ebpf_lb.cli.backends:backends", "List endpoints, and which of them answer."
     ),
     "bundle": Subcommand(
-        "ebpf_lb.cli.bundle:bundle", "Write all that this node can tell into one file."
+        "ebpf_lb.cli.bundle:bundle", "Write the node's whole state into one file."
     ),
-    "completion": Subcommand("ebpf_lb.cli.completion:completion", "Make a shell complete names."),
+    "completion": Subcommand(
+        "ebpf_lb.cli.completion:completion", "Print a shell's completion script."
+    ),
     "config": Subcommand("ebpf_lb.cli.config:config", "Show the agent's configuration."),
     "doctor": Subcommand(
-        "ebpf_lb.cli.doctor.command:doctor", "Look whether a node is fit for ebpf-lb."
+        "ebpf_lb.cli.doctor.command:doctor", "Check whether a node is fit for ebpf-lb."
     ),
     "explain": Subcommand(
-        "ebpf_lb.cli.explain.command:explain", "Say what becomes of a new connection, and why."
+        "ebpf_lb.cli.explain.command:explain", "Say what happens to a new connection, and why."
     ),
     "flows": Subcommand("ebpf_lb.cli.flows:flows", "List the connections that are translated."),
     "lab": Subcommand("ebpf_lb.cli.lab:lab", "A cluster of network namespaces on this machine."),

@@ -26,7 +26,7 @@ FULL = 0.9
 _NO_ROOM = ("FLOW_TABLE_FULL", "SNAT_PORTS", "NO_SNAT_SOURCE")
 _ANSWER_WITHIN_S = 3.0
 _LONG_S = 300.0  # without news from the API server; its bookmarks come every minute
-# What the agent's /status calls what ails it, and whether Services suffer by it.
+# The agent's problems by their key in /status, and whether they affect Services.
 _PROBLEMS = {
     "apiServerProblem": True,
     "notProgrammed": True,

@@ -60,7 +60,7 @@ def services(name: str | None, kubeconfig: str | None, no_api: bool, listing: Li
 
 _SPREAD = {
     "rr": "Connections are spread in turn (algorithm rr).",
-    "lc": "A connection goes to whom has the fewest now, for its weight (algorithm lc).",
+    "lc": "A connection goes to the backend with the fewest, for its weight (algorithm lc).",
     "sh": "Connections of one address go to one backend (algorithm sh).",
     "maglev": "Connections are spread by consistent hashing (algorithm maglev).",
 }

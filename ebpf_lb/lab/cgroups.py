@@ -47,7 +47,7 @@ def kill(path: Path, reaped_within_s: float = 0, timeout_s: float = 10) -> None:
     end = time.monotonic() + timeout_s
     while "populated 1" in (path / "cgroup.events").read_text():
         if time.monotonic() > end:
-            raise CgroupError(f"processes in {path} do not end: look into its cgroup.procs files")
+            raise CgroupError(f"processes in {path} do not end: its cgroup.procs files list them")
         time.sleep(0.005)
     end = time.monotonic() + reaped_within_s
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:

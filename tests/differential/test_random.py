@@ -16,7 +16,7 @@ pytestmark = needs(*DATAPATH, CGROUP2, NFTABLES, IPV6, RAW_SOCKETS)
 
 @settings(
     max_examples=times(40),
-    # the same ones at each run: what others find, `make test-deep` and a seed of one's own are for
+    # the same ones at each run: what others find, `make test-deep` and another seed are for
     derandomize=SEED is None and DEPTH == 1,
     # a step that is left out is what makes a script shorter: `minimal` knows, and is quick
     phases=(Phase.explicit, Phase.reuse, Phase.generate),

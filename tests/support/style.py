@@ -39,6 +39,10 @@ PHRASES = (
     Phrase(r"\b[Dd]estination translation\b", '"DNAT"'),
     Phrase(r"\btail-call\b(?!s? array)", '"tail call"'),
     Phrase(r"\bcon(?:nection)?-track(?:ing)?\b", '"conntrack"'),
+    Phrase(r"\bas yet\b", '"yet"'),
+    Phrase(r"\b[Ss]o-called\b", "the thing's name alone"),
+    Phrase(r"\bone's own\b", '"your own"'),
+    Phrase(r"\b(?:who|whom|which) ails?\b|\bails\b", '"is affected", "fails"'),
 )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ class Metrics:
         # we bring both families up to date at once: what is true of one is true of the other
         self._duration = Histogram(
             prefix + "duration_seconds",
-            "Time that bringing changes into the maps took.",
+            "Time that it took to bring changes into the maps.",
             labels,
             registry=registry,
             buckets=_SYNC_BUCKETS,

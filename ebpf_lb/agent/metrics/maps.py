@@ -99,13 +99,13 @@ def _flows(views: list[View]) -> Iterator[Metric]:
     )
     evictions = CounterMetricFamily(
         "ebpf_lb_conntrack_evictions",
-        "Connections that gave their place to a new one, by the state they were in.",
+        "Connections that were evicted for a new one, by the state they were in.",
         labels=["family", "state"],
     )
     others = {
         "EXPIRED": CounterMetricFamily(
             "ebpf_lb_conntrack_expired",
-            "Connections that were idle for too long and then swept out.",
+            "Connections that were removed after they had been idle for too long.",
             labels=["family"],
         ),
         "OVERFLOW": CounterMetricFamily(

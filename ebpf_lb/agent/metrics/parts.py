@@ -169,7 +169,7 @@ class HookCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         metric = CounterMetricFamily(
             "ebpf_lb_hooks_restored",
-            "Times that programs somebody had removed from an interface or a cgroup were put back.",
+            "How often programs were attached again after somebody had removed them.",
             labels=["hook"],
         )
         for hook, keeper in self._keepers.items():
@@ -177,7 +177,7 @@ class HookCollector(Collector):
         yield metric
         yield GaugeMetricFamily(
             "ebpf_lb_hook_problems",
-            "What others did at our hooks and may keep packets from us; /status names it.",
+            "Programs of others at our hooks that may keep packets from us; /status names them.",
             value=self._problems(),
         )
 

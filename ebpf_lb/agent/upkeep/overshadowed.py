@@ -70,7 +70,7 @@ class Overshadowed:
                         service,
                         (
                             f"Service {service} takes {where}, where a process of this node "
-                            "listens: who asks there reaches the Service."
+                            "listens: connections to it reach the Service."
                         ),
                     )
 

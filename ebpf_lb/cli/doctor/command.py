@@ -20,7 +20,7 @@ _SIGNS = {Sign.GOOD: ("✓", "green"), Sign.REMARK: ("!", "yellow"), Sign.BAD: (
 @output_option
 @click.pass_context
 def doctor(ctx: click.Context, /, form: str, **said: Any) -> None:
-    """Look whether a node is fit for ebpf-lb, and who serves it: before, during and after.
+    """Check whether a node is fit for ebpf-lb, and who serves it: before, during and after.
 
     Changes nothing. Takes the agent's options and files. Exit status: 1 if anything is bad.
     """

@@ -109,7 +109,7 @@ def interfaces(config: "Config") -> Iterator[Finding]:
     else:
         yield bad("uplinks", "no interface leads to clients outside", "--uplink-interfaces")
     pods = names[Role.POD]
-    yield good("pods", f"pods' interfaces: {_few(pods) or 'none as yet'}")
+    yield good("pods", f"pods' interfaces: {_few(pods) or 'none yet'}")
     for sentence in view.unserved:
         yield remark("interfaces", sentence, "ignoredInterfaces, if it is not to be served")
     with TrafficControl() as control:

@@ -142,7 +142,7 @@ def cni(host: Host) -> Iterator[Finding]:
     if kinds:
         yield good("cni", f"pods' networks are made by {', '.join(kinds)}")
     else:
-        yield remark("cni", "no CNI is configured in /etc/cni/net.d: there are no pods as yet")
+        yield remark("cni", "no CNI is configured in /etc/cni/net.d: there are no pods yet")
 
 
 def others(host: Host) -> Iterator[Finding]:

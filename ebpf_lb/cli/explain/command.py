@@ -62,7 +62,7 @@ def explain(
     agent: tuple[str, int],
     bpffs: Path,
 ) -> None:
-    """Say what becomes of a new connection FROM somebody TO a Service, as this node decides it.
+    """Say what happens to a new connection FROM a client TO a Service, as this node decides it.
 
     FROM is an address, the name of a Pod, or `node` for a process of this node; left out: a client
     outside. TO is ADDRESS:PORT, [NAMESPACE/]NAME[:PORT] or node:NODEPORT, each with /tcp, /udp or

@@ -84,7 +84,7 @@ def _say_answer(found: Explanation, journey: "Journey") -> None:
     ):
         found.trouble(
             f"The answer would come from {format_endpoint(*heard.source)} to "
-            f"{format_endpoint(*heard.destination)}, which the client does not take for one: the "
+            f"{format_endpoint(*heard.destination)}, which the client does not accept: the "
             "hooks on its way back are not as they should be (`ebpf-lb status`)."
         )
 

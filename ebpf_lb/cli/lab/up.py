@@ -43,7 +43,7 @@ def _option(name: str, kind: Sequence[str] | type, help: str) -> _Decorator:
 @_option(
     "proxy",
     PROXIES,
-    "Who implements Services; none: nobody, so that another proxy can be started.",
+    "What implements Services; none: nothing, so that another proxy can be started.",
 )
 @_option("network", NETWORKS, "How packets travel between nodes.")
 @_option("pods", POD_NETWORKS, "How pods are connected to their node.")

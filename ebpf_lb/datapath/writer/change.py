@@ -25,7 +25,7 @@ class SetChange:
 class Change:
     """backends: flags and ids of those to come; current: of those in the kernel. frontends, ranges:
     the entries to come; cluster_ips: of those. young: frontends that hash consistently, but are not
-    told so as yet.
+    told so yet.
     name_value: as in the map, of one that is new.
     taken_*: not yet pointed to by anything; they are given back if the change fails.
     lacking: why its tables are left out, "" if they are not. error: why it failed.

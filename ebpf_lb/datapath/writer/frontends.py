@@ -51,7 +51,7 @@ class FrontendTable:
         self._localhost = bytes([layout.defines["FRONTEND_PAD_LOCALHOST"]])
         self._address_bytes = layout.family.address_bytes
         self._entries = 0
-        self._promised = 0  # entries of changes that are not written as yet
+        self._promised = 0  # entries of changes that are not written yet
         self._ports: Counter[bytes] = Counter()  # ClusterIP -> Service ports that have it
         self._young: dict[bytes, tuple[float, int]] = {}  # key -> when it is old, service id
         self._strays: dict[bytes, bytes] = {}

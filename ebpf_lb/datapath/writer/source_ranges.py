@@ -23,7 +23,7 @@ class SourceRangeTable:
         # a prefix counts from behind prefix_length on, so the service id belongs to it
         self._service_bits = 8 * (key.offset("address") - key.offset("service_id"))
         self._entries = 0
-        self._promised = 0  # entries of changes that are not written as yet
+        self._promised = 0  # entries of changes that are not written yet
         self._strays: list[bytes] = []
 
     def adopt(self, records: Iterable[Record], strays: list[bytes]) -> None:

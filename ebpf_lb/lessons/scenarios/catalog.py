@@ -1,4 +1,4 @@
-"""The scenarios: folders with `manifests.yaml` and `scenario.yaml`, in catalog/ or one's own."""
+"""The scenarios: folders with `manifests.yaml` and `scenario.yaml`, in catalog/ or your own."""
 
 import re
 from dataclasses import MISSING, dataclass, fields
@@ -70,7 +70,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Scenario:
-    """One of the catalog's, by its name; or one's own, by its folder. NoSuchScenarioError,
+    """One of the catalog's, by its name; or your own, by its folder. NoSuchScenarioError,
     BadScenarioError."""
     folder = Path(name)
     if name in names():
@@ -78,7 +78,7 @@ def load(name: str) -> Scenario:
     elif not folder.is_dir():
         raise NoSuchScenarioError(
             f"there is no scenario {name!r}: `ebpf-lb lab scenario list` names "
-            f"{', '.join(names())}; one of your own is named by its folder"
+            f"{', '.join(names())}; name one of your own by its folder"
         )
     return _read(folder.resolve())
 

@@ -34,6 +34,9 @@ def test_what_people_read() -> None:
         ("one a family", True),
         ("one address of a family", False),
         ("source translation", True),
+        ("there are no pods as yet", True),
+        ("there are no pods yet", False),
+        ("a scenario of one's own", True),
     ],
 )
 def test_the_rules(line: str, faulty: bool) -> None:

@@ -1,4 +1,4 @@
-"""A scenario of one's own, from its folder."""
+"""A scenario of your own, from its folder."""
 
 from pathlib import Path
 
