@@ -270,7 +270,7 @@ def masqueraded_controller(stage: Stage, _guest: ingress.Guest) -> AbstractConte
 
 
 @contextmanager
-def cut_off(stage: Stage, _guest: ingress.Guest) -> Iterator[None]:
+def cut_off(stage: Stage, guest: ingress.Guest) -> Iterator[None]:
     """Connections of the client to the controller's pod are reset once a reload may have begun."""
     done, pod = threading.Event(), f"ingress-nginx/{_controller(stage)['metadata']['name']}"
 
@@ -289,6 +289,10 @@ def cut_off(stage: Stage, _guest: ingress.Guest) -> Iterator[None]:
     thread.join()
     stage.scale("tea", 2)
     stage.ready_pods(4)
+    until(
+        lambda: ingress._all_answer(guest, "/tea", ingress._pods_of(stage, "tea")),
+        "nginx does not follow",
+    )
 
 
 def coffee_without_its_port(stage: Stage, _guest: ingress.Guest) -> AbstractContextManager[None]:
