@@ -12,13 +12,13 @@ from tests.lab.small_node import NODE
 from tests.support.documented import PAGES, commands
 
 FILES = ("FILE", "/etc/ebpf-lb/config.yaml")
-HARMFUL = "ebpf-lb cleanup"  # tests/lab/test_capabilities.py runs it
+HARMFUL = "ebpf-lb cleanup"  # test_capabilities.py and tests/datapath/test_attach.py run it
 LINES = sorted(
     {
         line.replace(FILES[1], FILES[0])
         for page in PAGES
         for line in commands(page)
-        if line.startswith("ebpf-lb ") and line != HARMFUL
+        if line.startswith("ebpf-lb ") and not line.startswith(HARMFUL)
     }
 )
 

@@ -15,9 +15,9 @@ from ebpf_lb.cli.main import main
 from tests.capabilities import needs
 from tests.support.documented import PAGES, commands
 from tests.support.tools import PROJECT, TOOLS, tool
-from tests.unit.manifests.rendered import by_kustomize, named
+from tests.unit.manifests.rendered import ALONE, by_kustomize, named
 
-KUBECTL_VERBS = {"apply", "delete", "label", "rollout", "exec", "set"}
+KUBECTL_VERBS = {"apply", "delete", "label", "logs", "rollout", "exec", "set"}
 
 
 def resolves(words: list[str]) -> None:
@@ -83,7 +83,7 @@ def kubectl(words: list[str]) -> None:
     if "-k" in words:
         folder = words[words.index("-k") + 1]
         assert by_kustomize(str(Path(folder).relative_to("manifests")))
-    objects = named(by_kustomize("base"))
+    objects = named(by_kustomize("base")) | named(by_kustomize(ALONE))
     for word in words:
         if word.startswith("daemonset/"):
             assert ("DaemonSet", word.removeprefix("daemonset/")) in objects

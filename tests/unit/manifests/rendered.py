@@ -16,6 +16,8 @@ SAME: dict[str, tuple[str, ...]] = {
     "overlays/monitoring": ("monitoring.enabled=true",),
 }
 """Each folder of `manifests`, and the chart's values that mean the same."""
+ALONE = "cleanup"
+"""The folder that is used when ebpf-lb is gone: not a part of the chart."""
 
 
 @functools.cache

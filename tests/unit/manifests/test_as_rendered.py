@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from ebpf_lb.agent.config import load
+from ebpf_lb.cli.cleanup import cleanup
 from tests.capabilities import needs
 from tests.support.tools import PROJECT, TOOLS, tool
-from tests.unit.manifests.rendered import SAME, by_helm, by_kustomize, named
+from tests.unit.manifests.rendered import ALONE, SAME, by_helm, by_kustomize, named
 
 pytestmark = needs(TOOLS)
 
@@ -49,7 +50,7 @@ def _by_name(made: dict[str, Any]) -> None:
 def test_every_overlay_is_compared() -> None:
     folders = (PROJECT / "manifests").glob("**/kustomization.yaml")
     found = {str(one.parent.relative_to(PROJECT / "manifests")) for one in folders}
-    assert found == SAME.keys()
+    assert found - {ALONE} == SAME.keys()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -57,6 +58,37 @@ def test_every_overlay_is_compared() -> None:
 def test_kubernetes_schemas_take_them(folder: str, version: str) -> None:
     assert validated(by_kustomize(folder), version) >= 4
     assert validated(by_helm(*SAME[folder]), version) >= 4
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_schemas_take_what_cleans_up(version: str) -> None:
+    """It runs the command as it is, from the agent's image, where the agent is gone."""
+    (daemon_set,) = by_kustomize(ALONE)
+    assert validated((daemon_set,), version) == 1
+    pod, agents = (
+        one["spec"]["template"]["spec"]
+        for one in (daemon_set, named(by_kustomize("base"))["DaemonSet", "ebpf-lb"])
+    )
+    (init,) = pod["initContainers"]
+    assert {one["image"] for one in (init, *pod["containers"], *agents["containers"])} == {
+        init["image"]
+    }
+    program, verb, *options = init["command"]
+    assert (program, verb) == ("ebpf-lb", "cleanup")
+    cleanup.make_context("cleanup", ["--drain=3600", "--cgroup=/sys/fs/cgroup"])
+    assert {one.partition("=")[0] for one in options} == {"--drain", "--cgroup"}
+    places = {one["name"]: one["hostPath"] for one in pod["volumes"]}
+    agents_places = {one["name"]: one.get("hostPath") for one in agents["volumes"]}
+    assert places == {name: agents_places[name] for name in ("bpffs", "cgroup")}
+    ((term,),) = (
+        one["matchExpressions"]
+        for one in pod["affinity"]["nodeAffinity"][
+            "requiredDuringSchedulingIgnoredDuringExecution"
+        ]["nodeSelectorTerms"]
+    )
+    beside = named(by_kustomize("overlays/beside-kube-proxy"))["DaemonSet", "ebpf-lb"]
+    assert term["operator"] == "DoesNotExist"
+    assert term["key"] in beside["spec"]["template"]["spec"]["nodeSelector"]
 
 
 def test_a_misspelt_field_is_noticed() -> None:
