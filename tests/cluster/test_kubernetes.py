@@ -1,4 +1,5 @@
-"""The agent in kube-proxy's place on a real Kubernetes, by the rig beside this file.
+"""The DaemonSet of `manifests/`, with the image of `make image`, in kube-proxy's place on a real
+Kubernetes, by the rig beside this file.
 
 One rig can run at a time; whatever happens, it is taken down again. `CNI=ptp make cluster` runs one
 layout only, `PROXY=kube-proxy:nftables make cluster` shows what another proxy makes of it.
@@ -12,14 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.capabilities import LAB, Capability, needs
-from tests.cluster.rig_control import PROGRAMS, agnhost, rig
+from tests.cluster.rig_control import PROGRAMS, agnhost, rig, running
 
 ROOT = Path(__file__).parents[2]
-EBPF_LB = ROOT / ".venv" / "bin" / "ebpf-lb"
-AGENT = (
-    f"exec:{EBPF_LB} agent --kubeconfig {{kubeconfig}} --node-name {{node}} --cgroup {{cgroup}}"
-    " --bpffs /sys/fs/bpf/ebpf-lb --cluster-cidr 10.244.0.0/16,fd00:10:244::/48"
-)
+IMAGE = ROOT / "build/image/ebpf-lb.oci.tar"
+AGENT = f"manifests:{IMAGE}:{ROOT}/tests/cluster/manifests/base"
 SPECS = (
     "Services should serve a basic endpoint from pods",
     "Services should serve multiport endpoints from pods",
@@ -50,15 +48,8 @@ pytestmark = [needs(*LAB, THE_PROGRAMS), pytest.mark.timeout(900)]
 @pytest.fixture(scope="module", params=LAYOUTS)
 def cluster(request: pytest.FixtureRequest) -> Iterator[str]:
     """Three nodes, cluster DNS ready (its pods reach the API server by its ClusterIP)."""
-    if rig("status").stdout.strip() != "down":
-        pytest.fail("a rig runs already, and may be somebody's: `rig.py down` ends it")
-    try:
-        done = rig("up", "--cni", request.param, "--proxy", os.environ.get("PROXY", AGENT))
-        assert done.returncode == 0, done.stdout
+    with running("--cni", request.param, "--proxy", os.environ.get("PROXY", AGENT)):
         yield request.param
-    finally:
-        down = rig("down")
-    assert down.returncode == 0, down.stdout
 
 
 @pytest.fixture(scope="module")

@@ -184,13 +184,7 @@ def _serve(stack: ExitStack, folder: Path) -> None:
     (sites / "key").write_bytes(own.private_key_pem.bytes())
     (sites / "crt").write_bytes(b"".join(pem.bytes() for pem in own.cert_chain_pems))
 
-    run("ip", "netns", "add", OUTSIDE)
-    stack.callback(run, "ip", "netns", "del", OUTSIDE)
-    outside("ip", "link", "set", "lo", "up")
-    for wire in ("nat", "private"):
-        outside("ip", "link", "add", wire, "up", "type", "bridge")
-    outside("ip", "address", "add", f"{GATEWAY}/24", "dev", "nat")
-    outside("ip", "address", "add", f"{HOST}/24", "dev", "private")
+    networks(stack)
     server = stack.enter_context(
         subprocess.Popen(
             ["nsenter", f"--net=/run/netns/{OUTSIDE}", ROOT / ".venv/bin/python", "-m",
@@ -202,34 +196,57 @@ def _serve(stack: ExitStack, folder: Path) -> None:
     assert server.stdout is not None and server.stdout.readline() == b"ready\n"
 
 
-def _install(machine: Machine, authority: Path) -> None:
-    """The box, and what Vagrant does to it before the provisioning."""
+def networks(stack: ExitStack) -> None:
+    """What is outside, until the stack ends: machines that are started plug themselves in."""
+    run("ip", "netns", "add", OUTSIDE)
+    stack.callback(run, "ip", "netns", "del", OUTSIDE)
+    outside("ip", "link", "set", "lo", "up")
+    for wire in ("nat", "private"):
+        outside("ip", "link", "add", wire, "up", "type", "bridge")
+    outside("ip", "address", "add", f"{GATEWAY}/24", "dev", "nat")
+    outside("ip", "address", "add", f"{HOST}/24", "dev", "private")
+
+
+def unpack(machine: Machine) -> None:
+    """The box, with its name and its addresses."""
     root = machine.root
     root.mkdir()
     run("tar", "-xf", stock.box(), "-C", root)
-    for path, text in {
+    _write(root, {
         "etc/hostname": f"{machine.name}\n",
         "etc/hosts": f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {machine.name}\n",
         "etc/resolv.conf": f"nameserver {GATEWAY}\n",
-        "etc/apt/sources.list": f"deb [trusted=yes] {_DEBIAN} {stock.SUITE} main\n",
-        "etc/pip.conf": "[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n",
         # of the kernel, which is not the machine's own
         "etc/sysctl.d/50-pid-max.conf": "",
         "etc/sysctl.d/99-protect-links.conf": "",
-        f"lib/modules/{os.uname().release}/modules.builtin": _BUILTIN,
         "etc/systemd/system/devices.service": _DEVICES.format(machine=machine),
-        "usr/local/share/ca-certificates/outside.crt": authority.read_text(),
-    }.items():
+    })  # fmt: skip
+    run("chroot", root, "systemctl", "enable", "devices")
+
+
+def _write(root: Path, files: Mapping[str, str]) -> None:
+    for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).unlink(missing_ok=True)
         (root / path).write_text(text)
+
+
+def _install(machine: Machine, authority: Path) -> None:
+    """The box, and what Vagrant does to it before the provisioning."""
+    root = machine.root
+    unpack(machine)
+    _write(root, {
+        "etc/apt/sources.list": f"deb [trusted=yes] {_DEBIAN} {stock.SUITE} main\n",
+        "etc/pip.conf": "[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n",
+        f"lib/modules/{os.uname().release}/modules.builtin": _BUILTIN,
+        "usr/local/share/ca-certificates/outside.crt": authority.read_text(),
+    })  # fmt: skip
     if not _may_protect_from_oom():
         program = root / "usr/local/bin/containerd"
         program.write_text(_CONTAINERD)
         program.chmod(0o755)
     run("chroot", root, "update-ca-certificates")
     run("chroot", root, "depmod", os.uname().release)
-    run("chroot", root, "systemctl", "enable", "devices")
     listed = run("git", "-c", "safe.directory=*", "-C", ROOT, "ls-files", "-z").split("\0")
     own = root / "vagrant"
     for name in filter(lambda one: one and (ROOT / one).exists(), listed):

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """A Kubernetes cluster in network namespaces of this machine, for judging service proxies.
 
-rig.py up [--nodes 3] [--proxy none|kube-proxy:nftables|kube-proxy:iptables|exec:COMMAND]
-          [--family dual|ipv4] [--cni bridge|ptp]
+rig.py up [--nodes 3] [--family dual|ipv4] [--cni bridge|ptp]
+          [--proxy none|kube-proxy:nftables|kube-proxy:iptables|manifests:IMAGE:FOLDER|exec:COMMAND]
 rig.py proxy SPEC            takes the running proxy out and puts another in
 rig.py e2e --focus REGEX [--skip REGEX] [--procs 4] [--timeout 2h] [--junit FILE]
            [--baseline FILE] [--passed FILE] [--list]
 rig.py kubectl ARGS…
 rig.py exec node1|router|control|client -- COMMAND…
+rig.py restart node1 [--kubelet]
 rig.py status
 rig.py down
 """
@@ -148,6 +149,21 @@ def execute(args):
     return subprocess.call(in_node(state, state.node(args.node)) + words, cwd="/")
 
 
+def restart(args):
+    """All of a node, or its kubelet; returns when the API server calls it ready again."""
+    state = conf.State()
+    node = state.node(args.node)
+    if args.kubelet:
+        nodes.restart_kubelet(state, node)
+    else:
+        nodes.reboot(state, node)
+        proxy = proxies.plug(state)
+        if proxy.process(node) in state.processes:  # not one that a kubelet starts
+            proxy.start(node)
+        control.not_ready(node)
+    wait_for("the nodes", lambda: control.nodes_ready(state), timeout=180, every=1)
+
+
 def main():
     if os.geteuid():
         raise SystemExit("rig: must be root")
@@ -179,6 +195,11 @@ def main():
     command.add_argument("--passed", help="write the names of the passed specs to this file")
     command.add_argument("--list", action="store_true", help="only say which specs would run")
     command.set_defaults(function=e2e.command)
+
+    command = commands.add_parser("restart")
+    command.add_argument("node")
+    command.add_argument("--kubelet", action="store_true", help="no more than its kubelet")
+    command.set_defaults(function=restart)
 
     for name, function in (("kubectl", kubectl), ("exec", execute)):
         command = commands.add_parser(name)

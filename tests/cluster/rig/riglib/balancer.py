@@ -1,7 +1,8 @@
 """A small load balancer in the router: what a cloud does for Services of type LoadBalancer.
 
-Gives each one addresses and routes those to the nodes, packets unchanged: to all ready nodes, or,
-with externalTrafficPolicy Local, to those whose health check port answers 200. Flows are spread by
+Gives each one addresses and routes those to the nodes, packets unchanged: to all nodes that are
+ready or whose proxy says that it is well (a kubelet's restart moves no connection), or, with
+externalTrafficPolicy Local, to those whose health check port answers 200. Flows are spread by
 addresses and ports. Runs as a process in the router's network namespace."""
 
 import http.client
@@ -166,12 +167,10 @@ class Balancer:
         nodes = []
         for node in self.api.call("GET", "/api/v1/nodes")[1]["items"]:
             status = node["status"]
-            if any(
-                c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", [])
-            ):
-                nodes.append(
-                    [a["address"] for a in status["addresses"] if a["type"] == "InternalIP"]
-                )
+            ips = [a["address"] for a in status.get("addresses", []) if a["type"] == "InternalIP"]
+            conditions = {c["type"]: c["status"] for c in status.get("conditions", [])}
+            if ips and (conditions.get("Ready") == "True" or healthy(ips[0], 10256)):
+                nodes.append(ips)
         services = self.api.call("GET", "/api/v1/services")[1]["items"]
         for service in services:
             self.serve(service, nodes)

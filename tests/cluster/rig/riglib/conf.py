@@ -5,13 +5,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-PREFIX = "krig"
+PREFIX = os.environ.get("KUBE_RIG") or "krig"  # two rigs at once: another name for one of them
 HERE = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kube-rig"
 BIN = CACHE / "bin"
 IMAGES = CACHE / "images"
-RUN = CACHE / "run"  # everything that `down` removes
-LOGS = CACHE / "logs"  # kept until the next `up`
+OWN = CACHE if PREFIX == "krig" else CACHE / PREFIX
+RUN = OWN / "run"  # everything that `down` removes
+LOGS = OWN / "logs"  # kept until the next `up`
 
 # The underlay network joins the router, the control plane and the nodes; the outside network
 # joins the router and the client. The router's address is .1 in both.

@@ -138,6 +138,13 @@ def nodes_ready(state):
     return len(ready) == state.nodes
 
 
+def not_ready(node):
+    """Until its kubelet says otherwise: what is known is of before."""
+    condition = {"type": "Ready", "status": "Unknown", "reason": "Restarted"}
+    patch = json.dumps({"status": {"conditions": [condition]}})
+    kubectl("patch", "node", node.name, "--subresource=status", "-p", patch)
+
+
 COREFILE = f"""
 .:53 {{
     errors

@@ -13,7 +13,7 @@ from pathlib import Path
 from . import conf, pki
 from .proc import in_netns, run
 
-DIR = conf.CACHE / "e2e"
+DIR = conf.OWN / "e2e"
 # Specs that need what is not here: a cloud, ssh to nodes, Windows, SCTP, the Internet, network
 # policies, iperf, a DNS of more than the basic plugins, an ingress controller, the nfacct module.
 SKIP = (

@@ -4,7 +4,7 @@ client --- outside --- router --- underlay bridge --- control, node1, node2, nod
 """
 
 from . import conf
-from .proc import in_netns, run
+from .proc import in_netns, run, wait_for
 
 BRIDGE = "under0"
 
@@ -88,6 +88,29 @@ def route_pods(name, node):
         ip(name, "route", "add", cidr, "via", via)
 
 
+def plug_in(state, node):
+    host = conf.FIRST_NODE + node.number - 1
+    join(node.name, conf.UNDERLAY, host, f"{node.name}-0", state.dual, bridged=True)
+    forwarding(node.name)
+    # Pods of one node talk over its bridge; a proxy that works with netfilter must see that.
+    bridge_netfilter(node.name, 1)
+
+
+def node_down(node):
+    run("ip", "netns", "del", node.netns)
+
+
+def node_up(state, node):
+    """A node that was there before: the others have their routes still."""
+    port = f"{node.name}-0"
+    wait_for(f"the end of {port}", lambda: port not in ip("router", "-br", "link"), every=0.1)
+    create(node.name)
+    plug_in(state, node)
+    for other in state.node_list():
+        if other != node:
+            route_pods(node.name, other)
+
+
 def up(state):
     nodes = state.node_list()
     for name in ["router", "control", "client"] + [node.name for node in nodes]:
@@ -99,17 +122,7 @@ def up(state):
     join("client", conf.OUTSIDE, conf.CLIENT, "out0", state.dual, bridged=False)
     join("control", conf.UNDERLAY, conf.CONTROL, "control0", state.dual, bridged=True)
     for node in nodes:
-        join(
-            node.name,
-            conf.UNDERLAY,
-            conf.FIRST_NODE + node.number - 1,
-            f"{node.name}-0",
-            state.dual,
-            bridged=True,
-        )
-        forwarding(node.name)
-        # Pods of one node talk over its bridge; a proxy that works with netfilter must see that.
-        bridge_netfilter(node.name, 1)
+        plug_in(state, node)
     forwarding("router")
     sysctl("router", "net.ipv4.fib_multipath_hash_policy=1", "net.ipv6.fib_multipath_hash_policy=1")
     for node in nodes:

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from . import conf, images, pki
+from . import conf, images, net, pki
 from .proc import in_netns, in_node, run, start, stop, wait_for
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -41,7 +41,8 @@ mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null || true
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 run /run
-mkdir -p /run/netns /run/lock
+mkdir -p /run/netns /run/lock /run/node-cgroup
+mount --bind "$CGROUP" /run/node-cgroup
 mount --bind "$DIR/var-lib" /var/lib
 mount --bind "$DIR/var-log" /var/log
 mount --bind "$DIR/hosts" /etc/hosts
@@ -82,13 +83,13 @@ def make_cgroups(node):
     (cgroup_v2(node) / "host").mkdir(exist_ok=True)
 
 
-def remove_cgroups():
+def remove_cgroups(names=f"{conf.PREFIX}-*"):
     for mount in cgroup_mounts():
-        for top in mount.glob(f"{conf.PREFIX}-*"):
+        for top in mount.glob(names):
             for path, _, _ in os.walk(top, topdown=False):
                 with contextlib.suppress(OSError):  # still has an ending process
                     Path(path).rmdir()
-    return [path for mount in cgroup_mounts() for path in mount.glob(f"{conf.PREFIX}-*")]
+    return [path for mount in cgroup_mounts() for path in mount.glob(names)]
 
 
 def start_in(state, node, name, argv, env=None):
@@ -133,6 +134,7 @@ def make_init(state, node):
         env={
             "NODE": node.name,
             "DIR": str(node.dir),
+            "CGROUP": str(cgroup_v2(node)),
             "INIT": INIT,
             "PYTHON": sys.executable,
             "READY": str(ready),
@@ -227,7 +229,8 @@ def kubelet_config(state, node):
     }
 
 
-def up(state, node, archive):
+def up(state, node, archive=None):
+    """archive: of images; None where the node has them already."""
     make_cgroups(node)
     make_init(state, node)
     (node.dir / "containerd.toml").write_text(
@@ -236,9 +239,21 @@ def up(state, node, archive):
     (node.dir / "cni" / "10-rig.conflist").write_text(json.dumps(cni_config(state, node), indent=1))
     (node.dir / "kubelet.json").write_text(json.dumps(kubelet_config(state, node), indent=1))
     start_in(state, node, "containerd", ["containerd", "-c", node.dir / "containerd.toml"])
-    ctr = [*in_node(state, node), "ctr", "-n", "k8s.io"]
-    wait_for(f"{node.name}'s containerd", lambda: run(*ctr, "version"), timeout=60)
-    run(*ctr, "images", "import", archive, timeout=300)
+    wait_for(f"{node.name}'s containerd", lambda: ctr(state, node, "version"), timeout=60)
+    if archive:
+        load(state, node, archive)
+    start_kubelet(state, node)
+
+
+def ctr(state, node, *words, timeout=120):
+    return run(*in_node(state, node), "ctr", "-n", "k8s.io", *words, timeout=timeout)
+
+
+def load(state, node, archive):
+    ctr(state, node, "images", "import", archive, timeout=300)
+
+
+def start_kubelet(state, node):
     start_in(
         state,
         node,
@@ -254,6 +269,29 @@ def up(state, node, archive):
     )
 
 
+def restart_kubelet(state, node):
+    """Its pods live on."""
+    stop(state, f"{node.name}/kubelet")
+    start_kubelet(state, node)
+    ask = [*in_node(state, node), "curl", "-sf", "http://127.0.0.1:10248/healthz"]
+    wait_for(f"{node.name}'s kubelet", lambda: run(*ask) == "ok")
+
+
 def down(state, node):
     """Ends the node with everything in it: the kernel kills all of a process space with its 1."""
     stop(state, f"{node.name}/init", grace=0, sign=signal.SIGKILL)
+
+
+def reboot(state, node):
+    """As by its reset button: what is on disks stays, and nothing else."""
+    down(state, node)
+    wait_for(
+        f"the end of {node.name}",
+        lambda: not remove_cgroups(node.cgroup.lstrip("/")),
+        timeout=60,
+        every=0.2,
+    )
+    (node.dir / "ready").unlink()
+    net.node_down(node)
+    net.node_up(state, node)
+    up(state, node)

@@ -2,6 +2,8 @@
 
 none                    nothing
 kube-proxy:nftables     the real kube-proxy, also kube-proxy:iptables
+manifests:IMAGE:FOLDER  a DaemonSet: the archive IMAGE is imported on each node, FOLDER applied by
+                        `kubectl apply -k`, and its pods say when a node is ready; whole paths
 exec:COMMAND            any program, started as a process of each node; in COMMAND {kubeconfig},
                         {node}, {ips}, {pod_cidrs}, {cgroup}, {dir} and {api} are filled in
 """
@@ -11,13 +13,15 @@ import json
 import shlex
 from typing import ClassVar
 
-from . import conf, pki
+from . import conf, control, pki
 from . import node as nodes
 from .proc import alive, in_node, run, stop, wait_for
 
 
 class Proxy:
     """Starts nothing."""
+
+    TIMEOUT = 90  # until it is ready
 
     def __init__(self, state, argument=""):
         self.state, self.argument = state, argument
@@ -84,6 +88,34 @@ class KubeProxy(Proxy):
         )
 
 
+class Manifests(Proxy):
+    TIMEOUT = 300
+
+    def __init__(self, state, argument=""):
+        super().__init__(state, argument)
+        self.image, _, self.folder = argument.partition(":")
+
+    def start(self, node):
+        nodes.load(self.state, node, self.image)
+        control.kubectl("apply", "-k", self.folder)
+
+    def stop(self, node):
+        control.kubectl("delete", "-k", self.folder, "--ignore-not-found")
+
+    def ready(self, node):
+        made = json.loads(control.kubectl("get", "-k", self.folder, "-o", "json"))["items"]
+        [own] = [item for item in made if item["kind"] == "DaemonSet"]
+        labels = own["spec"]["selector"]["matchLabels"]
+        words = ["-n", own["metadata"]["namespace"], "get", "pods", "-o", "json"]
+        words += [f"--field-selector=spec.nodeName={node.name}", "-l"]
+        words += [",".join(f"{name}={value}" for name, value in labels.items())]
+        return any(
+            condition["type"] == "Ready" and condition["status"] == "True"
+            for pod in json.loads(control.kubectl(*words))["items"]
+            for condition in pod["status"].get("conditions", [])
+        )
+
+
 class Command(Proxy):
     def start(self, node):
         words = {
@@ -104,7 +136,7 @@ class Command(Proxy):
         return alive(self.state.processes.get(self.process(node)))
 
 
-KINDS = {"none": Proxy, "kube-proxy": KubeProxy, "exec": Command}
+KINDS = {"none": Proxy, "kube-proxy": KubeProxy, "manifests": Manifests, "exec": Command}
 
 
 def plug(state):
@@ -118,7 +150,8 @@ def start(state):
     proxy = plug(state)
     for node in state.node_list():
         proxy.start(node)
-        wait_for(f"the proxy of {node.name}", functools.partial(proxy.ready, node))
+        ready = functools.partial(proxy.ready, node)
+        wait_for(f"the proxy of {node.name}", ready, proxy.TIMEOUT)
 
 
 def change(state, spec):
