@@ -28,7 +28,7 @@ from tests.differential import compare
 from tests.differential.agent import BY_XDP, PAST_STACK, STACK
 from tests.differential.compare import Peers, minimal
 from tests.differential.random_scripts import orderly_scripts, scripts
-from tests.differential.script import Filter, Forge, Script
+from tests.differential.script import Endpoints, Filter, Forge, Script
 from tests.differential.test_scripts import SCRIPTS
 from tests.support.chance import times
 
@@ -46,13 +46,19 @@ class Way:
 
     def plays(self, name: str) -> bool:
         script = SCRIPTS[name]
-        return self.by_stack or (name not in _STACKS and script == self.of(script))
+        stacks = any(isinstance(step, Filter | Forge) for step in script)
+        return self.by_stack or (name not in _STACKS and not stacks)
 
     def of(self, script: Script) -> Script:
         """What can be compared of it."""
         if self.by_stack:
             return script
-        return tuple(step for step in script if not isinstance(step, Filter | Forge))
+        return tuple(
+            step
+            for step in script
+            if not isinstance(step, Filter | Forge)
+            and not (isinstance(step, Endpoints) and "host2" in step.pods)
+        )
 
 
 @pytest.fixture(

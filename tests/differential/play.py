@@ -103,7 +103,7 @@ class Player:
     def __init__(self, wire: Wire, proxy: Proxy, family: Family) -> None:
         self._wire, self._proxy, self._family = wire, proxy, family
         self._of = WORLD[family]
-        self._reader = Reader(family)
+        self._reader = Reader(family, bridged=wire.bridged)
         self._state = State()
         self._connections: list[Connection] = []
         self._filtered: frozenset[str] = frozenset()

@@ -37,10 +37,12 @@ _ERRORS = {
 
 
 class Reader:
-    """Of one node during one script. Ports that its NATs choose are numbered as they are seen."""
+    """Of one node during one script. Ports that its NATs choose are numbered as they are seen.
+    bridged: who asks itself there may be bridged or routed, a hop more or less."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, *, bridged: bool = False) -> None:
         self._of = WORLD[family]
+        self._bridged = bridged
         self._clients: set[int] = set()
         self._given: dict[tuple[int, tuple[str, int], tuple[str, int]], int] = {}
         self._first: dict[tuple[str, int, str, int], int] = {}
@@ -98,8 +100,14 @@ class Reader:
         if packet.protocol == SCTP:
             text += f"chunk {packet.payload[0]} of {packet.tag:x}"
         # a segment of the node's own has as many hops before it as the node likes
-        hops = "" if packet.flags & RST else f" hops {packet.ttl}"
+        untold = packet.flags & RST or (self._bridged and self._asks_itself(packet))
+        hops = "" if untold else f" hops {packet.ttl}"
         return f"{text} {len(packet.payload)} bytes{pieces}{hops}{broken}"
+
+    def _asks_itself(self, packet: Packet) -> bool:
+        """A pod, by a Service: it hears the gateway ask, and itself answer by the Service."""
+        pods = self._of.pods.values()
+        return packet.destination in pods and packet.source not in pods
 
     def _ends(self, protocol: int, there: tuple[str, int], back: tuple[str, int]) -> str:
         """Ports that the node has chosen are numbered: each of its ends is one more, and so is the

@@ -146,7 +146,7 @@ class Wire:
         self, node: Namespace, hands: Namespace, group: Path, make: Make, *, bridged: bool = False
     ) -> None:
         self.node, self.group, self.make = node, group, make
-        self._bridged = bridged
+        self.bridged = bridged
         self._ears = {}
         with namespaces.entered(hands.path):
             for place in PLACES:
@@ -189,7 +189,7 @@ class Wire:
 
     def _next_hop(self, port: str, frame: bytes) -> str:
         """Pods on a bridge send to each other straight; else it is the node."""
-        if not self._bridged:
+        if not self.bridged:
             return _NODE_MACS[port]
         if port == "uplink":
             return _NODE_MACS[port]
