@@ -75,6 +75,9 @@ def test_kubernetes_schemas_take_what_cleans_up(version: str) -> None:
     }
     program, verb, *options = init["command"]
     assert (program, verb) == ("ebpf-lb", "cleanup")
+    (waits,) = pod["containers"]
+    assert waits["command"][0] == "python3", "the image has no sleep, nor a shell"
+    compile(waits["command"][-1], "command", "exec")
     cleanup.make_context("cleanup", ["--drain=3600", "--cgroup=/sys/fs/cgroup"])
     assert {one.partition("=")[0] for one in options} == {"--drain", "--cgroup"}
     places = {one["name"]: one["hostPath"] for one in pod["volumes"]}
