@@ -104,9 +104,13 @@ def down(args):
     for name, value in state.sysctls.items():
         sysctl_file(name).write_text(value)
     wait_for("the end of all processes", lambda: not nodes.remove_cgroups(), timeout=20, every=0.2)
+    wait_for(f"the end of {conf.RUN}", removed, timeout=20, every=0.2)
+
+
+def removed():
+    """What still ends may write for a moment."""
     shutil.rmtree(conf.RUN, ignore_errors=True)
-    if conf.RUN.exists():
-        raise SystemExit(f"rig: could not remove all of {conf.RUN}")
+    return not conf.RUN.exists()
 
 
 def kill_strays():
