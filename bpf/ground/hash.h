@@ -50,9 +50,14 @@ INLINE __u32 hash_source(const addr *client)
 	return hash_tuple(client, 0, 0, 0x5bf0363595e1cd1bULL) >> 16;
 }
 
-/* A hash for filters; `hash`: of what precedes the address, or 0. The agent reads the factors here. */
+/*
+ * A hash for filters; `hash`: of what precedes the address, or 0. The agent reads the factors here. Its
+ * upper bits are used: the addresses of pods, as those of Services, follow each other, and bits further
+ * down depend on a part of such an address alone.
+ */
 #define HASH_WORD_FACTOR 0x9e3779b1U
 #define HASH_PORT_FACTOR 0x85ebca6bU
+#define HASH_LAST_FACTOR 0x85ebca6bU
 
 INLINE __u32 hash_address(__u32 hash, const addr *address)
 {
@@ -61,23 +66,26 @@ INLINE __u32 hash_address(__u32 hash, const addr *address)
 		hash = (hash ^ address->word[i]) * HASH_WORD_FACTOR;
 		hash ^= hash >> 15;
 	}
-	return hash;
+	return hash * HASH_LAST_FACTOR;
 }
+
+/* A bit's number in a map of `words` words, a power of two. */
+#define FILTER_BIT(hash, words) ((hash) >> (32 - __builtin_ctz((words)*64)))
 
 /* See `vip_filter` in maps.h. The agent computes the same (ebpf_lb/datapath/writer/hashes.py). */
 INLINE __u32 hash_filter(const addr *address)
 {
-	return hash_address(0, address) & (FILTER_WORDS * 64 - 1);
+	return FILTER_BIT(hash_address(0, address), FILTER_WORDS);
 }
 
 /* See `repliers` in maps.h. */
 INLINE __u32 hash_replier(const addr *address, __be16 port)
 {
-	return hash_address(port * HASH_PORT_FACTOR, address) & (FILTER_WORDS * 64 - 1);
+	return FILTER_BIT(hash_address(port * HASH_PORT_FACTOR, address), FILTER_WORDS);
 }
 
 /* See `known_ends` in maps.h. The agent computes the same. */
 INLINE __u32 hash_end(const addr *address, __be16 port)
 {
-	return hash_address(port * HASH_PORT_FACTOR, address) & (KNOWN_ENDS_WORDS * 64 - 1);
+	return FILTER_BIT(hash_address(port * HASH_PORT_FACTOR, address), KNOWN_ENDS_WORDS);
 }

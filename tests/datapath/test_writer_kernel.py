@@ -18,7 +18,7 @@ pytestmark = needs(ROOT, BPF, BPFFS)
 
 SERVICES, ENDPOINTS = 10_000, 10
 CAPACITIES = {"frontends": 1 << 17, "services": 1 << 15, "backends": 1 << 17, "slots": 1 << 20}
-CAPACITIES |= {"names": 1 << 15, "service_counters": 1 << 15, "vip_filter": 4096}
+CAPACITIES |= {"names": 1 << 15, "service_counters": 1 << 15, "vip_filter": 32768}
 
 Start = Callable[[], FamilyWriter]
 

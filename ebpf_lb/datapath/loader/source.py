@@ -99,8 +99,8 @@ def capacities(settings: Settings) -> dict[str, int]:
         "FLOW_SETS_MAX": flow_sets(settings),
         "WAYS_BACK_MAX": flow_sets(settings) if settings.host_routing else 1,
         "FRAGMENT_IDS": 1024,
-        "FILTER_WORDS": 4096,
-        "KNOWN_ENDS_WORDS": 16384,
+        "FILTER_WORDS": 32768,
+        "KNOWN_ENDS_WORDS": 32768,
         "OVERFLOWS": 1 << _OVERFLOW_BITS,
         "HANDSHAKES": 1 << 17,
     }

@@ -12,31 +12,37 @@ from ebpf_lb.model.values import Family
 class _Factors(NamedTuple):
     word: int
     port: int
+    last: int
 
 
 @cache
 def _factors() -> _Factors:
     defines = layout.load(Family.IPV4).defines  # the same for both families
-    return _Factors(defines["HASH_WORD_FACTOR"], defines["HASH_PORT_FACTOR"])
+    return _Factors(*(defines[f"HASH_{name.upper()}_FACTOR"] for name in _Factors._fields))
+
+
+def _shift(words: int) -> int:
+    """Past it stand as many bits of 32 as number the bits of a map of so many words."""
+    return 33 - (words * 64).bit_length()
 
 
 def filter_bit(address: bytes, words: int) -> tuple[int, int]:
     """An address in `vip_filter`: the word's index, and the bit's number in it. words: how many the
     map has, a power of two."""
-    factor, hashed = _factors().word, 0
+    (factor, _, last), hashed = _factors(), 0
     # the C side loads the address, which is in network order, as little-endian words
     for (word,) in struct.iter_unpack("<I", address):
         hashed = ((hashed ^ word) * factor) & 0xFFFFFFFF
         hashed ^= hashed >> 15
-    index = hashed & (words * 64 - 1)
+    index = (hashed * last & 0xFFFFFFFF) >> _shift(words)
     return index >> 6, index & 63
 
 
 def end_bits(ends: Iterable[bytes], words: int) -> Iterator[int]:
     """Addresses with ports in `known_ends`: each one's bit, counted from the map's first. ends: the
     address, then the port, as in a packet. words: how many the map has, a power of two."""
-    word_factor, port_factor = _factors()
-    mask = words * 64 - 1
+    word_factor, port_factor, last_factor = _factors()
+    shift = _shift(words)
     formats: dict[int, struct.Struct] = {}
     for end in ends:
         unpack = formats.get(len(end))
@@ -47,4 +53,4 @@ def end_bits(ends: Iterable[bytes], words: int) -> Iterator[int]:
         for word in address:
             hashed = (hashed ^ word) * word_factor & 0xFFFFFFFF
             hashed ^= hashed >> 15
-        yield hashed & mask
+        yield (hashed * last_factor & 0xFFFFFFFF) >> shift
