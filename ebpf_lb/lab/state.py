@@ -111,6 +111,8 @@ def locked(names: LabNames) -> Iterator[None]:
     try:
         yield
     finally:
+        # a process that another thread begins just now has this file open until it runs its program
+        fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 
 

@@ -252,7 +252,13 @@ def test_an_agent_is_stopped_and_started(page: Page, lab: Lab) -> None:
         lab.wait_for_agents(only="node3")
 
 
-def test_clicks_twice_and_at_once_do_no_harm(server: Server, lab: Lab, shared_room: Room) -> None:
+def refusals(said: list[tuple[int, str]]) -> list[str]:
+    return [text for status, text in said if status != 200]
+
+
+def test_clicks_twice_and_at_once_do_no_harm(
+    page: Page, server: Server, lab: Lab, shared_room: Room
+) -> None:
     """Each is done once; of those that contradict each other one is the last. What is asked
     meanwhile is answered, also by a node without an agent: its programs go on."""
     node = {"node": "node3"}
@@ -271,10 +277,10 @@ def test_clicks_twice_and_at_once_do_no_harm(server: Server, lab: Lab, shared_ro
             stop, start = ("agent", node | {"runs": False}), ("agent", node | {"runs": True})
             scaled = [("scale", deployment | {"replicas": number}) for number in (2, 2, 1)]
             said = at_once(stop, stop, *scaled, ("request", request), stop)
-            assert {status for status, _ in said} == {200}, said
+            assert refusals(said) == []
             assert json.loads(said[5][1])["answered"] and lab.agent_process("node3") is None
             said = at_once(start, start, start)
-            assert {status for status, _ in said} == {200}, said
+            assert refusals(said) == []
             assert lab.agent_healthy("node3")
         finally:
             lab.start_agent("node3")
@@ -282,7 +288,7 @@ def test_clicks_twice_and_at_once_do_no_harm(server: Server, lab: Lab, shared_ro
         broken, mended = ("route", way | {"works": False}), ("route", way | {"works": True})
         try:
             said = at_once(broken, broken, broken) + at_once(mended, broken, mended)
-            assert {status for status, _ in said} == {200}, said
+            assert refusals(said) == []
         finally:
             assert server.ask("/api/route", way | {"works": True})[0] == 200
     for family in ("-4", "-6"):

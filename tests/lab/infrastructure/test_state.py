@@ -45,6 +45,24 @@ def test_one_at_a_time(lab: LabNames) -> None:
         pass
 
 
+def test_a_process_that_begins_meanwhile_does_not_hold_the_lock(lab: LabNames) -> None:
+    """Between fork and exec it has all files of the one that begins it."""
+    reads, writes = os.pipe()
+    with locked(lab):
+        child = os.fork()
+        if not child:
+            os.close(writes)
+            os.read(reads, 1)
+            os._exit(0)
+    try:
+        with locked(lab):
+            pass
+    finally:
+        os.close(writes)
+        os.close(reads)
+        os.waitpid(child, 0)
+
+
 def test_a_process_is_not_taken_for_a_later_one_of_the_same_id() -> None:
     me = os.getpid()
     start = int(Path(f"/proc/{me}/stat").read_text().rpartition(")")[2].split()[19])
