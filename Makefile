@@ -16,7 +16,7 @@ APT_GET := apt-get -qq -o Acquire::Retries=10
 # What the product needs; what tests, documents and who tries the lab call; what only `make check` does.
 PACKAGES := python3-venv python3-bpfcc linux-libc-dev libbpf-dev iproute2 nftables curl \
             ca-certificates conntrack ethtool iputils-ping kmod procps systemd tcpdump \
-            git clang-14 clang-format-14
+            git clang-14 clang-format-14 fonts-dejavu-core
 CLANG := clang-14
 CLANG_FORMAT := clang-format-14
 

@@ -11,7 +11,8 @@ from ebpf_lb.errors import UserError
 _WIDTH = 1920  # of the picture, in pixels
 _PROGRAM = "rsvg-convert"
 _FONTS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
-_LETTERS = (".ttf", ".otf", ".ttc")
+# the drawings' first choice: the library leaves out letters of families that it does not find
+_LETTERS = {"DejaVuSans.ttf", "DejaVuSansMono.ttf"}
 
 
 def write(drawing: str, file: Path) -> None:
@@ -31,13 +32,13 @@ def check() -> None:
     """UserError where `to_png` would have nothing to draw by."""
     if _library() is None and shutil.which(_PROGRAM) is None:
         raise UserError(
-            "PNG needs the library resvg-py (pip install 'ebpf-lb[png]') or the program "
+            "PNG needs the library resvg-py (pip install resvg-py) or the program "
             f"{_PROGRAM} (Debian: librsvg2-bin): install one of them, or write FILE.svg."
         )
     if not _has_fonts():
         raise UserError(
-            "PNG needs a font, and none is installed: install one (Debian: fonts-dejavu-core), or "
-            "write FILE.svg."
+            "PNG needs the fonts DejaVu Sans and DejaVu Sans Mono: install them (Debian: "
+            "fonts-dejavu-core), or write FILE.svg."
         )
 
 
@@ -65,8 +66,5 @@ def _library() -> Any:
 
 
 def _has_fonts() -> bool:
-    return any(
-        file.suffix.lower() in _LETTERS
-        for folder in _FONTS
-        for file in Path(folder).expanduser().rglob("*.*")
-    )
+    found = (file for folder in _FONTS for file in Path(folder).expanduser().rglob("*.ttf"))
+    return {file.name for file in found} >= _LETTERS

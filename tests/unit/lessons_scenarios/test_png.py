@@ -1,5 +1,6 @@
 """Drawings as PNG: by the library, by the program, or a sentence that says what to install."""
 
+import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +18,12 @@ DRAWING = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 9"/>'
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A machine with a font, and with nothing that draws. The folder is its path."""
+    """A machine with fonts, and with nothing that draws. The folder is its path."""
     fonts, programs = tmp_path / "fonts", tmp_path / "bin"
     fonts.mkdir()
     programs.mkdir()
-    (fonts / "some.ttf").touch()
+    for name in png._LETTERS:
+        (fonts / name).touch()
     monkeypatch.setattr(png, "_FONTS", (str(fonts),))
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setattr(png, "_PROGRAM", "rsvg-convert-of-this-test")
@@ -44,6 +46,21 @@ def test_by_the_library(bare: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert (tmp_path / "way.svg").read_text() == DRAWING
 
 
+def test_letters_are_drawn(tmp_path: Path) -> None:
+    """As `make setup` leaves a machine: 1920 pixels wide, and not without its text."""
+
+    def drawn(family: str, said: str) -> bytes:
+        file = tmp_path / "way.png"
+        text = f'<text x="1" y="5" font-size="3" font-family="{family}">{said}</text>'
+        png.write(DRAWING.replace("/>", f">{text}</svg>"), file)
+        return file.read_bytes()
+
+    for family in ("'DejaVu Sans', sans-serif", "'DejaVu Sans Mono', monospace"):
+        blank, snat, dnat = (drawn(family, said) for said in ("", "SNAT", "DNAT"))
+        assert struct.unpack(">II", blank[16:24]) == (1920, 1080)
+        assert len({blank, snat, dnat}) == 3
+
+
 def test_by_the_program(bare: Path) -> None:
     program = bare / png._PROGRAM
     program.write_text('#!/bin/sh\necho "$@"; cat\n')
@@ -57,10 +74,10 @@ def test_by_the_program(bare: Path) -> None:
 
 def test_what_is_missing_is_said(bare: Path, tmp_path: Path) -> None:
     file = tmp_path / "way.png"
-    with pytest.raises(UserError, match=r"pip install 'ebpf-lb\[png\]'.*librsvg2-bin"):
+    with pytest.raises(UserError, match=r"pip install resvg-py.*librsvg2-bin"):
         png.write(DRAWING, file)
     assert not file.exists()
-    (tmp_path / "fonts" / "some.ttf").unlink()
+    (tmp_path / "fonts" / "DejaVuSansMono.ttf").unlink()
     (bare / png._PROGRAM).touch(0o755)
     with pytest.raises(UserError, match="fonts-dejavu-core"):
         png.write(DRAWING, file)
