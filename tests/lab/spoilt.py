@@ -167,6 +167,7 @@ def masqueraded_web(stage: Stage) -> AbstractContextManager[None]:
 @contextmanager
 def for_the_whole_cluster(stage: Stage) -> Iterator[None]:
     key, address = "externalTrafficPolicy", given_address(stage)
+    stage.lab.route(address, None)  # whoever had it before may have pinned it
     with changed(stage, "web", {key: "Cluster"}, {key: "Local"}):
         until(lambda: len(stage.lab.routes()[address]["nodes"]) > 1, "the router does not follow")
         yield

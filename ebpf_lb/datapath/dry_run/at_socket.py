@@ -84,11 +84,18 @@ class AtSocket:
         """`taken`: a process of the node listens on that very address. Unavailable."""
         kind = socket.AF_INET if self._family is Family.IPV4 else socket.AF_INET6
         try:
-            own, other = self._private.pair(kind, _KINDS[protocol])
-            with own, other:
-                return self._connect(own, other, destination, taken)
+            return self._by_a_pair(kind, protocol, destination, taken)
+        except OSError:  # of what a busy machine does late to these; fresh ones, then
+            self._sandbox.copy(*_BY_CHOICE)
+        try:
+            return self._by_a_pair(kind, protocol, destination, taken)
         except OSError as error:
             raise Unavailable(f"no private sockets: {error}") from error
+
+    def _by_a_pair(self, kind: int, protocol: Protocol, destination: End, taken: bool) -> Named:
+        own, other = self._private.pair(kind, _KINDS[protocol])
+        with own, other:
+            return self._connect(own, other, destination, taken)
 
     def _connect(
         self, own: socket.socket, other: socket.socket, destination: End, taken: bool
