@@ -116,6 +116,21 @@ def locked(names: LabNames) -> Iterator[None]:
         os.close(fd)
 
 
+@contextmanager
+def alone(file: Path, busy: UserError) -> Iterator[None]:
+    """Holds a lock by a file of its own, which is made if need be. The kernel lets go of it with
+    the process. Raises `busy` while somebody else holds it."""
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
+        try:
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # as in `locked`
+
+
 def _take(names: LabNames) -> int:
     names.dir.mkdir(parents=True, exist_ok=True)
     fd = os.open(names.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

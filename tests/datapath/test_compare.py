@@ -25,6 +25,7 @@ from ebpf_lb.plan.forwarding import (
     Spread,
     Table,
 )
+from tests.datapath.by_hand import change, index
 
 from ..capabilities import BPF, BPFFS, ROOT, needs
 from .pinned import pin_build, pins
@@ -112,18 +113,6 @@ def found(build: Build, *planned: Forwarding) -> list[str]:
     ]
     comparison.close()
     return sentences
-
-
-def change(build: Build, name: str, key: bytes, value: bytes | None) -> None:
-    with Map.open(build.maps(Family.IPV4) / name) as table:
-        if value is None:
-            assert table.delete(key)
-        else:
-            table.update(key, value)
-
-
-def index(number: int) -> bytes:
-    return number.to_bytes(4, "little")
 
 
 def test_what_was_written_is_as_planned(build: Build, writer: FamilyWriter) -> None:

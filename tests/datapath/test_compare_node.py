@@ -9,11 +9,11 @@ import pytest
 from ebpf_lb.agent.programming.node_tables import NodeTables
 from ebpf_lb.datapath.clock import ticks_per_second
 from ebpf_lb.datapath.compare_node import WantedInterface, WantedNode, differences
-from ebpf_lb.datapath.libbpf import Map
 from ebpf_lb.datapath.pins import Build
 from ebpf_lb.datapath.reader import View
 from ebpf_lb.datapath.writer import NODE_SOURCE_ID, FamilyMaps, FamilyWriter
 from ebpf_lb.model.values import Family, parse_address, parse_network
+from tests.datapath.by_hand import change, index
 
 from ..capabilities import BPF, BPFFS, ROOT, needs
 from .pinned import pin_build, pins
@@ -56,11 +56,11 @@ def write(build: Build) -> Callable[[], list[str]]:
         for address, number in NUMBERS.items():
             if address:
                 writer.set_snat_source(number, address)
-        for index, one in WANTED.interfaces.items():
+        for number, one in WANTED.interfaces.items():
             mac = one.mac or bytes(6)
-            writer.set_interface(index, one.bridge, NUMBERS[one.source], mac, one.peer)
-        for index in writer.interfaces() - WANTED.interfaces.keys():
-            writer.delete_interface(index)
+            writer.set_interface(number, one.bridge, NUMBERS[one.source], mac, one.peer)
+        for number in writer.interfaces() - WANTED.interfaces.keys():
+            writer.delete_interface(number)
 
     tables = NodeTables(
         {Family.IPV4: writer},
@@ -80,18 +80,6 @@ def assert_room(left_over: object) -> None:
 
 def found(build: Build, wanted: WantedNode = WANTED) -> list[str]:
     return list(differences(View(build, Family.IPV4), wanted))
-
-
-def change(build: Build, name: str, key: bytes, value: bytes | None) -> None:
-    with Map.open(build.maps(Family.IPV4) / name) as table:
-        if value is None:
-            assert table.delete(key)
-        else:
-            table.update(key, value)
-
-
-def index(number: int) -> bytes:
-    return number.to_bytes(4, "little")
 
 
 def test_what_was_written_is_as_planned(build: Build, write: Callable[[], list[str]]) -> None:

@@ -1,13 +1,13 @@
 """Runs a scenario in a lab: manifests, one real connection, what was captured of it."""
 
-import fcntl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from ebpf_lb.apiserver.kinds import NAMESPACE, SERVICE
 from ebpf_lb.errors import UserError
+from ebpf_lb.lab import state
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.objects.apply import apply_files
 from ebpf_lb.lab.objects.client import ApiError, Client
@@ -77,19 +77,14 @@ def record(lab: Lab, scenario: Scenario, version: int) -> list[Recording]:
             lab.route(asked.address, None)
 
 
-@contextmanager
-def _alone(lab: Lab, scenario: Scenario) -> Iterator[None]:
+def _alone(lab: Lab, scenario: Scenario) -> AbstractContextManager[None]:
     """Two runs of one scenario in a lab would remove each other's objects. Scenarios of other names
-    do not meet. The kernel lets go of the lock with the process."""
-    with (lab.names.dir / f"scenario-{scenario.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ScenarioError(
-                f"scenario {scenario.name} is being run in lab {lab.name!r} already: wait until it "
-                "has ended"
-            ) from None
-        yield
+    do not meet."""
+    busy = ScenarioError(
+        f"scenario {scenario.name} is being run in lab {lab.name!r} already: wait until it "
+        "has ended"
+    )
+    return state.alone(lab.names.dir / f"scenario-{scenario.name}.lock", busy)
 
 
 def _make_namespace(client: Client, name: str) -> None:

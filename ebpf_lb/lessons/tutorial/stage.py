@@ -1,17 +1,17 @@
 """Where a step takes place: a namespace of its own in a lab, and what it may do there."""
 
-import fcntl
 import shlex
 import subprocess
 import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO, TypeVar
 
 from ebpf_lb.apiserver.kinds import DEPLOYMENT, NAMESPACE, POD, SERVICE
 from ebpf_lb.errors import UserError
+from ebpf_lb.lab import state
 from ebpf_lb.lab.cluster import Lab
 from ebpf_lb.lab.objects.apply import apply_files
 from ebpf_lb.lab.objects.client import ApiError
@@ -221,19 +221,12 @@ def is_ready(pod: Json) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-@contextmanager
-def _alone(lab: Lab, name: str) -> Iterator[None]:
-    """Two runs of one step in a lab would remove each other's objects. The kernel lets go of the
-    lock with the process."""
-    with (lab.names.dir / f"tutorial-{name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"step {name} is being gone through in lab {lab.name!r} already: wait until that "
-                "has ended"
-            ) from None
-        yield
+def _alone(lab: Lab, name: str) -> AbstractContextManager[None]:
+    """Two runs of one step in a lab would remove each other's objects."""
+    busy = UserError(
+        f"step {name} is being gone through in lab {lab.name!r} already: wait until that has ended"
+    )
+    return state.alone(lab.names.dir / f"tutorial-{name}.lock", busy)
 
 
 @contextmanager
